@@ -1,0 +1,103 @@
+//! The HTTP face of a node: routes, conventions, documents. An endpoint is one line in its area's list of
+//! routes and a handler that unpacks, makes one call into the domain, and answers. No rule of the domain is
+//! decided here.
+
+mod analytics;
+mod auth;
+pub mod call;
+mod categories;
+mod comments;
+mod dispatch;
+mod docs_page;
+mod etag;
+mod events;
+mod health;
+mod idempotency;
+pub mod limit;
+pub mod list;
+mod metrics;
+pub mod moment;
+pub mod openapi;
+pub mod options;
+mod params;
+mod posts;
+pub mod problem;
+pub mod reply;
+mod request_id;
+pub mod route;
+mod search;
+pub mod serve;
+pub mod show;
+mod sync;
+mod tags;
+mod take;
+mod tenants;
+mod users;
+
+pub use call::Call;
+pub use list::ListQuery;
+pub use options::Options;
+pub use problem::Problem;
+pub use reply::Reply;
+pub use route::{Access, Answer, Route, delete, get, patch, post, put};
+pub use serve::{Face, serve};
+
+use atoll_node::Node;
+use std::sync::Arc;
+
+/// For servers and tests that bring their own listener; [`serve`] is the node's own.
+pub fn app(node: Arc<Node>) -> axum::Router {
+    app_with(node.clone(), Options::of(&node.config))
+}
+
+pub fn app_with(node: Arc<Node>, options: Options) -> axum::Router {
+    axum::Router::new().fallback_service(Face::new(node, options))
+}
+
+/// Every endpoint there is.
+pub fn all_routes() -> Vec<Route> {
+    [
+        health::routes(),
+        metrics::routes(),
+        openapi::routes(),
+        docs_page::routes(),
+        events::routes(),
+        sync::routes(),
+        auth::routes(),
+        users::routes(),
+        tenants::routes(),
+        categories::routes(),
+        tags::routes(),
+        posts::routes(),
+        comments::routes(),
+        search::routes(),
+        analytics::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_routes_meet() {
+        let mut table = matchit::Router::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for route in all_routes() {
+            assert!(seen.insert((route.path, route.method.to_string())), "{} twice", route.path);
+            if seen.iter().filter(|(path, _)| *path == route.path).count() == 1 {
+                assert_eq!(table.insert(route.path, ()), Ok(()), "{}", route.path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_route_is_documented() {
+        for route in all_routes() {
+            assert!(route.doc.len() > 3, "{} {} has no doc", route.method, route.path);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! How this node stands with its peers, and the conflict inbox of a tenant. Never shows a value of a field
+//! that its kind does not show.
+
+use crate::call::Call;
+use crate::moment::Moment;
+use crate::problem::Problem;
+use crate::reply::Reply;
+use crate::route::Access::Can;
+use crate::route::{Answer, Route, get, post};
+use crate::show;
+use atoll_node::conflict::{self, Resolution};
+use atoll_node::{Permission, kinds, peer};
+use atoll_storage::conflict::{Conflict, ConflictValue};
+use atoll_storage::heads::StreamHead;
+use atoll_storage::{Field, Id, Shown, Type, Value, Vector};
+use atoll_sync::runner::PeerStatus;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+pub fn routes() -> Vec<Route> {
+    let node = Can(Permission::SyncAdminister);
+    let reads = Can(Permission::ConflictsRead);
+    let resolves = Can(Permission::ConflictsResolve);
+    vec![
+        get("/api/v1/sync/status", node, status)
+            .gives_fields(STATUS)
+            .doc("This node among its peers."),
+        get("/api/v1/sync/peers", node, peers)
+            .gives_fields(PEER)
+            .pages()
+            .doc("The nodes this one knows, how far they lag, and when they were last in contact."),
+        get("/api/v1/sync/streams", node, streams).gives_fields(STREAM).pages()
+            .query(&["limit", "cursor"]).doc(
+            "Every stream with its vector and digest: nodes with equal digests hold the same.",
+        ),
+        get("/api/v1/sync/quarantine", node, quarantine).gives_fields(QUARANTINED).pages()
+            .query(&["limit"]).doc(
+            "Ops that could not be applied, newest first: kept, passed on, not shown to readers.",
+        ),
+        post("/api/v1/sync/now", node, now).doc("Contacts all peers at once."),
+        get("/api/v1/sync/conflicts", reads, conflicts)
+            .gives_fields(CONFLICT)
+            .pages()
+            .query(&["limit", "cursor"])
+            .doc("What nodes wrote apart from each other and a rule had to settle, newest first."),
+        get("/api/v1/sync/conflicts/{id}", reads, show_conflict)
+            .gives_fields(CONFLICT)
+            .doc("One conflict with all its values."),
+        post("/api/v1/sync/conflicts/{id}/resolve", resolves, resolve)
+            .takes_fields(RESOLUTION)
+            .doc("Takes one of the values by its place, writes another, or leaves it as it is."),
+    ]
+}
+
+const STATUS: &[Field] = &[
+    Field::text(1, "node").required(),
+    Field::int(2, "epoch").required().doc("Raised by a restore."),
+    Field::text(3, "public_key").required(),
+    Field::text(4, "name").required(),
+    Field::text(5, "digest").required().doc("Over all streams: equal on nodes that hold the same."),
+    Field::int(6, "streams").required(),
+    Field::int(7, "records").required(),
+    Field::int(8, "conflicts").required(),
+    Field::int(9, "quarantined").required(),
+    Field::int(10, "parked").required().doc("Ops that wait for their causes."),
+    Field::int(11, "peers").required(),
+    Field::int(12, "connected").required(),
+];
+const PEER: &[Field] = &[
+    Field::text(1, "node").required(),
+    Field::text(2, "name").required(),
+    Field::text(3, "public_key").required(),
+    Field::text(4, "address"),
+    Field::flag(5, "connected").required(),
+    Field::int(6, "lag_ops").doc("Ops of ours that it has not acknowledged."),
+    Field::time(7, "contact_at"),
+    Field::text(8, "last_error"),
+];
+const STREAM: &[Field] = &[
+    Field::text(1, "tenant_id").required(),
+    Field::text(2, "scope").required(),
+    Field::int(3, "records").required(),
+    Field::text(4, "digest").required(),
+];
+const QUARANTINED: &[Field] = &[
+    Field::text(1, "op").required(),
+    Field::text(2, "stream").required(),
+    Field::text(3, "kind").required(),
+    Field::text(4, "key").required(),
+    Field::time(5, "at").required(),
+    Field::text(6, "reason").required(),
+];
+const CONFLICT: &[Field] = &[
+    Field::text(1, "id").required(),
+    Field::text(2, "cause").required(),
+    Field::text(3, "kind").required(),
+    Field::text(4, "key").required(),
+    Field::text(5, "field").required(),
+    Field::time(6, "at").required(),
+    Field::text(7, "explanation").required(),
+];
+const RESOLUTION: &[Field] = &[
+    Field::int(1, "take").doc("A place in `values`, from 0."),
+    Field::text(2, "write").doc("Another value."),
+    Field::flag(3, "dismiss").doc("It stays as it is."),
+];
+
+async fn status(call: Call) -> Answer {
+    let status = peer::status(&call.node, &call.actor)?;
+    Reply::data(json!({
+        "node": status.origin.node.to_string(),
+        "epoch": status.origin.epoch,
+        "public_key": status.public_key,
+        "name": status.name,
+        "digest": hex(&status.digest.to_bytes()),
+        "streams": status.streams,
+        "records": status.records,
+        "conflicts": status.conflicts,
+        "quarantined": status.quarantined,
+        "parked": status.parked,
+        "peers": status.peers.len(),
+        "connected": status.peers.iter().filter(|peer| peer.is_linked()).count(),
+    }))
+}
+
+/// A node has a bounded number of peers: they are one page.
+async fn peers(call: Call) -> Answer {
+    let rows: Vec<Json> = peer::list(&call.node, &call.actor)?.iter().map(peer_row).collect();
+    Reply::rows(&call, &rows, None, rows.len() as u64)
+}
+
+fn peer_row(peer: &PeerStatus) -> Json {
+    json!({
+        "node": peer.node.to_string(),
+        "name": peer.name,
+        "public_key": peer.public_key.to_string(),
+        "address": peer.address,
+        "connected": peer.is_linked(),
+        "lag_ops": peer.ahead,
+        "contact_at": peer.contact_ms.map(Moment::of),
+        "last_error": (!peer.reason.is_empty()).then_some(&peer.reason),
+    })
+}
+
+/// Ordered by tenant and scope; the cursor is the last one shown.
+async fn streams(call: Call) -> Answer {
+    let limit = call.limit()?;
+    let mut heads = peer::streams(&call.node, &call.actor)?;
+    heads.sort_by(|a, b| a.stream.cmp(&b.stream));
+    let total = heads.len() as u64;
+    if let Some(after) = call.param("cursor") {
+        heads.retain(|head| head.stream.to_string().as_str() > after);
+    }
+    let next = heads.get(limit).and(heads.get(limit - 1)).map(|head| head.stream.to_string());
+    heads.truncate(limit);
+    let rows: Vec<Json> = heads.iter().map(stream_row).collect();
+    Reply::rows(&call, &rows, next.as_deref(), total)
+}
+
+fn stream_row(head: &StreamHead) -> Json {
+    json!({
+        "tenant_id": head.stream.tenant,
+        "scope": head.stream.scope,
+        "records": head.records,
+        "digest": hex(&head.digest.to_bytes()),
+        "vector": vector(&head.vector),
+        "floor": vector(&head.floor),
+    })
+}
+
+fn vector(vector: &Vector) -> Map<String, Json> {
+    vector.0.iter().map(|(origin, seq)| (origin.to_string(), json!(seq))).collect()
+}
+
+async fn quarantine(call: Call) -> Answer {
+    let ops = peer::quarantined(&call.node, &call.actor, call.limit()?)?;
+    let row = |quarantined: &atoll_storage::read::Quarantined| {
+        let op = &quarantined.op;
+        json!({
+            "op": format!("{}:{}", op.dot.origin, op.dot.seq),
+            "stream": op.stream.to_string(),
+            "kind": kind_name(op.kind),
+            "key": op.key,
+            "at": Moment::of(quarantined.at_ms),
+            "reason": quarantined.reason,
+        })
+    };
+    let rows: Vec<Json> = ops.iter().map(row).collect();
+    Reply::rows(&call, &rows, None, rows.len() as u64)
+}
+
+fn kind_name(code: u16) -> String {
+    let kind = kinds::ALL.iter().find(|kind| kind.code == code);
+    kind.map_or_else(|| format!("unknown ({code})"), |kind| kind.name.to_owned())
+}
+
+async fn now(call: Call) -> Answer {
+    peer::sync_now(&call.node, &call.actor)?;
+    Ok(Reply::data(json!({ "asked": true }))?.status(StatusCode::ACCEPTED))
+}
+
+async fn conflicts(call: Call) -> Answer {
+    let wrong =
+        || Problem::parameter("cursor", "wrong_cursor", "give the `next` of a page as it stands");
+    let after = call.param("cursor").map(|text| Id::parse(text).ok_or_else(wrong)).transpose()?;
+    let inbox = conflict::list(&call.node, &call.actor, call.limit()?, after)?;
+    let rows: Vec<Json> =
+        inbox.conflicts.iter().map(|conflict| conflict_row(&call, conflict)).collect();
+    let next = inbox.next.map(|id| id.to_string());
+    let total = conflict::count(&call.node, &call.actor)?;
+    Reply::rows(&call, &rows, next.as_deref(), total)
+}
+
+async fn show_conflict(call: Call) -> Answer {
+    let found = conflict::get(&call.node, &call.actor, call.id("id")?)?;
+    Reply::data(conflict_row(&call, &found))
+}
+
+fn conflict_row(call: &Call, conflict: &Conflict) -> Json {
+    let kind = kinds::ALL.iter().find(|kind| kind.code == conflict.kind);
+    let field = kind.and_then(|kind| kind.field_by_code(conflict.field_code));
+    let is_seen = match (kind, field.map(|field| field.shown)) {
+        (_, Some(Shown::Always)) => true,
+        (Some(kind), Some(Shown::Privately)) => show::administers(&call.actor, kind),
+        _ => false,
+    };
+    let value = |value: &ConflictValue| {
+        json!({
+            "value": is_seen.then(|| shown(&value.value, field)),
+            "key": value.key,
+            "node": value.author.node.to_string(),
+            "at": Moment::of(value.hlc.ms()),
+            "won": value.won,
+        })
+    };
+    json!({
+        "id": conflict.id,
+        "cause": conflict.cause.name(),
+        "kind": conflict.kind_name,
+        "key": conflict.key,
+        "field": conflict.field,
+        "at": Moment::of(conflict.at_ms),
+        "explanation": conflict.explanation,
+        "values": conflict.values.iter().map(value).collect::<Vec<_>>(),
+    })
+}
+
+fn shown(value: &Value, field: Option<&Field>) -> Json {
+    match (value, field.map(|field| field.ty)) {
+        (Value::Int(ms), Some(Type::Time)) => json!(Moment(*ms)),
+        (value, _) => json!(value),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settle {
+    take: Option<usize>,
+    write: Option<String>,
+    dismiss: Option<bool>,
+}
+
+async fn resolve(call: Call) -> Answer {
+    let id = call.id("id")?;
+    let resolution = match call.json::<Settle>()? {
+        Settle { take: Some(place), write: None, dismiss: None } => Resolution::Take(place),
+        Settle { take: None, write: Some(text), dismiss: None } => Resolution::Write(text),
+        Settle { take: None, write: None, dismiss: Some(true) } => Resolution::Dismiss,
+        _ => return Err(Problem::malformed("send one of `take`, `write` and `dismiss: true`")),
+    };
+    conflict::resolve(&call.node, &call.actor, id, resolution).await?;
+    Reply::none()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

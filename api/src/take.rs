@@ -1,0 +1,219 @@
+//! JSON bodies as what the domain takes: typed values, or changes of a kind's writable fields. Names every
+//! wrong field, not only the first; never accepts a field that the kind does not let clients write.
+
+use crate::moment::Moment;
+use crate::problem::Problem;
+use atoll_node::FieldError;
+use atoll_storage::tx::Changes;
+use atoll_storage::{Field, Id, Kind, Merge, Record, Type, Value};
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if body.is_empty() {
+        return Err(Problem::malformed("the body is empty: send JSON"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.inner();
+        match inner.classify() {
+            serde_json::error::Category::Data => {
+                let field = if path == "." { String::new() } else { path };
+                Problem::invalid(vec![FieldError::new(field, "wrong_type", without_place(inner))])
+            }
+            _ => not_json(inner),
+        }
+    })?;
+    deserializer.end().map_err(|error| not_json(&error))?;
+    Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> Problem {
+    Problem::malformed(format!("the body is no JSON in UTF-8: {error}"))
+}
+
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+/// `present`: the record as it is, whose sets an array replaces.
+pub(crate) fn changes(
+    body: &[u8],
+    kind: &'static Kind,
+    present: Option<&Record>,
+) -> Result<Changes, Problem> {
+    let object: serde_json::Map<String, Json> = json(body)?;
+    let mut changes = Changes::new();
+    let mut errors = Vec::new();
+    for (name, value) in &object {
+        changes = match kind.field(name) {
+            Some(field) if field.writable => change(changes, field, value, present, &mut errors),
+            Some(field) if field.shown != atoll_storage::Shown::Never => {
+                errors.push(FieldError::new(name, "read_only", "cannot be set"));
+                changes
+            }
+            _ => {
+                let message = format!("{} has no such field", kind.name);
+                errors.push(FieldError::new(name, "unknown_field", message));
+                changes
+            }
+        };
+    }
+    if errors.is_empty() { Ok(changes) } else { Err(Problem::invalid(errors)) }
+}
+
+fn change(
+    changes: Changes,
+    field: &Field,
+    json: &Json,
+    present: Option<&Record>,
+    errors: &mut Vec<FieldError>,
+) -> Changes {
+    match field.merge {
+        Merge::Set => change_set(changes, field, json, present, errors),
+        Merge::Body => match json {
+            Json::String(text) => changes.body(field, text),
+            Json::Null => changes.body(field, ""),
+            _ => refuse(changes, errors, field.name.to_owned(), "must be text"),
+        },
+        _ => match scalar(field.ty, json) {
+            Ok(value) => changes.set(field, value),
+            Err(wanted) => refuse(changes, errors, field.name.to_owned(), wanted),
+        },
+    }
+}
+
+fn refuse(changes: Changes, errors: &mut Vec<FieldError>, path: String, wanted: &str) -> Changes {
+    errors.push(FieldError::new(path, "wrong_type", wanted));
+    changes
+}
+
+fn change_set(
+    mut changes: Changes,
+    field: &Field,
+    json: &Json,
+    present: Option<&Record>,
+    errors: &mut Vec<FieldError>,
+) -> Changes {
+    let elements = match json {
+        Json::Array(elements) => elements.as_slice(),
+        Json::Null => &[],
+        _ => return refuse(changes, errors, field.name.to_owned(), "must be an array"),
+    };
+    let mut wanted = Vec::with_capacity(elements.len());
+    for (i, element) in elements.iter().enumerate() {
+        match scalar(field.ty, element) {
+            Ok(Value::Null) => {
+                changes = refuse(changes, errors, format!("{}.{i}", field.name), "must not be null");
+            }
+            Ok(value) => wanted.push(value),
+            Err(text) => changes = refuse(changes, errors, format!("{}.{i}", field.name), text),
+        }
+    }
+    if let Some(record) = present {
+        for gone in record.set(field).filter(|element| !wanted.contains(element)) {
+            changes = changes.drop(field, gone.clone());
+        }
+    }
+    let is_new = |value: &Value| present.is_none_or(|record| !record.has(field, value));
+    wanted.into_iter().filter(is_new).fold(changes, |changes, value| changes.add(field, value))
+}
+
+/// The value, or what it must be.
+fn scalar(ty: Type, json: &Json) -> Result<Value, &'static str> {
+    let (value, wanted) = match (ty, json) {
+        (_, Json::Null) => return Ok(Value::Null),
+        (Type::Text, json) => (json.as_str().map(Value::from), "must be text"),
+        (Type::Int, json) => (json.as_i64().map(Value::Int), "must be a whole number"),
+        (Type::Bool, json) => (json.as_bool().map(Value::Bool), "must be true or false"),
+        (Type::Id, json) => (json.as_str().and_then(Id::parse).map(Value::Id), "must be an id"),
+        (Type::Time, json) => {
+            let moment = json.as_str().and_then(Moment::parse);
+            (moment.map(|moment| Value::Int(moment.0)), "must be a time as in RFC 3339")
+        }
+        (Type::Bytes, json) => {
+            (json.as_str().and_then(unhex).map(Value::Bytes), "must be hexadecimal")
+        }
+    };
+    value.ok_or(wanted)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u32>> = text.chars().map(|char| char.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TITLE: Field = Field::text(1, "title").required();
+    const COUNT: Field = Field::int(2, "count");
+    const TAGS: Field = Field::set(3, "tags", Type::Text);
+    const TEXT: Field = Field::body(4, "text");
+    const HASH: Field = Field::text(5, "hash").secret();
+    const MAKER: Field = Field::text(6, "maker").read_only();
+    static NOTE: Kind = Kind {
+        fields: &[TITLE, COUNT, TAGS, TEXT, HASH, MAKER],
+        ..Kind::new(902, "note", "notes", "content")
+    };
+
+    fn refused(body: &str) -> (u16, Vec<String>) {
+        let problem = changes(body.as_bytes(), &NOTE, None)
+            .err()
+            .unwrap_or_else(|| Problem::internal("taken"));
+        let mut errors: Vec<String> =
+            problem.errors().iter().map(|e| format!("{} {}", e.field, e.code)).collect();
+        errors.sort();
+        (problem.status().as_u16(), errors)
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let body =
+            r#"{"title":7,"count":"x","tags":["a",1],"text":[],"hash":"h","maker":"m","colour":1}"#;
+        let wanted = [
+            "colour unknown_field",
+            "count wrong_type",
+            "hash unknown_field",
+            "maker read_only",
+            "tags.1 wrong_type",
+            "text wrong_type",
+            "title wrong_type",
+        ];
+        assert_eq!(refused(body), (422, wanted.map(str::to_owned).to_vec()));
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_refused() {
+        for body in ["", "{", "{} {}", "\u{0}"] {
+            assert_eq!(refused(body).0, 400, "{body}");
+        }
+        assert_eq!(refused("[]").0, 422);
+        assert_eq!(json::<Json>(b"{\"a\":\"\xff\"}").unwrap_err().status(), 400);
+        let deep = "[".repeat(100_000);
+        assert_eq!(json::<Json>(deep.as_bytes()).unwrap_err().status(), 400);
+    }
+
+    #[test]
+    fn a_typed_body_names_the_path_of_a_wrong_value() {
+        #[derive(serde::Deserialize, Debug)]
+        struct Login {
+            #[serde(rename = "name")]
+            _name: String,
+        }
+        let problem = json::<Login>(br#"{"name":5}"#).unwrap_err();
+        assert_eq!((problem.status().as_u16(), problem.errors()[0].field.as_str()), (422, "name"));
+        let missing = json::<Login>(b"{}").unwrap_err();
+        assert!(missing.errors()[0].message.contains("missing field `name`"));
+    }
+
+    #[test]
+    fn fields_of_every_type_are_taken() {
+        let body = br#"{"title":null,"count":-3,"tags":["a","b"],"text":"long"}"#;
+        assert!(changes(body, &NOTE, None).is_ok());
+    }
+}

@@ -1,0 +1,128 @@
+//! Tenants, for those who run the network, and the public answer to which tenant an address stands for.
+
+use crate::call::Call;
+use crate::reply::Reply;
+use crate::route::Access::{Can, Public};
+use crate::route::{Answer, Route, delete, get, post, put};
+use crate::show;
+use atoll_node::identity::tenant::{self, NewTenant, TENANT};
+use atoll_node::identity::user::NewUser;
+use atoll_node::{Permission, Role};
+use atoll_storage::{Field, Id};
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use serde::Deserialize;
+use serde_json::json;
+
+pub fn routes() -> Vec<Route> {
+    vec![
+        get("/api/v1/tenants", Can(Permission::TenantsAdminister), list)
+            .lists(&TENANT)
+            .doc("All tenants."),
+        post("/api/v1/tenants", Can(Permission::TenantsAdminister), create)
+            .takes_fields(CREATE)
+            .gives(&TENANT)
+            .strict()
+            .doc(
+                "Makes a tenant with its first admin, an object with email, username and password.",
+            ),
+        get("/api/v1/tenants/by-domain/{domain}", Public, by_domain)
+            .gives_fields(PUBLIC)
+            .doc("The tenant that a host name belongs to."),
+        get("/api/v1/tenants/{id}", Can(Permission::TenantsAdminister), find)
+            .gives(&TENANT)
+            .doc("By id or slug."),
+        put("/api/v1/tenants/{id}", Can(Permission::TenantsAdminister), edit)
+            .takes(&TENANT)
+            .gives(&TENANT)
+            .doc("What is left out stays as it is."),
+        delete("/api/v1/tenants/{id}", Can(Permission::TenantsAdminister), remove)
+            .doc("Nobody gets into the tenant any more. The default tenant stays."),
+    ]
+}
+
+const CREATE: &[Field] = &[
+    tenant::NAME,
+    tenant::SLUG,
+    tenant::DOMAIN,
+    Field::text(4, "admin")
+        .required()
+        .doc("An object with `email`, `username`, `password`, `display_name`."),
+];
+const PUBLIC: &[Field] = &[tenant::NAME, tenant::SLUG, tenant::DOMAIN, tenant::REGISTRATION];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    slug: String,
+    #[serde(default)]
+    domain: Option<String>,
+    admin: Admin,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Admin {
+    email: String,
+    username: String,
+    #[serde(default)]
+    display_name: Option<String>,
+    password: String,
+}
+
+async fn list(call: Call) -> Answer {
+    let query = call.query(&TENANT, &[])?;
+    let page = tenant::list(&call.node, &call.actor, &query.to_query(Id::NIL))?;
+    Reply::list(&call, page, &query)
+}
+
+async fn create(call: Call) -> Answer {
+    let form: Create = call.json()?;
+    let new =
+        NewTenant { name: form.name, slug: form.slug, domain: form.domain, only_if_first: false };
+    let admin = NewUser {
+        email: form.admin.email,
+        username: form.admin.username,
+        display_name: form.admin.display_name.unwrap_or_default(),
+        password: form.admin.password,
+        role: Role::Admin,
+        must_change_password: true,
+    };
+    let (tenant, admin) = tenant::create(&call.node, &call.actor, new, admin).await?;
+    let mut shown = show::value(&call, &tenant)?;
+    shown["admin"] = show::value(&call, &admin)?;
+    let location = format!("/api/v1/tenants/{}", tenant.key);
+    Ok(Reply::data(shown)?.status(StatusCode::CREATED).header(LOCATION, location))
+}
+
+async fn by_domain(call: Call) -> Answer {
+    let tenant = tenant::by_domain(&call.node, call.path("domain"))?;
+    Reply::data(json!({
+        "id": tenant.key,
+        "name": tenant.text(&tenant::NAME),
+        "slug": tenant.text(&tenant::SLUG),
+        "domain": tenant.opt_text(&tenant::DOMAIN),
+        "registration": tenant.opt_text(&tenant::REGISTRATION).unwrap_or("open"),
+    }))
+}
+
+async fn find(call: Call) -> Answer {
+    let tenant = tenant::get(&call.node, &call.actor, call.path("id"))?;
+    Reply::record(&call, &tenant)
+}
+
+async fn edit(call: Call) -> Answer {
+    let tenant = tenant::get(&call.node, &call.actor, call.path("id"))?;
+    call.if_match(&tenant)?;
+    let changes = call.changes_to(&tenant)?;
+    let tenant = tenant::edit(&call.node, &call.actor, tenant.key, changes).await?;
+    Reply::record(&call, &tenant)
+}
+
+async fn remove(call: Call) -> Answer {
+    let tenant = tenant::get(&call.node, &call.actor, call.path("id"))?;
+    call.if_match(&tenant)?;
+    tenant::remove(&call.node, &call.actor, tenant.key).await?;
+    Reply::none()
+}

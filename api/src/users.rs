@@ -1,0 +1,157 @@
+//! Users: one's own profile and password, and the accounts of a tenant for those who administer them.
+
+use crate::auth::me;
+use crate::call::Call;
+use crate::problem::Problem;
+use crate::reply::Reply;
+use crate::route::Access::{Can, Public, User};
+use crate::route::{Answer, Route, get, post, put};
+use atoll_node::identity::password;
+use atoll_node::identity::user::{self, NewUser, USER};
+use atoll_node::{Error, Permission, Role};
+use atoll_storage::Field;
+use serde::Deserialize;
+
+pub fn routes() -> Vec<Route> {
+    vec![
+        get("/api/v1/users/profile", User, me).gives(&USER).doc("One's own account."),
+        put("/api/v1/users/profile", User, edit_profile)
+            .takes(&USER)
+            .gives(&USER)
+            .doc("Changes one's own profile; what is left out stays as it is."),
+        post("/api/v1/users/change-password", User, change_password)
+            .takes_fields(CHANGE_PASSWORD)
+            .strict()
+            .doc("Ends every other session of the account."),
+        get("/api/v1/users", Can(Permission::UsersAdminister), list)
+            .lists(&USER)
+            .doc("The tenant's accounts."),
+        post("/api/v1/users", Can(Permission::UsersAdminister), create)
+            .takes_fields(CREATE)
+            .gives(&USER)
+            .strict()
+            .doc("Makes an account for somebody, who has to change the password."),
+        get("/api/v1/users/{id}", Public, find).gives(&USER).doc("By id or username."),
+        put("/api/v1/users/{id}/role", Can(Permission::UsersAdminister), set_role)
+            .takes_fields(ROLE)
+            .gives(&USER)
+            .doc("Nobody gives a role above his own; the last administrator keeps his."),
+        put("/api/v1/users/{id}/status", Can(Permission::UsersAdminister), set_status)
+            .takes_fields(STATUS)
+            .gives(&USER)
+            .doc("A disabled account can't sign in, and its sessions end."),
+    ]
+}
+
+const CHANGE_PASSWORD: &[Field] = &[
+    Field::text(1, "old_password").required(),
+    Field::text(2, "new_password")
+        .required()
+        .max(password::MAX_BYTES)
+        .doc("At least ten characters."),
+];
+const CREATE: &[Field] = &[
+    user::EMAIL,
+    user::USERNAME,
+    user::DISPLAY_NAME,
+    Field::text(4, "password").required().max(password::MAX_BYTES).doc("At least ten characters."),
+    Field::text(5, "role").choices(Role::NAMES).doc("viewer if absent."),
+];
+const ROLE: &[Field] = &[Field::text(1, "role").required().choices(Role::NAMES)];
+const STATUS: &[Field] = &[Field::text(1, "status").required().choices(&["active", "disabled"])];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangePassword {
+    old_password: String,
+    new_password: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    email: String,
+    username: String,
+    #[serde(default)]
+    display_name: Option<String>,
+    password: String,
+    #[serde(default)]
+    role: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetRole {
+    role: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetStatus {
+    status: String,
+}
+
+async fn edit_profile(call: Call) -> Answer {
+    let me = user::me(&call.node, &call.actor)?;
+    call.if_match(&me)?;
+    let changes = call.changes_to(&me)?;
+    let user = user::edit_profile(&call.node, &call.actor, changes).await?;
+    Reply::record(&call, &user)
+}
+
+async fn change_password(call: Call) -> Answer {
+    let form: ChangePassword = call.json()?;
+    user::change_password(&call.node, &call.actor, form.old_password, form.new_password).await?;
+    Reply::none()
+}
+
+async fn list(call: Call) -> Answer {
+    let query = call.query(&USER, &[])?;
+    let page = user::list(&call.node, &call.actor, &query.to_query(call.tenant()))?;
+    Reply::list(&call, page, &query)
+}
+
+async fn create(call: Call) -> Answer {
+    let form: Create = call.json()?;
+    let new = NewUser {
+        email: form.email,
+        username: form.username,
+        display_name: form.display_name.unwrap_or_default(),
+        password: form.password,
+        role: form.role.as_deref().map_or(Ok(Role::Viewer), role_named)?,
+        must_change_password: true,
+    };
+    let user = user::create(&call.node, &call.actor, new).await?;
+    Reply::created(&call, &user, format!("/api/v1/users/{}", user.key))
+}
+
+async fn find(call: Call) -> Answer {
+    let user = user::by_name(&call.node, &call.actor, call.path("id"))?;
+    Reply::record(&call, &user)
+}
+
+async fn set_role(call: Call) -> Answer {
+    let form: SetRole = call.json()?;
+    let role = role_named(&form.role)?;
+    let user = user::set_role(&call.node, &call.actor, call.id("id")?, role).await?;
+    Reply::record(&call, &user)
+}
+
+async fn set_status(call: Call) -> Answer {
+    let form: SetStatus = call.json()?;
+    let active = match form.status.as_str() {
+        "active" => true,
+        "disabled" => false,
+        _ => return Err(unknown_choice("status", "active, disabled")),
+    };
+    let user = user::set_active(&call.node, &call.actor, call.id("id")?, active).await?;
+    Reply::record(&call, &user)
+}
+
+fn role_named(name: &str) -> Result<Role, Problem> {
+    Role::parse(name).ok_or_else(|| unknown_choice("role", &Role::NAMES.join(", ")))
+}
+
+fn unknown_choice(field: &str, known: &str) -> Problem {
+    Error::field(field, "unknown_choice", format!("must be one of {known}")).into()
+}

@@ -1,0 +1,7 @@
+//! What the load and comparison programs share: a closed loop of clients, the figures it gives, the text that is
+//! written, and a lean HTTP/1.1 client. Nothing here may reach into a node: a load run sees only what a user sees.
+
+pub mod drive;
+pub mod histogram;
+pub mod http;
+pub mod text;

@@ -1,0 +1,273 @@
+//! The command line, declared once: help, completions and docs/CLI.md come from it. The only place that knows flags.
+
+use atoll_node::config::{Given, Source};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "atoll",
+    version,
+    about = "A whole content platform in one binary: it stores, searches, serves and syncs",
+    long_about = "A whole content platform in one binary: it stores, searches, serves and syncs. \
+                  Nodes that can reach each other become equal; a node that can reach nobody goes on working.\n\n\
+                  `atoll serve` needs no configuration. `atoll demo` shows three nodes meet.",
+    after_help = EXIT_CODES,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Flags {
+    #[command(flatten)]
+    pub settings: SettingFlags,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, \
+                              4 locked or busy, 5 damaged data";
+
+/// Settings that have a flag of their own; any other is given by `--set`.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Settings")]
+pub struct SettingFlags {
+    /// The configuration file [default: atoll.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The data folder [default: atoll-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<String>,
+    /// Where HTTP listens [default: 127.0.0.1:8080]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Where other nodes are answered, by UDP [default: 127.0.0.1:8081]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub sync_listen: Option<String>,
+    /// What this node calls itself [default: atoll]
+    #[arg(long, global = true)]
+    pub name: Option<String>,
+    /// The form of log lines: pretty or json
+    #[arg(long, global = true, value_name = "FORM")]
+    pub log: Option<String>,
+    /// How much is logged: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Any other setting; can be repeated
+    #[arg(long, global = true, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl SettingFlags {
+    /// # Errors
+    /// The `--set` that has no `=`.
+    pub fn given(&self) -> Result<Vec<Given>, String> {
+        let own = [
+            ("data", "--data", &self.data),
+            ("listen", "--listen", &self.listen),
+            ("sync_listen", "--sync-listen", &self.sync_listen),
+            ("name", "--name", &self.name),
+            ("log", "--log", &self.log),
+            ("log_level", "--log-level", &self.log_level),
+        ];
+        let flag = |origin: &str, name: &str, value: &str| Given {
+            source: Source::Flag,
+            origin: origin.to_owned(),
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let mut given: Vec<Given> = own
+            .into_iter()
+            .filter_map(|(name, origin, value)| Some(flag(origin, name, value.as_deref()?)))
+            .collect();
+        for pair in &self.set {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("--set {pair}: write it as NAME=VALUE"))?;
+            given.push(flag("--set", name, value));
+        }
+        Ok(given)
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a node: makes its data folder, keys and first admin if they are not there
+    Serve(Serve),
+    /// Show three nodes that write apart from each other and become equal when they meet
+    Demo(Demo),
+    /// Make the data folder, keys and first admin, and stop
+    Init(Init),
+    /// Users of this node's tenant
+    #[command(subcommand)]
+    User(User),
+    /// Other nodes
+    #[command(subcommand)]
+    Peer(Peer),
+    /// How far this node and its peers are equal
+    #[command(subcommand)]
+    Sync(Sync),
+    /// Bring content in
+    #[command(subcommand)]
+    Import(Import),
+    /// Backups of the whole node
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Make a data folder of a backup
+    Restore {
+        /// The folder that `backup create` made
+        from: PathBuf,
+    },
+    /// Make all views and the search index anew from the records
+    Rebuild,
+    /// Prove that the views are what the records say
+    Verify,
+    /// Look for what is wrong, and say what to do
+    Doctor,
+    /// The settings in force
+    #[command(subcommand)]
+    Config(Config),
+    /// Print the OpenAPI description of the HTTP interface
+    Openapi,
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+    /// Print the version
+    Version,
+    /// Print a page of the reference that is made from this program
+    #[command(hide = true)]
+    Reference { page: ReferencePage },
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum ReferencePage {
+    Cli,
+    Config,
+}
+
+#[derive(Args, Debug, Default)]
+pub struct Serve {
+    /// Join the network of the node that gave this ticket, instead of beginning a new one
+    #[arg(long, value_name = "TICKET")]
+    pub join: Option<String>,
+    /// Write the addresses in use to this file, as JSON, once they are bound
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct Init {
+    /// Join the network of the node that gave this ticket, instead of beginning a new one
+    #[arg(long, value_name = "TICKET")]
+    pub join: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// A folder of Markdown files to import [default: a small one that is part of this program]
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Option<PathBuf>,
+    /// Import every page so many times, to see more of them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub copies: u32,
+    /// End when it is done, with status 0 only if all nodes are equal
+    #[arg(long)]
+    pub exit: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum User {
+    /// Make a user
+    Create {
+        #[arg(long)]
+        email: String,
+        /// [default: made of the e-mail address]
+        #[arg(long)]
+        username: Option<String>,
+        /// superadmin, admin, editor, moderator or viewer
+        #[arg(long, default_value = "viewer")]
+        role: String,
+        /// Read the password from standard input; without it one is made and shown once
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List users
+    List {
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Give a user a new password and end all sessions
+    ResetPassword {
+        /// E-mail address, username or id
+        user: String,
+        /// Read the password from standard input; without it one is made and shown once
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Peer {
+    /// Make a ticket that lets one new node join, once
+    Ticket {
+        /// Hours for which it holds
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=720))]
+        hours: u64,
+        /// Where this node is reached, as host:port; can be repeated [default: the setting `sync_address`]
+        #[arg(long = "address", value_name = "HOST:PORT")]
+        addresses: Vec<String>,
+    },
+    /// Join the network of the node that gave this ticket
+    Join { ticket: String },
+    /// List the nodes that this one knows
+    List,
+    /// Cut a node off, at once and until it joins again with a new ticket
+    Remove {
+        /// Its id, public key or name
+        peer: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Sync {
+    /// Peers with their lag and last contact, streams, digest
+    Status,
+    /// Contact all peers now, and wait until they are level
+    Now {
+        /// Seconds to wait
+        #[arg(long, default_value_t = 30)]
+        timeout: u64,
+    },
+    /// What was written on two nodes apart from each other
+    Conflicts {
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Import {
+    /// Every Markdown file in a folder becomes a post; a repeat changes what changed and doubles nothing
+    Markdown { folder: PathBuf },
+    /// Every row of a CSV file becomes a post; the first row names the fields
+    Csv { file: PathBuf },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Backup {
+    /// Write a backup to a new folder, while the node runs or not
+    Create {
+        /// A folder that is not there yet
+        to: PathBuf,
+    },
+    /// Check a backup: every file's hash, then the database
+    Verify { from: PathBuf },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Config {
+    /// Every setting with its value and where it comes from
+    Show,
+    /// Check the settings and say what is wrong
+    Check,
+}

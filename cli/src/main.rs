@@ -1,0 +1,250 @@
+//! The command line: reads flags and settings, does one thing, and ends with a code that says how it went.
+//! The only place that parses flags; no rule of the domain is decided here.
+
+mod backup;
+mod control;
+mod demo;
+mod doctor;
+mod failure;
+mod first;
+mod flags;
+mod log;
+mod reference;
+mod request;
+mod secret;
+mod serve;
+mod settings;
+mod show;
+
+use atoll_node::config::Loaded;
+use atoll_node::{Config, Error, Node};
+use clap::{CommandFactory, Parser};
+use failure::{Exit, Failure, Outcome};
+use flags::{Command, Flags};
+use request::{Progress, Request, blocking};
+use serde_json::{Value as Json, json};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let as_json = flags.json;
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if as_json {
+                eprintln!(
+                    "{}",
+                    json!({ "error": { "exit": failure.exit, "message": failure.message } })
+                );
+            } else {
+                eprintln!("atoll: {failure}");
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(flags: Flags) -> Outcome {
+    // Those that need no settings, and so work whatever the settings are.
+    match &flags.command {
+        Command::Version => return version(flags.json),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Flags::command(), "atoll", &mut std::io::stdout());
+            return Ok(());
+        }
+        Command::Reference { page } => {
+            print!("{}", reference::page(*page));
+            return Ok(());
+        }
+        Command::Openapi => {
+            return show::json(&atoll_api::openapi::document(&atoll_api::all_routes()));
+        }
+        _ => {}
+    }
+    let loaded = settings::load(&flags.settings)?;
+    log::begin(&loaded, matches!(flags.command, Command::Serve(_)))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    runtime.block_on(dispatch(flags, loaded))
+}
+
+async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
+    let as_json = flags.json;
+    let config = loaded.config.clone();
+    match flags.command {
+        Command::Serve(serve) => serve::serve(config, serve).await,
+        Command::Demo(demo) => demo::run(demo, as_json).await,
+        Command::Init(init) => initialised(&serve::init(config, init).await?, as_json),
+        Command::Restore { from } => {
+            let (progress, bar) = show::bar("checking and copying");
+            let to = config.data.clone();
+            let restored = blocking(move || backup::restore(&from, &to, &progress)).await;
+            bar.finish_and_clear();
+            let restored = restored?;
+            print(as_json, &restored, || {
+                println!(
+                    "Restored to {}; its life there has the number {}.",
+                    show::text(&restored["data"]),
+                    show::text(&restored["epoch"])
+                );
+            })
+        }
+        Command::Backup(flags::Backup::Verify { from }) => {
+            let (progress, bar) = show::bar("checking");
+            let verified = blocking(move || backup::verify(&from, &progress)).await;
+            bar.finish_and_clear();
+            let verified = verified?;
+            print(as_json, &verified, || {
+                println!(
+                    "Sound: {} files, {} records, made at {}.",
+                    show::text(&verified["files"]),
+                    show::text(&verified["records"]),
+                    show::text(&verified["created_at"])
+                );
+            })
+        }
+        Command::Doctor => examined(&config, as_json).await,
+        Command::Config(flags::Config::Show) => show_config(&loaded, as_json),
+        Command::Config(flags::Config::Check) => {
+            print(as_json, &json!({ "sound": true }), || println!("The settings are sound."))
+        }
+        command => ask(&config, request_of(command)?, as_json).await,
+    }
+}
+
+fn print(as_json: bool, answer: &Json, people: impl FnOnce()) -> Outcome {
+    if as_json {
+        return show::json(answer);
+    }
+    people();
+    Ok(())
+}
+
+fn version(as_json: bool) -> Outcome {
+    let version = env!("CARGO_PKG_VERSION");
+    print(as_json, &json!({ "version": version, "protocol": atoll_sync::message::VERSION }), || {
+        println!("atoll {version}")
+    })
+}
+
+fn initialised(told: &Json, as_json: bool) -> Outcome {
+    print(as_json, told, || {
+        println!("data folder  {}", show::text(&told["data"]));
+        println!("node         {}", show::text(&told["node"]));
+        if let Some(network) = told["joined"].as_str() {
+            println!("joined the network of {network}");
+        } else if told["made"] == true {
+            println!("first admin  {}", show::text(&told["email"]));
+            if let Some(password) = told["password"].as_str() {
+                println!("password     {password}  (not shown again)");
+            }
+        } else {
+            println!("It was ready already.");
+        }
+    })
+}
+
+async fn examined(config: &Config, as_json: bool) -> Outcome {
+    let checks = doctor::examine(config).await;
+    print(as_json, &serde_json::to_value(&checks).map_err(Failure::failed)?, || {
+        doctor::show(&checks)
+    })?;
+    let wrong = checks.iter().filter(|check| check.verdict == doctor::Verdict::Wrong).count();
+    if wrong == 0 { Ok(()) } else { Err(Failure::failed(format!("{wrong} things are wrong"))) }
+}
+
+fn show_config(loaded: &Loaded, as_json: bool) -> Outcome {
+    let row = |(name, value, source): (&str, String, atoll_node::config::Source)| json!({ "name": name, "value": value, "source": source.name() });
+    let rows = Json::Array(loaded.rows().map(row).collect());
+    print(as_json, &rows, || {
+        show::table(&rows, &[("name", "SETTING"), ("value", "VALUE"), ("source", "SOURCE")])
+    })
+}
+
+fn request_of(command: Command) -> Outcome<Request> {
+    let password = |wanted: bool| if wanted { secret::read_stdin().map(Some) } else { Ok(None) };
+    Ok(match command {
+        Command::User(flags::User::Create { email, username, role, password_stdin }) => {
+            Request::UserCreate { email, username, role, password: password(password_stdin)? }
+        }
+        Command::User(flags::User::List { limit }) => Request::UserList { limit },
+        Command::User(flags::User::ResetPassword { user, password_stdin }) => {
+            Request::UserResetPassword { user, password: password(password_stdin)? }
+        }
+        Command::Peer(flags::Peer::Ticket { hours, addresses }) => {
+            Request::PeerTicket { hours, addresses }
+        }
+        Command::Peer(flags::Peer::Join { ticket }) => Request::PeerJoin { ticket },
+        Command::Peer(flags::Peer::List) => Request::PeerList,
+        Command::Peer(flags::Peer::Remove { peer }) => Request::PeerRemove { peer },
+        Command::Sync(flags::Sync::Status) => Request::SyncStatus,
+        Command::Sync(flags::Sync::Now { timeout }) => Request::SyncNow { timeout_s: timeout },
+        Command::Sync(flags::Sync::Conflicts { limit }) => Request::SyncConflicts { limit },
+        Command::Import(flags::Import::Markdown { folder }) => {
+            Request::ImportMarkdown { folder: whole(&folder)? }
+        }
+        Command::Import(flags::Import::Csv { file }) => Request::ImportCsv { file: whole(&file)? },
+        Command::Backup(flags::Backup::Create { to }) => {
+            let to = std::path::absolute(&to).map_err(|error| Failure::io("find", &to, &error))?;
+            Request::BackupCreate { to }
+        }
+        Command::Rebuild => Request::Rebuild,
+        Command::Verify => Request::Verify,
+        _ => return Err(Failure::failed("this command asks nothing of a node")),
+    })
+}
+
+/// The node that does it may have another current folder.
+fn whole(path: &std::path::Path) -> Outcome<std::path::PathBuf> {
+    path.canonicalize().map_err(|error| Failure::io("read", path, &error))
+}
+
+/// Does it on the data folder, or has the node do it that holds the folder.
+async fn ask(config: &Config, request: Request, as_json: bool) -> Outcome {
+    let (progress, bar) = show::bar("working");
+    let answer = answer(config, &request, progress).await;
+    bar.finish_and_clear();
+    let answer = answer?;
+    if as_json {
+        show::json(&answer)?
+    } else {
+        show::answer(&request, &answer)?
+    }
+    show::outcome(&request, &answer)
+}
+
+async fn answer(config: &Config, request: &Request, progress: Progress) -> Outcome<Json> {
+    if !config.data.join(atoll_storage::store::FILE).exists() {
+        let place = config.data.display();
+        let advice = "run `atoll serve` or `atoll init` first, or name the folder with --data";
+        return Err(Failure::new(Exit::NotFound, format!("there is no node in {place}: {advice}")));
+    }
+    match Node::open(config.clone()) {
+        Ok(node) => here(&node, request.clone(), progress).await,
+        Err(Error::Store(atoll_storage::Error::Locked(_))) => {
+            control::ask(&config.data, request, &progress).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn here(node: &Arc<Node>, request: Request, progress: Progress) -> Outcome<Json> {
+    if !request.needs_peers() {
+        let answer = request::perform(node.clone(), request, progress).await;
+        serve::close(node).await;
+        return answer;
+    }
+    if matches!(request, Request::PeerTicket { .. }) && node.config.sync_listen.port() == 0 {
+        serve::close(node).await;
+        return Err(Failure::failed(
+            "the port for other nodes is chosen at each start: ask while the node runs",
+        ));
+    }
+    let workers = node.start().await?;
+    let answer = request::perform(node.clone(), request, progress).await;
+    workers.shutdown().await;
+    answer
+}

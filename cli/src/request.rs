@@ -1,0 +1,319 @@
+//! What commands ask of a node, as values: done here if the folder is free, sent to the node that holds it if not.
+//! Answers are JSON, so that both ways print alike.
+
+use crate::backup;
+use crate::failure::{Failure, Outcome};
+use crate::secret;
+use atoll_api::moment::Moment;
+use atoll_node::content::import;
+use atoll_node::identity::{NewUser, tenant, user};
+use atoll_node::{Actor, Node, Role, conflict, peer};
+use atoll_storage::Record;
+use atoll_storage::query::Query;
+use atoll_sync::runner::PeerStatus;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Request {
+    UserCreate { email: String, username: Option<String>, role: String, password: Option<String> },
+    UserList { limit: usize },
+    UserResetPassword { user: String, password: Option<String> },
+    PeerTicket { hours: u64, addresses: Vec<String> },
+    PeerJoin { ticket: String },
+    PeerList,
+    PeerRemove { peer: String },
+    SyncStatus,
+    SyncNow { timeout_s: u64 },
+    SyncConflicts { limit: usize },
+    ImportMarkdown { folder: PathBuf },
+    ImportCsv { file: PathBuf },
+    BackupCreate { to: PathBuf },
+    Rebuild,
+    Verify,
+}
+
+impl Request {
+    /// Whether it takes a node that talks to others.
+    pub fn needs_peers(&self) -> bool {
+        matches!(self, Self::PeerTicket { .. } | Self::PeerJoin { .. } | Self::SyncNow { .. })
+    }
+}
+
+/// Told how far a long request is: done, and of how many.
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(u64, u64) + Send + Sync>);
+
+impl Progress {
+    pub fn new(tell: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    pub fn tell(&self, done: u64, of: u64) {
+        (self.0)(done, of);
+    }
+}
+
+/// Does what is asked, on an open node.
+pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> Outcome<Json> {
+    let node = &node;
+    let whole = Actor::system(atoll_storage::Id::NIL);
+    match request {
+        Request::UserCreate { email, username, role, password } => {
+            create_user(node, email, username, &role, password).await
+        }
+        Request::UserList { limit } => list_users(node, limit),
+        Request::UserResetPassword { user, password } => {
+            reset_password(node, &user, password).await
+        }
+        Request::PeerTicket { hours, addresses } => {
+            let lifetime = Duration::from_secs(hours * 3_600);
+            let ticket = peer::ticket(node, &whole, lifetime, addresses).await?;
+            let expires_at = Moment::of(ticket.expires_ms).to_string();
+            Ok(
+                json!({ "ticket": ticket.line, "expires_at": expires_at, "addresses": ticket.addresses }),
+            )
+        }
+        Request::PeerJoin { ticket } => join(node, &ticket).await,
+        Request::PeerList => {
+            let peers = peer::list(node, &whole)?;
+            Ok(Json::Array(peers.iter().map(peer_json).collect()))
+        }
+        Request::PeerRemove { peer } => {
+            let removed = peer::remove(node, &whole, &peer).await?;
+            Ok(json!({ "removed": removed.to_string() }))
+        }
+        Request::SyncStatus => status(node),
+        Request::SyncNow { timeout_s } => sync_now(node, timeout_s).await,
+        Request::SyncConflicts { limit } => conflicts(node, limit),
+        Request::ImportMarkdown { folder } => {
+            let (node, actor) = (node.clone(), in_default(node)?);
+            let tell = move |report: &import::Report, of| progress.tell(report.done(), of);
+            import_with(move || import::import_markdown(&node, &actor, &folder, tell)).await
+        }
+        Request::ImportCsv { file } => {
+            let (node, actor) = (node.clone(), in_default(node)?);
+            let tell = move |report: &import::Report, of| progress.tell(report.done(), of);
+            import_with(move || import::import_csv(&node, &actor, &file, tell)).await
+        }
+        Request::BackupCreate { to } => {
+            let node = node.clone();
+            blocking(move || backup::create(&node, &to, &progress)).await
+        }
+        Request::Rebuild => {
+            let node = node.clone();
+            blocking(move || rebuild(&node, progress)).await
+        }
+        Request::Verify => {
+            let node = node.clone();
+            blocking(move || verify(&node)).await
+        }
+    }
+}
+
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::failed("the work was given up"))?
+}
+
+/// The command line acts in the default tenant.
+fn in_default(node: &Node) -> Outcome<Actor> {
+    let tenant = tenant::default(node).map_err(|error| match error {
+        atoll_node::Error::NotFound(_) => Failure::not_found(
+            "this node has no tenant yet: run `atoll serve` or `atoll init`, or wait until it has caught up with its network",
+        ),
+        error => error.into(),
+    })?;
+    Ok(Actor::system(tenant))
+}
+
+async fn create_user(
+    node: &Node,
+    email: String,
+    username: Option<String>,
+    role: &str,
+    password: Option<String>,
+) -> Outcome<Json> {
+    let actor = in_default(node)?;
+    let role = Role::parse(role).ok_or_else(|| {
+        Failure::usage(format!("there is no role {role:?}: use {}", Role::NAMES.join(", ")))
+    })?;
+    let local = email.split('@').next().unwrap_or_default();
+    let (password, made) = secret::or_made(node, password);
+    let new = NewUser {
+        username: username.unwrap_or_else(|| user::username_from(local)),
+        email,
+        display_name: String::new(),
+        password,
+        role,
+        must_change_password: made.is_some(),
+    };
+    let user = user::create(node, &actor, new).await?;
+    Ok(with_password(user_json(&user), made))
+}
+
+fn with_password(mut answer: Json, made: Option<String>) -> Json {
+    if let Some(password) = made {
+        answer["password"] = password.into();
+    }
+    answer
+}
+
+fn user_json(user: &Record) -> Json {
+    json!({
+        "id": user.key,
+        "email": user.text(&user::EMAIL),
+        "username": user.text(&user::USERNAME),
+        "role": user.text(&user::ROLE),
+        "status": user.text(&user::STATUS),
+        "created_at": Moment::of(user.created_ms()).to_string(),
+    })
+}
+
+fn list_users(node: &Node, limit: usize) -> Outcome<Json> {
+    let actor = in_default(node)?;
+    let page = user::list(node, &actor, &Query::of(&user::USER, actor.tenant).limit(limit))?;
+    Ok(Json::Array(page.records.iter().map(user_json).collect()))
+}
+
+async fn reset_password(node: &Node, name: &str, password: Option<String>) -> Outcome<Json> {
+    let actor = in_default(node)?;
+    let found = user::by_name(node, &actor, name).map_err(|error| match error {
+        atoll_node::Error::NotFound(_) => Failure::not_found(format!(
+            "there is no user {name:?} in the default tenant: `atoll user list` shows them"
+        )),
+        error => error.into(),
+    })?;
+    let (password, made) = secret::or_made(node, password);
+    user::reset_password(node, &actor, found.key, password).await?;
+    Ok(with_password(user_json(&found), made))
+}
+
+async fn join(node: &Node, ticket: &str) -> Outcome<Json> {
+    let actor = Actor::system(atoll_storage::Id::NIL);
+    let has_own = !tenant::ids(node)?.is_empty() && peer::list(node, &actor)?.is_empty();
+    if has_own {
+        return Err(Failure::failed(
+            "this node began a network of its own: join with a new data folder, by `atoll serve --join TICKET`",
+        ));
+    }
+    let peer = peer::join(node, &actor, ticket).await?;
+    Ok(peer_json(&peer))
+}
+
+pub fn peer_json(peer: &PeerStatus) -> Json {
+    json!({
+        "node": peer.node.to_string(),
+        "public_key": peer.public_key.to_string(),
+        "name": peer.name,
+        "address": peer.address,
+        "state": peer.state.name(),
+        "behind_ops": peer.behind,
+        "ahead_ops": peer.ahead,
+        "contact_at": peer.contact_ms.map(|ms| Moment::of(ms).to_string()),
+        "round_trip_us": peer.round_trip.map(|time| time.as_micros() as u64),
+        "clock_skew_ms": peer.clock_skew_ms,
+        "reason": peer.reason,
+        "diverged": peer.diverged,
+    })
+}
+
+fn status(node: &Node) -> Outcome<Json> {
+    let status = peer::status(node, &Actor::system(atoll_storage::Id::NIL))?;
+    Ok(json!({
+        "node": status.origin.node.to_string(),
+        "epoch": status.origin.epoch,
+        "public_key": status.public_key,
+        "name": status.name,
+        "digest": status.digest.to_string(),
+        "streams": status.streams,
+        "records": status.records,
+        "conflicts": status.conflicts,
+        "quarantined": status.quarantined,
+        "parked": status.parked,
+        "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
+    }))
+}
+
+async fn sync_now(node: &Node, timeout_s: u64) -> Outcome<Json> {
+    peer::sync_now(node, &Actor::system(atoll_storage::Id::NIL))?;
+    let Some(runner) = node.sync() else { return status(node) };
+    if runner.level(Duration::from_secs(timeout_s)).await {
+        return status(node);
+    }
+    let late = runner.status();
+    let late = late.iter().filter(|peer| !peer.is_level());
+    let told: Vec<_> = late
+        .map(|peer| format!("{} ({}): {}", peer.name, peer.state.name(), peer.reason))
+        .collect();
+    Err(Failure::failed(format!("not level after {timeout_s} s: {}", told.join("; "))))
+}
+
+fn conflicts(node: &Node, limit: usize) -> Outcome<Json> {
+    let inbox = conflict::list(node, &in_default(node)?, limit, None)?;
+    let row = |conflict: &atoll_storage::Conflict| {
+        let values = conflict.values.iter().map(|value| {
+            json!({
+                "value": value.value,
+                "key": value.key,
+                "node": value.author.node.to_string(),
+                "at": Moment::of(value.hlc.ms()).to_string(),
+                "won": value.won,
+            })
+        });
+        json!({
+            "id": conflict.id,
+            "cause": conflict.cause.name(),
+            "kind": conflict.kind_name,
+            "key": conflict.key,
+            "field": conflict.field,
+            "at": Moment::of(conflict.at_ms).to_string(),
+            "explanation": conflict.explanation,
+            "values": values.collect::<Vec<_>>(),
+        })
+    };
+    Ok(Json::Array(inbox.conflicts.iter().map(row).collect()))
+}
+
+async fn import_with(
+    work: impl FnOnce() -> atoll_node::Result<import::Report> + Send + 'static,
+) -> Outcome<Json> {
+    let report = blocking(move || Ok(work()?)).await?;
+    serde_json::to_value(report).map_err(Failure::failed)
+}
+
+fn rebuild(node: &Node, progress: Progress) -> Outcome<Json> {
+    node.store.rebuild(move |done, of| progress.tell(done, of))?;
+    node.search.clear().map_err(Failure::failed)?;
+    node.store.mark_all_dirty()?;
+    let fed = node.feed_search()?;
+    Ok(json!({ "rebuilt": true, "searched_records": fed }))
+}
+
+fn verify(node: &Node) -> Outcome<Json> {
+    let report = node.store.verify()?;
+    let mut answer = serde_json::to_value(&report).map_err(Failure::failed)?;
+    let (mut blobs, mut damaged) = (0_u64, Vec::new());
+    for blob in node.blobs.iter() {
+        let (id, _) = blob.map_err(Failure::failed)?;
+        blobs += 1;
+        if node.blobs.verify(&id).map_err(Failure::failed)?
+            == atoll_storage::blob::Verified::Damaged
+        {
+            damaged.push(format!("blob {id} is damaged"));
+        }
+    }
+    answer["blobs"] = blobs.into();
+    if let Some(problems) = answer["problems"].as_array_mut() {
+        problems.extend(damaged.into_iter().map(Json::from));
+        if let Err(error) = node.search.verify() {
+            problems.push(error.to_string().into());
+        }
+    }
+    Ok(answer)
+}

@@ -1,0 +1,228 @@
+//! Answers as people read them. With `--json` they are printed as they are.
+
+use crate::failure::{Failure, Outcome};
+use crate::request::{Progress, Request};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value as Json;
+
+pub fn json(answer: &Json) -> Outcome {
+    println!("{}", serde_json::to_string_pretty(answer).map_err(Failure::failed)?);
+    Ok(())
+}
+
+/// What a request answered.
+pub fn answer(request: &Request, answer: &Json) -> Outcome {
+    match request {
+        Request::UserCreate { .. } | Request::UserResetPassword { .. } => user(answer),
+        Request::UserList { .. } => {
+            table(
+                answer,
+                &[
+                    ("email", "E-MAIL"),
+                    ("username", "USERNAME"),
+                    ("role", "ROLE"),
+                    ("status", "STATUS"),
+                    ("id", "ID"),
+                ],
+            );
+        }
+        Request::PeerTicket { .. } => {
+            println!("{}", text(&answer["ticket"]));
+            eprintln!(
+                "One new node can join with it until {}, by `atoll serve --join TICKET`. Whoever reads it can: treat it like a password.",
+                text(&answer["expires_at"])
+            );
+        }
+        Request::PeerJoin { .. } => println!("Joined the network of {}.", text(&answer["name"])),
+        Request::PeerList => peers(answer),
+        Request::PeerRemove { .. } => {
+            println!("Removed {}. It can join again with a new ticket.", text(&answer["removed"]))
+        }
+        Request::SyncStatus | Request::SyncNow { .. } => status(answer),
+        Request::SyncConflicts { .. } => conflicts(answer),
+        Request::ImportMarkdown { .. } | Request::ImportCsv { .. } => return imported(answer),
+        Request::BackupCreate { .. } => {
+            println!(
+                "{} files, {} bytes in {}.",
+                text(&answer["files"]),
+                text(&answer["bytes"]),
+                text(&answer["folder"])
+            );
+            println!(
+                "It holds the node's keys and all password hashes: keep it as safe as the node."
+            );
+        }
+        Request::Rebuild => println!(
+            "All views were made anew; {} records are in the search index.",
+            text(&answer["searched_records"])
+        ),
+        Request::Verify => return verified(answer),
+    }
+    Ok(())
+}
+
+/// What decides the exit code beside the printing: a report that found something is a failure.
+pub fn outcome(request: &Request, answer: &Json) -> Outcome {
+    match request {
+        Request::ImportMarkdown { .. } | Request::ImportCsv { .. } => import_outcome(answer),
+        Request::Verify => verify_outcome(answer),
+        _ => Ok(()),
+    }
+}
+
+pub fn text(value: &Json) -> String {
+    match value {
+        Json::Null => String::new(),
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Columns as wide as they must be.
+pub fn table(rows: &Json, columns: &[(&str, &str)]) {
+    let empty = Vec::new();
+    let rows = rows.as_array().unwrap_or(&empty);
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|(key, _)| text(&row[*key])).collect()).collect();
+    let width = |at: usize| {
+        let longest = cells.iter().map(|row| row[at].chars().count()).max().unwrap_or_default();
+        longest.max(columns[at].1.chars().count())
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let line = |row: Vec<&str>| {
+        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    };
+    line(columns.iter().map(|(_, title)| *title).collect());
+    cells.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
+}
+
+fn user(answer: &Json) {
+    println!(
+        "{} ({}), {}",
+        text(&answer["email"]),
+        text(&answer["username"]),
+        text(&answer["role"])
+    );
+    if let Some(password) = answer["password"].as_str() {
+        println!("password  {password}");
+        println!("It is not shown again, and must be changed at the first sign-in.");
+    }
+}
+
+fn peers(answer: &Json) {
+    if answer.as_array().is_some_and(Vec::is_empty) {
+        println!("This node knows no other. `atoll peer ticket` lets one join.");
+        return;
+    }
+    let columns = [
+        ("name", "NAME"),
+        ("state", "STATE"),
+        ("behind_ops", "BEHIND"),
+        ("ahead_ops", "AHEAD"),
+        ("contact_at", "LAST CONTACT"),
+        ("address", "ADDRESS"),
+        ("node", "NODE"),
+        ("reason", "WHY"),
+    ];
+    table(answer, &columns);
+}
+
+fn status(answer: &Json) {
+    println!(
+        "{}  node {}  epoch {}",
+        text(&answer["name"]),
+        text(&answer["node"]),
+        text(&answer["epoch"])
+    );
+    println!("digest {}  (equal on nodes that are equal)", text(&answer["digest"]));
+    let counts = ["records", "streams", "conflicts", "quarantined", "parked"];
+    let counts = counts.map(|name| format!("{} {name}", text(&answer[name])));
+    println!("{}\n", counts.join(", "));
+    peers(&answer["peers"]);
+}
+
+fn conflicts(answer: &Json) {
+    let empty = Vec::new();
+    let all = answer.as_array().unwrap_or(&empty);
+    if all.is_empty() {
+        println!("Nothing was written apart that had to be settled.");
+    }
+    for conflict in all {
+        println!(
+            "{}  {} of {} {}",
+            text(&conflict["id"]),
+            text(&conflict["field"]),
+            text(&conflict["kind"]),
+            text(&conflict["key"])
+        );
+        println!("  {} ({})", text(&conflict["explanation"]), text(&conflict["cause"]));
+        for (place, value) in conflict["values"].as_array().unwrap_or(&empty).iter().enumerate() {
+            let mark = if value["won"] == true { "shows" } else { "     " };
+            println!(
+                "  {place} {mark}  {}  by {} at {}",
+                value["value"],
+                text(&value["node"]),
+                text(&value["at"])
+            );
+        }
+    }
+}
+
+fn imported(answer: &Json) -> Outcome {
+    let counts = ["created", "updated", "unchanged", "failed"];
+    println!("{}", counts.map(|name| format!("{} {name}", text(&answer[name]))).join(", "));
+    for failure in answer["failures"].as_array().into_iter().flatten() {
+        eprintln!("{}: {}", text(&failure["source"]), text(&failure["message"]));
+    }
+    Ok(())
+}
+
+fn import_outcome(answer: &Json) -> Outcome {
+    match answer["failed"].as_u64() {
+        Some(failed) if failed > 0 => {
+            Err(Failure::failed(format!("{failed} could not be imported")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn verified(answer: &Json) -> Outcome {
+    println!(
+        "{} records, {} ops, {} blobs looked at",
+        text(&answer["records"]),
+        text(&answer["ops"]),
+        text(&answer["blobs"])
+    );
+    for problem in answer["problems"].as_array().into_iter().flatten() {
+        println!("- {}", text(problem));
+    }
+    Ok(())
+}
+
+fn verify_outcome(answer: &Json) -> Outcome {
+    let problems = answer["problems"].as_array().map_or(0, Vec::len);
+    if problems == 0 {
+        return Ok(());
+    }
+    let advice = "`atoll rebuild` makes the views anew; if that does not help, restore a backup";
+    Err(Failure::new(
+        crate::failure::Exit::Damaged,
+        format!("{problems} problems were found: {advice}"),
+    ))
+}
+
+/// A bar on standard error; nothing where that is no terminal.
+pub fn bar(what: &'static str) -> (Progress, ProgressBar) {
+    let style = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len} {eta}");
+    let bar = ProgressBar::new(0).with_message(what);
+    if let Ok(style) = style {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let shown = bar.clone();
+    let progress = Progress::new(move |done, of| {
+        shown.set_length(of);
+        shown.set_position(done);
+    });
+    (progress, bar)
+}

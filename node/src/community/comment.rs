@@ -1,0 +1,290 @@
+//! Comments: threads under posts, their moderation, and removal that keeps the place of replies.
+//!
+//! Somebody whose comment was approved before is trusted; the first one of everybody else waits for a moderator.
+
+use crate::access::{Actor, Permission};
+use crate::content::post;
+use crate::error::{Error, Result};
+use crate::kinds;
+use crate::runtime::Node;
+use atoll_storage::query::{Page, Query};
+use atoll_storage::read::Read;
+use atoll_storage::tx::{Changes, Tx};
+use atoll_storage::{Derived, Event, Field, Id, Kind, Record, SearchText, Type, Value};
+use serde_json::json;
+
+pub const POST_ID: Field = Field::refers(1, "post_id", "post").required().column();
+pub const PARENT_ID: Field =
+    Field::refers(2, "parent_id", "comment").column().doc("The comment that this one answers.");
+pub const AUTHOR_ID: Field = Field::refers(3, "author_id", "user").column().read_only();
+pub const TEXT: Field = Field::text(4, "text").required().max(10_000).doc("Plain text.");
+pub const STATUS: Field =
+    Field::text(5, "status").choices(&[PENDING, APPROVED, REJECTED]).column().read_only();
+pub const REMOVED: Field = Field::flag(6, "removed")
+    .read_only()
+    .doc("Its text is gone; its place is kept for the replies.");
+pub const EDITED_AT: Field = Field::time(7, "edited_at").read_only();
+
+pub const PENDING: &str = "pending";
+pub const APPROVED: &str = "approved";
+pub const REJECTED: &str = "rejected";
+
+pub static COMMENT: Kind = Kind {
+    fields: &[POST_ID, PARENT_ID, AUTHOR_ID, TEXT, STATUS, REMOVED, EDITED_AT],
+    derived: &[
+        Derived { name: "open", ty: Type::Bool, value: |comment| Value::Bool(is_open(comment)) },
+        Derived { name: "said_on", ty: Type::Id, value: said_on },
+    ],
+    indexes: &[
+        &["post_id", "open", "created_at"],
+        &["status", "created_at"],
+        &["author_id", "created_at"],
+    ],
+    counted: &["status", "said_on"],
+    search: Some(searched),
+    doc: "What somebody said under a post.",
+    ..Kind::new(40, "comment", "comments", super::SCOPE)
+};
+
+/// Answers to answers, at most; deeper ones are refused.
+pub const MAX_DEPTH: usize = 20;
+
+/// Its place in the thread shows to everybody.
+pub fn is_open(comment: &Record) -> bool {
+    comment.text(&STATUS) == APPROVED
+}
+
+fn said_on(comment: &Record) -> Value {
+    let counts = is_open(comment) && !comment.flag(&REMOVED);
+    comment.id(&POST_ID).filter(|_| counts).into()
+}
+
+fn searched(comment: &Record) -> Option<SearchText> {
+    if comment.flag(&REMOVED) {
+        return None;
+    }
+    Some(SearchText {
+        title: String::new(),
+        body: comment.text(&TEXT).to_owned(),
+        keywords: vec![],
+        public: is_open(comment),
+        status: comment.text(&STATUS).to_owned(),
+        parent: comment.id(&POST_ID),
+        facets: comment
+            .id(&AUTHOR_ID)
+            .map(|id| ("author".to_owned(), id.to_string()))
+            .into_iter()
+            .collect(),
+        date_ms: comment.created_ms() as i64,
+    })
+}
+
+pub fn may_see(actor: &Actor, comment: &Record) -> bool {
+    let own = actor.user.is_some() && actor.user == comment.id(&AUTHOR_ID);
+    comment.tenant == actor.tenant
+        && (is_open(comment) || own || actor.can(Permission::CommentsModerate))
+}
+
+pub fn get(node: &Node, actor: &Actor, key: Id) -> Result<Record> {
+    let comment = node.store.read(|reader| reader.get(&COMMENT, key))?;
+    comment.filter(|comment| may_see(actor, comment)).ok_or(Error::NotFound("comment"))
+}
+
+/// All comments of the tenant for moderators; for others those that are open, or their own.
+pub fn list(node: &Node, actor: &Actor, query: Query, own: bool) -> Result<Page> {
+    let user = actor.require_user()?;
+    let query = match (own, actor.can(Permission::CommentsModerate)) {
+        (true, _) => query.filter("author_id", user),
+        (false, true) => query,
+        (false, false) => query.filter("open", true),
+    };
+    Ok(node.store.read(|reader| reader.list(&query))?)
+}
+
+/// The comments of one post that the actor sees, and how many people can read in all.
+pub fn of_post(node: &Node, actor: &Actor, post: Id, query: Query) -> Result<Page> {
+    post::get(node, actor, post)?;
+    let query = query.filter("post_id", post);
+    let query =
+        if actor.can(Permission::CommentsModerate) { query } else { query.filter("open", true) };
+    Ok(node.store.read(|reader| reader.list(&query))?)
+}
+
+/// Open comments of a post that were not removed, from the kept count.
+pub fn count_of(reader: &impl Read, tenant: Id, post: Id) -> Result<u64> {
+    Ok(reader.count(&Query::of(&COMMENT, tenant).filter("said_on", post))?)
+}
+
+pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Record> {
+    actor.require(Permission::CommentsWrite)?;
+    let author = actor.require_user()?;
+    kinds::validate(&COMMENT, &changes, true)?;
+    let actor = *actor;
+    node.store
+        .write(move |tx| {
+            kinds::check(tx, &COMMENT, actor.tenant, None, &changes)?;
+            let on = changes.get(&POST_ID).and_then(Value::as_id).unwrap_or_default();
+            let commented = tx.get(&post::POST, on)?.filter(|post| post::may_see(&actor, post));
+            let commented = commented.ok_or_else(|| missing(&POST_ID, "post"))?;
+            check_parent(tx, &actor, &changes, on)?;
+            let status = if is_trusted(tx, &actor, author)? { APPROVED } else { PENDING };
+            let changes = changes.set(&AUTHOR_ID, author).set(&STATUS, status);
+            let key = tx.new_id();
+            let comment = tx.create(&COMMENT, actor.tenant, key, changes)?;
+            let title = commented.text(&post::TITLE);
+            emit(
+                tx,
+                &actor,
+                "community.comment.created",
+                &comment,
+                json!({ "post_title": title }),
+            )?;
+            Ok(comment)
+        })
+        .await
+}
+
+fn missing(field: &Field, noun: &str) -> Error {
+    Error::field(field.name, "unknown_reference", format!("there is no such {noun}"))
+}
+
+/// The parent belongs to the same post, is seen by the actor, and is not too deep.
+fn check_parent(reader: &impl Read, actor: &Actor, changes: &Changes, on: Id) -> Result<()> {
+    let mut next = changes.get(&PARENT_ID).and_then(Value::as_id);
+    for depth in 0.. {
+        let Some(key) = next else { return Ok(()) };
+        if depth == MAX_DEPTH {
+            let message = format!("the thread is {MAX_DEPTH} answers deep: answer one further up");
+            return Err(Error::field(PARENT_ID.name, "too_deep", message));
+        }
+        // Above the first, a parent may be one that has not come from its node yet.
+        let Some(parent) = reader.get(&COMMENT, key)? else { return Ok(()) };
+        let fits = parent.id(&POST_ID) == Some(on) && (depth > 0 || may_see(actor, &parent));
+        if !fits {
+            return Err(missing(&PARENT_ID, "comment under this post"));
+        }
+        next = parent.id(&PARENT_ID);
+    }
+    Ok(())
+}
+
+fn is_trusted(reader: &impl Read, actor: &Actor, author: Id) -> Result<bool> {
+    if actor.can(Permission::CommentsModerate) {
+        return Ok(true);
+    }
+    let approved =
+        Query::of(&COMMENT, actor.tenant).filter("author_id", author).filter("status", APPROVED);
+    Ok(!reader.list(&approved.limit(1).without_total())?.records.is_empty())
+}
+
+fn emit(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    event_type: &str,
+    comment: &Record,
+    more: serde_json::Value,
+) -> Result<()> {
+    let mut payload = json!({
+        "comment_id": comment.key,
+        "post_id": comment.id(&POST_ID),
+        "author_id": comment.id(&AUTHOR_ID),
+        "status": comment.text(&STATUS),
+    });
+    if let (Some(payload), Some(more)) = (payload.as_object_mut(), more.as_object()) {
+        payload.extend(more.clone());
+    }
+    tx.emit(&Event { event_type, tenant: comment.tenant, user: actor.user, payload })?;
+    Ok(())
+}
+
+/// A comment that the actor may change: one that he sees and that was not removed.
+fn for_writing(
+    reader: &impl Read,
+    actor: &Actor,
+    key: Id,
+    expected: Option<[u8; 16]>,
+) -> Result<Record> {
+    let comment = reader.get(&COMMENT, key)?.filter(|comment| may_see(actor, comment));
+    let comment = comment.ok_or(Error::NotFound("comment"))?;
+    if expected.is_some_and(|version| version != comment.version()) {
+        return Err(Error::Stale);
+    }
+    Ok(comment)
+}
+
+/// Its author's right alone: a moderator rejects, and puts no words into people's mouths.
+pub async fn edit(
+    node: &Node,
+    actor: &Actor,
+    key: Id,
+    changes: Changes,
+    expected: Option<[u8; 16]>,
+) -> Result<Record> {
+    let author = actor.require_user()?;
+    kinds::validate(&COMMENT, &changes, false)?;
+    if changes.registers.iter().any(|(field, _)| field.code != TEXT.code) {
+        return Err(Error::field(
+            "post_id",
+            "read_only",
+            "only the text of a comment can be changed",
+        ));
+    }
+    let actor = *actor;
+    node.store
+        .write(move |tx| {
+            let comment = for_writing(tx, &actor, key, expected)?;
+            if comment.id(&AUTHOR_ID) != Some(author) {
+                return Err(Error::Denied("only its author edits a comment".into()));
+            }
+            if comment.flag(&REMOVED) {
+                return Err(Error::conflict("removed", "the comment was removed"));
+            }
+            let now_ms = tx.now_ms();
+            let mut changes = changes.set(&EDITED_AT, now_ms);
+            if comment.text(&STATUS) == REJECTED {
+                changes.put(&STATUS, PENDING);
+            }
+            let after = tx.edit(&COMMENT, key, changes)?;
+            emit(tx, &actor, "community.comment.updated", &after, json!({}))?;
+            Ok(after)
+        })
+        .await
+}
+
+/// Takes the text away and keeps the place, so that the replies stay where they are.
+pub async fn remove(node: &Node, actor: &Actor, key: Id, expected: Option<[u8; 16]>) -> Result<()> {
+    actor.require_user()?;
+    let actor = *actor;
+    node.store
+        .write(move |tx| {
+            let comment = for_writing(tx, &actor, key, expected)?;
+            actor.require_owner_or(comment.id(&AUTHOR_ID), Permission::CommentsModerate)?;
+            let after =
+                tx.edit(&COMMENT, key, Changes::new().set(&REMOVED, true).set(&TEXT, ""))?;
+            emit(tx, &actor, "community.comment.removed", &after, json!({}))?;
+            Ok(())
+        })
+        .await
+}
+
+/// Approves or rejects.
+pub async fn moderate(node: &Node, actor: &Actor, key: Id, approve: bool) -> Result<Record> {
+    actor.require(Permission::CommentsModerate)?;
+    let actor = *actor;
+    node.store
+        .write(move |tx| {
+            let comment = for_writing(tx, &actor, key, None)?;
+            let (status, event) = if approve {
+                (APPROVED, "community.comment.approved")
+            } else {
+                (REJECTED, "community.comment.rejected")
+            };
+            if comment.text(&STATUS) == status {
+                return Ok(comment);
+            }
+            let after = tx.edit(&COMMENT, key, Changes::new().set(&STATUS, status))?;
+            emit(tx, &actor, event, &after, json!({}))?;
+            Ok(after)
+        })
+        .await
+}

@@ -1,0 +1,182 @@
+//! The conflict inbox as people use it: what nodes wrote apart from each other, both values shown, and the ways to
+//! settle it. A settlement is an ordinary write: it travels, and the inbox of every node follows.
+//! Never hides a conflict that changed after somebody had dismissed it.
+
+use crate::access::{Actor, Permission};
+use crate::error::{Error, Result};
+use crate::kinds;
+use crate::runtime::Node;
+use atoll_storage::conflict::{Cause, Conflict};
+use atoll_storage::read::Read;
+use atoll_storage::tx::{Changes, Tx};
+use atoll_storage::{Class, Field, Id, Kind, Value};
+
+pub const CONFLICT: Field =
+    Field::text(1, "conflict").max(36).doc("The conflict that was looked at.");
+pub const BY: Field = Field::refers(2, "dismissed_by", "user").doc("Who looked at it.");
+
+/// Somebody has seen a conflict as it is now and leaves it so.
+pub static CONFLICT_DISMISSAL: Kind = Kind {
+    class: Class::Fact,
+    fields: &[CONFLICT, BY],
+    doc: "A conflict that somebody has seen and left as it is.",
+    ..Kind::new(90, "conflict_dismissal", "conflict_dismissals", "inbox")
+};
+
+/// Rows looked at for one page, however many of them are dismissed.
+const MOST_ROWS: usize = 2_000;
+const ROWS_AT_ONCE: usize = 200;
+
+/// How to settle one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// This one of the values shown, by its place in the list.
+    Take(usize),
+    /// Another value: another name for the record, or another text for the field.
+    Write(String),
+    /// It stays as it is and leaves the inbox.
+    Dismiss,
+}
+
+/// A page of the inbox.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    pub conflicts: Vec<Conflict>,
+    pub next: Option<Id>,
+}
+
+/// What waits to be looked at in the actor's tenant.
+pub fn list(node: &Node, actor: &Actor, limit: usize, after: Option<Id>) -> Result<Inbox> {
+    actor.require(Permission::ConflictsRead)?;
+    let limit = limit.clamp(1, 100);
+    Ok(node.store.read(|reader| page(reader, actor.tenant, limit, after))?)
+}
+
+/// One more than asked for is looked for, so that `next` is only given where there is more.
+fn page(
+    reader: &impl Read,
+    tenant: Id,
+    limit: usize,
+    mut after: Option<Id>,
+) -> atoll_storage::Result<Inbox> {
+    let mut conflicts: Vec<Conflict> = Vec::new();
+    for _ in 0..MOST_ROWS / ROWS_AT_ONCE {
+        let rows = reader.conflicts(Some(tenant), ROWS_AT_ONCE, after)?;
+        let is_last = rows.len() < ROWS_AT_ONCE;
+        after = rows.last().map(|row| row.id).or(after);
+        for row in rows {
+            if is_dismissed(reader, &row)? {
+                continue;
+            }
+            if conflicts.len() == limit {
+                let next = conflicts.last().map(|last| last.id);
+                return Ok(Inbox { conflicts, next });
+            }
+            conflicts.push(row);
+        }
+        if is_last {
+            return Ok(Inbox { conflicts, next: None });
+        }
+    }
+    Ok(Inbox { conflicts, next: after })
+}
+
+/// How many there are in the actor's tenant, dismissed ones included.
+pub fn count(node: &Node, actor: &Actor) -> Result<u64> {
+    actor.require(Permission::ConflictsRead)?;
+    Ok(node.store.read(|reader| reader.conflict_count(Some(actor.tenant)))?)
+}
+
+/// One conflict, dismissed or not.
+pub fn get(node: &Node, actor: &Actor, id: Id) -> Result<Conflict> {
+    actor.require(Permission::ConflictsRead)?;
+    let found = node.store.read(|reader| reader.conflict(id))?;
+    found.filter(|conflict| conflict.tenant == actor.tenant).ok_or(Error::NotFound("conflict"))
+}
+
+/// Settles one conflict of the actor's tenant.
+///
+/// # Errors
+/// `Conflict` (`cannot_take`) where the record is gone, or the value is not one that can be written.
+pub async fn resolve(node: &Node, actor: &Actor, id: Id, resolution: Resolution) -> Result<()> {
+    actor.require(Permission::ConflictsResolve)?;
+    let actor = *actor;
+    node.store
+        .write(move |tx: &mut Tx| {
+            let found = tx.conflict(id)?.filter(|conflict| conflict.tenant == actor.tenant);
+            let conflict = found.ok_or(Error::NotFound("conflict"))?;
+            match resolution {
+                Resolution::Dismiss => dismiss(tx, &actor, &conflict),
+                Resolution::Take(place) => take(tx, &actor, &conflict, place),
+                Resolution::Write(text) => write(tx, &conflict, Value::Text(text)),
+            }
+        })
+        .await
+}
+
+fn dismiss(tx: &mut Tx, actor: &Actor, conflict: &Conflict) -> Result<()> {
+    let changes = Changes::new().set(&CONFLICT, conflict.id.to_string()).set(&BY, actor.user);
+    tx.create(&CONFLICT_DISMISSAL, conflict.tenant, dismissal_key(conflict), changes)?;
+    Ok(())
+}
+
+fn is_dismissed(reader: &impl Read, conflict: &Conflict) -> atoll_storage::Result<bool> {
+    Ok(reader.get(&CONFLICT_DISMISSAL, dismissal_key(conflict))?.is_some())
+}
+
+/// Of the conflict as it stands: another value makes another key, and the conflict is back in the inbox.
+fn dismissal_key(conflict: &Conflict) -> Id {
+    let mut seen: Vec<Vec<u8>> = conflict
+        .values
+        .iter()
+        .map(|value| {
+            [&value.author.to_bytes()[..], &value.hlc.0.to_be_bytes(), &value.key.0].concat()
+        })
+        .collect();
+    seen.sort();
+    Id::natural(&[b"conflict_dismissal", &conflict.id.0, &seen.concat()])
+}
+
+fn take(tx: &mut Tx, actor: &Actor, conflict: &Conflict, place: usize) -> Result<()> {
+    let wanted = conflict.values.get(place).ok_or_else(|| {
+        let most = conflict.values.len().saturating_sub(1);
+        Error::field("take", "out_of_range", format!("is a place in `values`, from 0 to {most}"))
+    })?;
+    match conflict.cause {
+        Cause::Concurrent | Cause::LostWrite => write(tx, conflict, wanted.value.clone()),
+        Cause::Claim => {
+            let (kind, field) = field_of(conflict)?;
+            edit(tx, kind, wanted.key, Changes::new().confirm(field))
+        }
+        Cause::Revived | Cause::Cycle => dismiss(tx, actor, conflict),
+    }
+}
+
+/// The field's new value; it is written over all that were concurrent.
+fn write(tx: &mut Tx, conflict: &Conflict, value: Value) -> Result<()> {
+    let (kind, field) = field_of(conflict)?;
+    let changes = Changes::new().set(field, value);
+    kinds::validate(kind, &changes, false)?;
+    edit(tx, kind, conflict.key, changes)
+}
+
+fn edit(tx: &mut Tx, kind: &'static Kind, key: Id, changes: Changes) -> Result<()> {
+    match tx.edit(kind, key, changes) {
+        Ok(_) => Ok(()),
+        Err(atoll_storage::Error::Missing(_)) => Err(cannot_take(
+            "the record was deleted: make a new one with these values, or dismiss the conflict",
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn field_of(conflict: &Conflict) -> Result<(&'static Kind, &'static Field)> {
+    let kind = kinds::ALL.iter().find(|kind| kind.code == conflict.kind);
+    kind.and_then(|kind| Some((*kind, kind.field_by_code(conflict.field_code)?))).ok_or_else(|| {
+        cannot_take("a newer release made this field: settle it on a node that knows it")
+    })
+}
+
+fn cannot_take(message: &str) -> Error {
+    Error::conflict("cannot_take", message)
+}

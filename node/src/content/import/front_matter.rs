@@ -1,0 +1,217 @@
+//! The lines at the head of a Markdown file: `---` with a subset of YAML, or `+++` with a subset of TOML. Only what
+//! posts are described by: texts, flags, dates, lists. Bounded in size, and never an error: what it can't read it
+//! leaves out.
+
+const MAX_BYTES: usize = 64 << 10;
+const MAX_KEYS: usize = 200;
+const MAX_ITEMS: usize = 200;
+
+/// Keys in lower case with their values, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FrontMatter(Vec<(String, Vec<String>)>);
+
+impl FrontMatter {
+    /// The first of these keys that has a value.
+    pub fn text(&self, keys: &[&str]) -> Option<&str> {
+        self.list(keys).first().map(String::as_str)
+    }
+
+    /// A text of several values is split at its commas.
+    pub fn list(&self, keys: &[&str]) -> &[String] {
+        let named =
+            |key: &&str| self.0.iter().find(|(known, values)| known == key && !values.is_empty());
+        keys.iter().find_map(named).map_or(&[], |(_, values)| values)
+    }
+
+    pub fn flag(&self, key: &str) -> bool {
+        self.text(&[key])
+            .is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "on"))
+    }
+}
+
+/// The front matter of a file and what follows it.
+pub fn split(text: &str) -> (FrontMatter, &str) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (fence, separator) in [("---", ':'), ("+++", '=')] {
+        let Some(after) = text.strip_prefix(fence).and_then(rest_of_line) else { continue };
+        let mut at = 0;
+        for line in after.split_inclusive('\n') {
+            let is_end = line.trim_end() == fence || (fence == "---" && line.trim_end() == "...");
+            if is_end {
+                return (read(&after[..at], separator), &after[at + line.len()..]);
+            }
+            at += line.len();
+            if at > MAX_BYTES {
+                break;
+            }
+        }
+    }
+    (FrontMatter::default(), text)
+}
+
+/// What follows the line's end, if nothing else stands on the line.
+fn rest_of_line(text: &str) -> Option<&str> {
+    let (line, rest) = text.split_once('\n')?;
+    line.trim().is_empty().then_some(rest)
+}
+
+fn read(text: &str, separator: char) -> FrontMatter {
+    let mut found = FrontMatter::default();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        // Lines that are indented belong to a value; tables of TOML hold nothing that is looked for.
+        if line.starts_with([' ', '\t', '#', '[', '-']) || found.0.len() == MAX_KEYS {
+            continue;
+        }
+        let Some((key, value)) = line.split_once(separator) else { continue };
+        let key = unquoted(key.trim()).to_lowercase();
+        let value = without_comment(value.trim());
+        let is_block = value.is_empty() || matches!(value, "|" | ">" | "|-" | ">-" | "|+" | ">+");
+        let mut values = Vec::new();
+        if is_block {
+            let mut folded = String::new();
+            while let Some(more) =
+                lines.next_if(|line| line.trim().is_empty() || line.starts_with([' ', '\t', '-']))
+            {
+                match more.trim().strip_prefix("- ").filter(|_| value.is_empty()) {
+                    Some(item) => push(&mut values, &unquoted(without_comment(item.trim()))),
+                    None => folded.extend([more.trim(), " "]),
+                }
+            }
+            if values.is_empty() {
+                push(&mut values, folded.trim());
+            }
+        } else if let Some(inner) = value.strip_prefix('[') {
+            let mut inner = inner.to_owned();
+            while !inner.contains(']') && inner.len() < MAX_BYTES {
+                let Some(more) = lines.next() else { break };
+                inner.push_str(without_comment(more.trim()));
+            }
+            for item in items(inner.split(']').next().unwrap_or_default()) {
+                push(&mut values, &item);
+            }
+        } else {
+            push(&mut values, &unquoted(value));
+        }
+        found.0.push((key, values));
+    }
+    found
+}
+
+fn push(values: &mut Vec<String>, value: &str) {
+    if !value.is_empty() && values.len() < MAX_ITEMS {
+        values.push(value.to_owned());
+    }
+}
+
+/// A `#` at the start or after a blank begins a comment, but not within quotes.
+fn without_comment(value: &str) -> &str {
+    let (mut before, mut quote, mut escaped) = (' ', None, false);
+    for (at, c) in value.char_indices() {
+        match quote {
+            None if c == '#' && before.is_whitespace() => return value[..at].trim_end(),
+            None if matches!(c, '"' | '\'') && matches!(before, ' ' | '[' | ',') => quote = Some(c),
+            Some(open) if c == open && !escaped => quote = None,
+            _ => {}
+        }
+        escaped = quote == Some('"') && c == '\\' && !escaped;
+        before = c;
+    }
+    value
+}
+
+/// The parts between commas that do not stand in quotes.
+fn items(text: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut quote = None;
+    for c in text.chars() {
+        match quote {
+            None if c == ',' => all.push(String::new()),
+            _ => {
+                quote = match quote {
+                    None => Some(c).filter(|c| matches!(c, '"' | '\'')),
+                    Some(open) => Some(open).filter(|open| *open != c),
+                };
+                if let Some(last) = all.last_mut() {
+                    last.push(c);
+                }
+            }
+        }
+    }
+    all.iter().map(|item| unquoted(item.trim())).collect()
+}
+
+fn unquoted(text: &str) -> String {
+    for (quote, escape) in [('"', true), ('\'', false)] {
+        let Some(rest) = text.strip_prefix(quote) else { continue };
+        let mut plain = String::with_capacity(rest.len());
+        let mut chars = rest.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' if escape => match chars.next() {
+                    Some('n') => plain.push('\n'),
+                    Some('t') => plain.push('\t'),
+                    Some(c) => plain.push(c),
+                    None => {}
+                },
+                // A quote within single quotes is doubled.
+                c if c == quote && !escape && chars.peek() == Some(&quote) => {
+                    chars.next();
+                    plain.push(quote);
+                }
+                c if c == quote => break,
+                c => plain.push(c),
+            }
+        }
+        return plain;
+    }
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_at_the_head_of_a_file_is_read() {
+        let text = "---\r\ntitle: \"A: \\\"B\\\" # C\" \r\nslug: a-b # not this\r\ntags: [one, 'two, three', \"it's\"]\r\n\
+                    categories:\r\n  - Docs\r\n  - 'It''s more'\r\ndraft: true\r\ndescription: >\r\n  some\r\n  \
+                    words\r\nextra:\r\n  title: no\r\n---\r\n# Body\r\n";
+        let (head, body) = split(text);
+        assert_eq!(head.text(&["title"]), Some("A: \"B\" # C"));
+        assert_eq!(head.text(&["slug"]), Some("a-b"));
+        assert_eq!(head.list(&["tags"]), ["one", "two, three", "it's"]);
+        assert_eq!(head.list(&["category", "categories"]), ["Docs", "It's more"]);
+        assert!(head.flag("draft"));
+        assert_eq!(head.text(&["description"]), Some("some words"));
+        assert_eq!(body, "# Body\r\n");
+    }
+
+    #[test]
+    fn toml_at_the_head_of_a_file_is_read() {
+        let text = "+++\ntitle = \"Über uns\"\ndate = 2025-01-31T12:00:00Z\ntags = [\n  \"a\", # first\n  \"b\",\n]\n\
+                    [extra]\ntitle2 = \"x\"\n+++\nBody";
+        let (head, body) = split(text);
+        assert_eq!(head.text(&["title"]), Some("Über uns"));
+        assert_eq!(head.text(&["date"]), Some("2025-01-31T12:00:00Z"));
+        assert_eq!(head.list(&["tags"]), ["a", "b"]);
+        assert_eq!(body, "Body");
+    }
+
+    #[test]
+    fn a_file_without_a_head_is_all_body() {
+        for text in ["", "# Title\n", "--- not one\n---\n", "---\nno end\n", "----\n----\n"] {
+            assert_eq!(split(text), (FrontMatter::default(), text), "{text:?}");
+        }
+        let endless = format!("---\n{}", "a: b\n".repeat(100_000));
+        assert_eq!(split(&endless).1.len(), endless.len());
+    }
+
+    #[test]
+    fn nonsense_is_left_out() {
+        let (head, body) = split("---\n: :\n[[[\nkey\nlist: [a, b\ntitle: 'x\n---\nB");
+        assert_eq!(head.text(&["title"]), None);
+        assert_eq!(body, "B");
+        let _ = split("---\n\"\\\n'\nx: \"\\\n---\n");
+    }
+}

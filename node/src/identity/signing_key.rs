@@ -1,0 +1,129 @@
+//! The keys that sign access tokens: each node has its own, and publishes the public half to the network, so that
+//! a token made on one node is good on all. The private half never leaves its file and this process.
+
+use crate::error::{Error, Result};
+use crate::runtime::Node;
+use atoll_storage::query::Query;
+use atoll_storage::read::Read;
+use atoll_storage::tx::{Changes, Tx};
+use atoll_storage::{Field, Id, Kind, NodeId, Record};
+use atoll_sync::key::NodeKey;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value as Json, json};
+use std::path::Path;
+
+pub const NODE: Field =
+    Field::text(1, "node").required().max(32).read_only().doc("The node that signs with it.");
+pub const PUBLIC_KEY: Field =
+    Field::bytes(2, "public_key").required().max(32).read_only().doc("Ed25519.");
+
+pub static SIGNING_KEY: Kind = Kind {
+    fields: &[NODE, PUBLIC_KEY],
+    doc: "A public key that a node signs access tokens with.",
+    ..Kind::new(2, "signing_key", "signing_keys", "network")
+};
+
+/// More than a network has nodes.
+const MOST_KEYS: usize = 1_000;
+
+/// This node's own key.
+pub(super) struct Signer {
+    key: NodeKey,
+    pub node: NodeId,
+    pub kid: Id,
+}
+
+impl Signer {
+    pub fn open(path: &Path, node: NodeId) -> Result<Self> {
+        let key = NodeKey::load_or_create(path).map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(Self { kid: id_of(&key.public().0), key, node })
+    }
+
+    /// A compact JWS. The header is fixed: there is no other algorithm here.
+    pub fn sign(&self, claims: &impl serde::Serialize) -> Result<String> {
+        let header = json!({ "typ": "JWT", "alg": "EdDSA", "kid": self.kid });
+        let claims = serde_json::to_vec(claims).map_err(|e| Error::Internal(e.to_string()))?;
+        let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = self.key.sign(token.as_bytes());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+
+    pub fn draft(&self) -> Draft {
+        Draft { kid: self.kid, node: self.node, public: self.key.public().0 }
+    }
+}
+
+/// The public half, to be published in the transaction that makes the first token.
+#[derive(Clone, Copy)]
+pub(super) struct Draft {
+    kid: Id,
+    node: NodeId,
+    public: [u8; 32],
+}
+
+impl Draft {
+    pub fn publish(self, tx: &mut Tx) -> atoll_storage::Result<()> {
+        if tx.get(&SIGNING_KEY, self.kid)?.is_none() {
+            let changes = Changes::new()
+                .set(&NODE, self.node.to_string())
+                .set(&PUBLIC_KEY, atoll_storage::Value::Bytes(self.public.to_vec()));
+            tx.create(&SIGNING_KEY, Id::NIL, self.kid, changes)?;
+        }
+        Ok(())
+    }
+}
+
+/// A key of the network, as read from its record.
+#[derive(Clone)]
+pub(super) struct KnownKey {
+    pub node: NodeId,
+    pub public: [u8; 32],
+}
+
+pub(super) fn find(reader: &impl Read, kid: Id) -> atoll_storage::Result<Option<KnownKey>> {
+    Ok(reader.get(&SIGNING_KEY, kid)?.as_ref().and_then(trusted))
+}
+
+/// A record counts only if the node that it names made it, and if its id is that of its key: nobody can publish a
+/// key for another node, or change one.
+fn trusted(record: &Record) -> Option<KnownKey> {
+    let node = NodeId::parse(record.text(&NODE))?;
+    let public: [u8; 32] = record.bytes(&PUBLIC_KEY)?.try_into().ok()?;
+    let own = record.state.creations.keys().all(|dot| dot.origin.node == node);
+    (own && record.tenant == Id::NIL && record.key == id_of(&public))
+        .then_some(KnownKey { node, public })
+}
+
+fn id_of(public: &[u8; 32]) -> Id {
+    Id::natural(&[b"signing_key", public])
+}
+
+/// The network's keys as a JSON Web Key Set (RFC 7517, RFC 8037).
+pub fn jwks(node: &Node) -> Result<Json> {
+    let page = node
+        .store
+        .read(|reader| reader.list(&Query::of(&SIGNING_KEY, Id::NIL).limit(MOST_KEYS)))?;
+    let mut keys: Vec<Json> =
+        page.records.iter().filter_map(|r| Some(jwk(r.key, &trusted(r)?.public))).collect();
+    let own = node.identity.signer.draft();
+    if !page.records.iter().any(|record| record.key == own.kid) {
+        keys.push(jwk(own.kid, &own.public));
+    }
+    Ok(json!({ "keys": keys }))
+}
+
+fn jwk(kid: Id, public: &[u8; 32]) -> Json {
+    json!({
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "alg": "EdDSA",
+        "use": "sig",
+        "kid": kid,
+        "x": URL_SAFE_NO_PAD.encode(public),
+    })
+}

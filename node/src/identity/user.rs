@@ -1,0 +1,480 @@
+//! Users: their accounts, profiles, roles and passwords. Never lets anybody raise a role above his own, nor a
+//! tenant lose its last administrator.
+
+use super::{announce, lockout, password, refused, tenant};
+use crate::access::{Actor, Permission, Role};
+use crate::error::{Error, FieldError, Result};
+use crate::kinds;
+use crate::runtime::Node;
+use atoll_storage::query::{Page, Query};
+use atoll_storage::read::Read;
+use atoll_storage::tx::{Changes, Tx};
+use atoll_storage::{Field, Id, Kind, Record, Value};
+use serde_json::json;
+
+pub const EMAIL: Field = Field::text(1, "email")
+    .required()
+    .max(254)
+    .claim("user.email")
+    .private()
+    .read_only()
+    .doc("Unique in the tenant; good for signing in.");
+pub const USERNAME: Field = Field::text(2, "username")
+    .required()
+    .max(32)
+    .claim("user.username")
+    .doc("Unique in the tenant: lower-case letters, digits, dot, hyphen and underscore.");
+pub const DISPLAY_NAME: Field =
+    Field::text(3, "display_name").max(100).doc("The name that others see.");
+pub const BIO: Field = Field::text(4, "bio").max(2_000);
+pub const ROLE: Field = Field::text(5, "role").required().choices(Role::NAMES).column().read_only();
+pub const STATUS: Field = Field::text(6, "status")
+    .required()
+    .choices(&["active", "disabled"])
+    .column()
+    .read_only()
+    .private();
+pub const PASSWORD_HASH: Field = Field::text(7, "password_hash").max(300).secret();
+pub const MUST_CHANGE_PASSWORD: Field = Field::flag(8, "must_change_password")
+    .read_only()
+    .private()
+    .doc("The password was given by somebody else: ask for a new one.");
+/// Sessions begun before it have ended, but for `KEPT_SESSION`: that holds on nodes where they are not known yet.
+pub const SIGNED_OUT_BEFORE: Field = Field::time(9, "signed_out_before").secret();
+pub const KEPT_SESSION: Field = Field::refers(10, "kept_session", "session").secret();
+
+pub static USER: Kind = Kind {
+    fields: &[
+        EMAIL,
+        USERNAME,
+        DISPLAY_NAME,
+        BIO,
+        ROLE,
+        STATUS,
+        PASSWORD_HASH,
+        MUST_CHANGE_PASSWORD,
+        SIGNED_OUT_BEFORE,
+        KEPT_SESSION,
+    ],
+    indexes: &[&["role"], &["status"]],
+    counted: &["role", "status"],
+    doc: "Somebody with an account in a tenant.",
+    ..Kind::new(10, "user", "users", "identity")
+};
+
+/// What it takes to make an account.
+#[derive(Clone)]
+pub struct NewUser {
+    pub email: String,
+    pub username: String,
+    pub display_name: String,
+    pub password: String,
+    pub role: Role,
+    /// The password was made up by somebody else than its owner.
+    pub must_change_password: bool,
+}
+
+/// An account whose fields were checked and whose password was hashed: what is left is one transaction.
+pub(super) struct Draft {
+    email: String,
+    username: String,
+    display_name: String,
+    password_hash: String,
+    role: Role,
+    must_change_password: bool,
+}
+
+impl NewUser {
+    /// Checks all fields at once, then hashes the password on the pool.
+    pub(super) async fn prepare(self, node: &Node) -> Result<Draft> {
+        let email = normal_email(&self.email);
+        let username = self.username.trim().to_lowercase();
+        let checks = [
+            check_email(&email),
+            check_username(&username),
+            password::check("password", &self.password, &[&email, &username]),
+        ];
+        let mut errors: Vec<FieldError> = checks.into_iter().filter_map(Result::err).collect();
+        if self.display_name.chars().count() > DISPLAY_NAME.max {
+            let message = format!("takes at most {} characters", DISPLAY_NAME.max);
+            errors.push(FieldError::new("display_name", "too_long", message));
+        }
+        if !errors.is_empty() {
+            return Err(Error::Invalid(errors));
+        }
+        Ok(Draft {
+            email,
+            username,
+            display_name: self.display_name.trim().to_owned(),
+            password_hash: hash(node, self.password).await?,
+            role: self.role,
+            must_change_password: self.must_change_password,
+        })
+    }
+}
+
+impl Draft {
+    pub(super) fn create(self, tx: &mut Tx, tenant: Id, by: Option<Id>) -> Result<Record> {
+        let (username, role) = (self.username.clone(), self.role);
+        let changes = Changes::new()
+            .set(&EMAIL, self.email)
+            .set(&USERNAME, self.username)
+            .set(&DISPLAY_NAME, self.display_name)
+            .set(&ROLE, self.role.name())
+            .set(&STATUS, "active")
+            .set(&PASSWORD_HASH, self.password_hash)
+            .set(&MUST_CHANGE_PASSWORD, self.must_change_password);
+        kinds::check(tx, &USER, tenant, None, &changes)?;
+        let key = tx.new_id();
+        let user = tx.create(&USER, tenant, key, changes)?;
+        let payload = json!({ "user_id": key, "username": username, "role": role.name() });
+        announce(tx, "cortex.user.registered", tenant, by.or(Some(key)), payload)?;
+        Ok(user)
+    }
+}
+
+/// Whoever signs up by himself becomes a viewer.
+pub async fn register(node: &Node, actor: &Actor, new: NewUser) -> Result<Record> {
+    let tenant = actor.tenant;
+    if !tenant::is_open(node, tenant)? {
+        return Err(Error::Denied("this tenant makes accounts by invitation only".to_owned()));
+    }
+    let new = NewUser { role: Role::Viewer, must_change_password: false, ..new };
+    let draft = new.prepare(node).await?;
+    node.store.write(move |tx| draft.create(tx, tenant, None)).await
+}
+
+/// An account for somebody else.
+pub async fn create(node: &Node, actor: &Actor, new: NewUser) -> Result<Record> {
+    actor.require(Permission::UsersAdminister)?;
+    refuse_above(actor, new.role)?;
+    let (tenant, by) = (actor.tenant, actor.user);
+    let draft = new.prepare(node).await?;
+    node.store.write(move |tx| draft.create(tx, tenant, by)).await
+}
+
+/// A user of the actor's tenant; anybody may, the private fields are for the owner and for those who administer.
+pub fn get(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
+    let user = node.store.read(|reader| reader.get(&USER, id))?;
+    let own = actor.user == Some(id);
+    user.filter(|user| own || user.tenant == actor.tenant).ok_or(Error::NotFound("user"))
+}
+
+/// The signed-in user's own record, also when he acts in another tenant.
+pub fn me(node: &Node, actor: &Actor) -> Result<Record> {
+    get(node, actor, actor.require_user()?)
+}
+
+/// `query` is over [`USER`] in the actor's tenant.
+pub fn list(node: &Node, actor: &Actor, query: &Query) -> Result<Page> {
+    actor.require(Permission::UsersAdminister)?;
+    Ok(node.store.read(|reader| reader.list(query))?)
+}
+
+/// By id or username; by e-mail address for those who administer.
+pub fn by_name(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
+    if let Some(id) = Id::parse(name) {
+        return get(node, actor, id);
+    }
+    if name.contains('@') && !actor.can(Permission::UsersAdminister) {
+        return Err(Error::NotFound("user"));
+    }
+    let found = node.store.read(|reader| by_login(reader, actor.tenant, name))?;
+    found.ok_or(Error::NotFound("user"))
+}
+
+/// Changes what a user may change of himself: username, display name, bio.
+pub async fn edit_profile(node: &Node, actor: &Actor, changes: Changes) -> Result<Record> {
+    let me = me(node, actor)?;
+    let changes = match changes.get(&USERNAME).and_then(Value::as_text) {
+        Some(name) => {
+            let name = name.trim().to_lowercase();
+            check_username(&name).map_err(|e| Error::Invalid(vec![e]))?;
+            changes.set(&USERNAME, name)
+        }
+        None => changes,
+    };
+    kinds::validate(&USER, &changes, false)?;
+    edit(node, me, changes, "cortex.user.updated", actor.user, None).await
+}
+
+/// # Errors
+/// `Denied` for a role above the actor's own or a user above him; `Conflict` (`last_admin`) for the last one.
+pub async fn set_role(node: &Node, actor: &Actor, id: Id, role: Role) -> Result<Record> {
+    let user = administered(node, actor, id)?;
+    refuse_above(actor, role)?;
+    let changes = Changes::new().set(&ROLE, role.name());
+    edit(node, user, changes, "cortex.user.role_changed", actor.user, Some(role)).await
+}
+
+/// A disabled account can't sign in, and its sessions end everywhere.
+pub async fn set_active(node: &Node, actor: &Actor, id: Id, active: bool) -> Result<Record> {
+    let user = administered(node, actor, id)?;
+    let now = node.clock.now_ms();
+    if active {
+        let changes = Changes::new().set(&STATUS, "active");
+        return edit(node, user, changes, "cortex.user.enabled", actor.user, None).await;
+    }
+    let changes = signed_out(Changes::new().set(&STATUS, "disabled"), now, None);
+    edit(node, user, changes, "cortex.user.disabled", actor.user, Some(Role::Viewer)).await
+}
+
+/// Ends every session but the one that asks.
+pub async fn change_password(node: &Node, actor: &Actor, old: String, new: String) -> Result<()> {
+    let me = me(node, actor)?;
+    check_new(&me, &new)?;
+    let attempt = attempt(node, me.tenant, Some(&me), "")?;
+    let known = me.text(&PASSWORD_HASH).to_owned();
+    let right = node.run_on_pool(move || password::verify(&old, Some(&known))).await?;
+    if !right {
+        return Err(Error::field("old_password", "wrong", "is not your present password"));
+    }
+    node.identity.attempts.succeed(&attempt);
+    replace_password(node, me, new, actor.session, false, actor.user).await
+}
+
+/// Gives somebody a password that he must change; ends all his sessions.
+pub async fn reset_password(node: &Node, actor: &Actor, id: Id, new: String) -> Result<()> {
+    let user = administered(node, actor, id)?;
+    check_new(&user, &new)?;
+    replace_password(node, user, new, None, true, actor.user).await
+}
+
+async fn replace_password(
+    node: &Node,
+    user: Record,
+    new: String,
+    kept: Option<Id>,
+    must_change: bool,
+    by: Option<Id>,
+) -> Result<()> {
+    let hash = hash(node, new).await?;
+    let changes = Changes::new().set(&PASSWORD_HASH, hash).set(&MUST_CHANGE_PASSWORD, must_change);
+    let changes = signed_out(changes, node.clock.now_ms(), kept);
+    edit(node, user, changes, "cortex.user.password_changed", by, None).await.map(drop)
+}
+
+/// One change of an account with its event. `becomes` is the role that the user will count as from now on, for
+/// the rule that a tenant keeps an administrator.
+async fn edit(
+    node: &Node,
+    user: Record,
+    changes: Changes,
+    event_type: &'static str,
+    by: Option<Id>,
+    becomes: Option<Role>,
+) -> Result<Record> {
+    node.store
+        .write(move |tx| {
+            kinds::check(tx, &USER, user.tenant, Some(user.key), &changes)?;
+            if let Some(role) = becomes {
+                keep_an_admin(tx, user.key, role)?;
+            }
+            let user = tx.edit(&USER, user.key, changes)?;
+            let payload = json!({ "user_id": user.key, "username": user.text(&USERNAME), "role": user.text(&ROLE) });
+            announce(tx, event_type, user.tenant, by, payload)?;
+            Ok(user)
+        })
+        .await
+}
+
+fn keep_an_admin(tx: &Tx, id: Id, becomes: Role) -> Result<()> {
+    let user = tx.get(&USER, id)?.ok_or(Error::NotFound("user"))?;
+    let (now, tenant) = (role(&user), user.tenant);
+    let lost = |rank: Role| is_active(&user) && now >= rank && becomes < rank;
+    let other = |role: Role| -> Result<bool> {
+        let query = Query::of(&USER, tenant)
+            .filter("role", role.name())
+            .filter("status", "active")
+            .limit(2);
+        Ok(tx.list(&query)?.records.iter().any(|other| other.key != id))
+    };
+    if lost(Role::Admin) && !other(Role::Admin)? && !other(Role::Superadmin)? {
+        let message = "this is the last administrator of the tenant: make another one first";
+        return Err(Error::conflict("last_admin", message));
+    }
+    if lost(Role::Superadmin) && !other(Role::Superadmin)? && tenant::is_default(tx, tenant)? {
+        let message = "this is the last superadmin of the network: make another one first";
+        return Err(Error::conflict("last_admin", message));
+    }
+    Ok(())
+}
+
+/// A user whom the actor may change: of his tenant, and not above him.
+fn administered(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
+    actor.require(Permission::UsersAdminister)?;
+    let user = node.store.read(|reader| reader.get(&USER, id))?;
+    let user = user.filter(|user| user.tenant == actor.tenant).ok_or(Error::NotFound("user"))?;
+    refuse_above(actor, role(&user))?;
+    Ok(user)
+}
+
+fn refuse_above(actor: &Actor, role: Role) -> Result<()> {
+    if actor.role.is_some_and(|own| role <= own) {
+        return Ok(());
+    }
+    Err(Error::Denied(format!("the role {role} is above your own")))
+}
+
+/// Who signs in with this name: an e-mail address has an @, a username never has one. A user whose name another
+/// one holds signs in with the name that he got instead (`ada~k7f3ab`).
+pub(super) fn by_login(
+    reader: &impl Read,
+    tenant: Id,
+    name: &str,
+) -> atoll_storage::Result<Option<Record>> {
+    let space = if name.contains('@') { &EMAIL } else { &USERNAME };
+    let holder = match space.claim {
+        Some(space) => reader.claimed(tenant, space, name)?,
+        None => None,
+    };
+    holder.map_or(Ok(None), |key| reader.get(&USER, key))
+}
+
+/// The password is checked as long whether there is such a user or not.
+pub(super) async fn prove(node: &Node, tenant: Id, name: &str, password: String) -> Result<Record> {
+    let user = node.store.read(|reader| by_login(reader, tenant, name))?;
+    let attempt = attempt(node, tenant, user.as_ref(), name)?;
+    let hash = user.as_ref().and_then(|user| user.opt_text(&PASSWORD_HASH)).map(str::to_owned);
+    let right = node.run_on_pool(move || password::verify(&password, hash.as_deref())).await?;
+    let Some(user) = user.filter(|_| right) else {
+        return Err(refused("wrong_credentials", "wrong name or password"));
+    };
+    node.identity.attempts.succeed(&attempt);
+    if !is_active(&user) {
+        return Err(refused("account_disabled", "this account is disabled: ask an administrator"));
+    }
+    Ok(user)
+}
+
+/// Tries count by account, whichever of its names is used; without an account by the name.
+fn attempt(node: &Node, tenant: Id, user: Option<&Record>, name: &str) -> Result<lockout::Attempt> {
+    let id = user.map(|user| user.key.to_string());
+    node.identity.attempts.begin(tenant, id.as_deref().unwrap_or(name), node.clock.now_ms())
+}
+
+pub fn role(user: &Record) -> Role {
+    Role::parse(user.text(&ROLE)).unwrap_or(Role::Viewer)
+}
+
+pub fn is_active(user: &Record) -> bool {
+    user.text(&STATUS) == "active"
+}
+
+/// Whether a change of password, or an administrator, ended this session. The session's id tells when it began.
+pub(super) fn has_signed_out(user: &Record, session: Id) -> bool {
+    let before = user.int(&SIGNED_OUT_BEFORE).unwrap_or(0);
+    before > 0 && session.created_ms() <= before as u64 && user.id(&KEPT_SESSION) != Some(session)
+}
+
+fn signed_out(changes: Changes, now_ms: u64, kept: Option<Id>) -> Changes {
+    changes.set(&SIGNED_OUT_BEFORE, now_ms).set(&KEPT_SESSION, kept)
+}
+
+fn check_new(user: &Record, new: &str) -> Result<()> {
+    let names = [user.wanted(&EMAIL), user.wanted(&USERNAME)];
+    password::check("new_password", new, &names).map_err(|e| Error::Invalid(vec![e]))
+}
+
+async fn hash(node: &Node, password: String) -> Result<String> {
+    let salt: [u8; 16] = node.random();
+    node.run_on_pool(move || password::hash(&password, salt)).await?
+}
+
+fn normal_email(email: &str) -> String {
+    email.trim().to_lowercase()
+}
+
+fn check_email(email: &str) -> Result<(), FieldError> {
+    let refuse = |code, message| Err(FieldError::new("email", code, message));
+    if email.is_empty() {
+        return refuse("required", "is required");
+    }
+    let Some((local, domain)) = email.split_once('@') else {
+        return refuse("not_an_email", "is not an e-mail address");
+    };
+    let odd = |c: char| {
+        c.is_control() || c.is_whitespace() || matches!(c, '@' | '<' | '>' | '(' | ')' | ',' | ';')
+    };
+    let host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.') || !c.is_ascii();
+    let good = !local.is_empty()
+        && local.len() <= 64
+        && !domain.is_empty()
+        && !email.chars().any(|c| c != '@' && odd(c))
+        && domain.chars().all(host)
+        && domain.split('.').all(|label| !label.is_empty());
+    match good {
+        false => refuse("not_an_email", "is not an e-mail address"),
+        true if email.len() > EMAIL.max => refuse("too_long", "takes at most 254 bytes"),
+        true => Ok(()),
+    }
+}
+
+fn check_username(name: &str) -> Result<(), FieldError> {
+    let refuse = |code, message: &str| Err(FieldError::new("username", code, message));
+    let fits =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
+    match name.len() {
+        0 => refuse("required", "is required"),
+        1 | 2 => refuse("too_short", "takes at least 3 characters"),
+        3..=32
+            if name.chars().all(fits) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) =>
+        {
+            Ok(())
+        }
+        3..=32 => refuse(
+            "malformed",
+            "takes letters a to z, digits, dots, hyphens and underscores, and starts with a letter or digit",
+        ),
+        _ => refuse("too_long", "takes at most 32 characters"),
+    }
+}
+
+/// A username made from the first part of an e-mail address.
+pub fn username_from(local: &str) -> String {
+    let folded = local.to_lowercase();
+    let fits =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
+    let name: String = folded.chars().filter(|c| fits(*c)).take(USERNAME.max).collect();
+    let name = name.trim_start_matches(['.', '-', '_']);
+    if name.len() < 3 { "admin".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_from_what_is_none() {
+        for good in ["ada@example.org", "ada+tag@localhost", "ада@пример.рф"] {
+            assert_eq!(check_email(good), Ok(()), "{good}");
+        }
+        let long = format!("a@{}", "b".repeat(300));
+        for bad in [
+            "",
+            "ada",
+            "@example.org",
+            "ada@",
+            "a b@c.d",
+            "a@b@c",
+            "a@b..c",
+            "a@b.c~k7f3ab",
+            "a\n@b.c",
+            &long,
+        ] {
+            assert!(check_email(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn usernames_can_be_neither_addresses_nor_the_names_of_losers() {
+        for good in ["ada", "ada.lovelace", "x-1_2"] {
+            assert_eq!(check_username(good), Ok(()), "{good}");
+        }
+        for bad in ["", "ad", "ada@x", "ada~k7f3ab", ".ada", "Ada", "ада", &"a".repeat(33)] {
+            assert!(check_username(bad).is_err(), "{bad}");
+        }
+        assert_eq!(username_from("Ada.Lovelace+x"), "ada.lovelacex");
+        assert_eq!(username_from("я"), "admin");
+    }
+}

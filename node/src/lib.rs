@@ -1,0 +1,20 @@
+//! The domain: one folder a bounded context, each the one place that knows its rules, and the runtime that starts
+//! the workers. Knows nothing of HTTP and parses no flags.
+
+pub mod access;
+pub mod community;
+pub mod config;
+pub mod conflict;
+pub mod content;
+pub mod error;
+pub mod identity;
+pub mod insight;
+pub mod kinds;
+pub mod peer;
+pub mod runtime;
+pub mod search;
+
+pub use access::{Actor, Permission, Role};
+pub use config::Config;
+pub use error::{Error, FieldError, Result};
+pub use runtime::Node;

@@ -1,0 +1,157 @@
+//! The other nodes: who they are, how far they are level with this one, how one joins and how one is cut off.
+//! What is written here concerns the whole node, not one tenant.
+
+use crate::access::{Actor, Permission};
+use crate::error::{Error, Result};
+use crate::runtime::Node;
+use atoll_storage::heads::StreamHead;
+use atoll_storage::read::{Quarantined, Read};
+use atoll_storage::tx::Tx;
+use atoll_storage::{Digest, NodeId, Origin};
+use atoll_sync::runner::{self, PeerStatus, Runner};
+use atoll_sync::ticket::Ticket;
+use std::time::Duration;
+
+/// The node in front of its peers.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub origin: Origin,
+    pub public_key: String,
+    pub name: String,
+    /// Over all streams: equal on nodes that are equal.
+    pub digest: Digest,
+    pub streams: u64,
+    pub records: u64,
+    pub conflicts: u64,
+    pub quarantined: u64,
+    pub parked: u64,
+    pub peers: Vec<PeerStatus>,
+}
+
+/// A ticket that was made: its line is shown once and never stored.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub line: String,
+    pub expires_ms: u64,
+    pub addresses: Vec<String>,
+}
+
+/// Looked at for the number of ops in quarantine.
+const MOST_QUARANTINED: usize = 1_000;
+
+pub fn status(node: &Node, actor: &Actor) -> Result<Status> {
+    actor.require(Permission::SyncAdminister)?;
+    let status = node.store.read(|reader| {
+        let streams = reader.streams()?;
+        Ok::<_, atoll_storage::Error>(Status {
+            origin: node.store.origin(),
+            public_key: node.key().public().to_string(),
+            name: node.config.name.clone(),
+            digest: reader.root()?,
+            records: streams.iter().map(|head| head.records).sum(),
+            streams: streams.len() as u64,
+            conflicts: reader.conflict_count(None)?,
+            quarantined: reader.quarantined(MOST_QUARANTINED)?.len() as u64,
+            parked: node.store.parked(),
+            peers: Vec::new(),
+        })
+    })?;
+    Ok(Status { peers: peers(node), ..status })
+}
+
+/// Those this node knows, removed ones left out.
+pub fn list(node: &Node, actor: &Actor) -> Result<Vec<PeerStatus>> {
+    actor.require(Permission::SyncAdminister)?;
+    Ok(peers(node))
+}
+
+fn peers(node: &Node) -> Vec<PeerStatus> {
+    if let Some(runner) = node.sync() {
+        return runner.status();
+    }
+    let listed = node.store.read(|reader| atoll_storage::peer::list(reader));
+    listed.unwrap_or_default().into_iter().map(PeerStatus::unlinked).collect()
+}
+
+/// Streams with their vectors and digests.
+pub fn streams(node: &Node, actor: &Actor) -> Result<Vec<StreamHead>> {
+    actor.require(Permission::SyncAdminister)?;
+    Ok(node.store.read(|reader| reader.streams())?)
+}
+
+/// Ops that could not be applied, newest first.
+pub fn quarantined(node: &Node, actor: &Actor, limit: usize) -> Result<Vec<Quarantined>> {
+    actor.require(Permission::SyncAdminister)?;
+    Ok(node.store.read(|reader| reader.quarantined(limit.clamp(1, MOST_QUARANTINED)))?)
+}
+
+/// Makes a ticket. Without addresses it holds the one that the configuration names.
+pub async fn ticket(
+    node: &Node,
+    actor: &Actor,
+    lifetime: Duration,
+    addresses: Vec<String>,
+) -> Result<Issued> {
+    actor.require(Permission::SyncAdminister)?;
+    let ticket = running(node)?.ticket(addresses, lifetime).await.map_err(refused)?;
+    let line = ticket
+        .to_line()
+        .map_err(|error| Error::field("addresses", "malformed", error.to_string()))?;
+    Ok(Issued { line, expires_ms: ticket.expires_ms, addresses: ticket.addrs })
+}
+
+/// Joins the network of whoever made the ticket. Both nodes list each other from then on.
+pub async fn join(node: &Node, actor: &Actor, line: &str) -> Result<PeerStatus> {
+    actor.require(Permission::SyncAdminister)?;
+    let ticket = Ticket::from_line(line)
+        .map_err(|error| Error::field("ticket", "malformed", error.to_string()))?;
+    running(node)?.join(&ticket).await.map_err(refused)
+}
+
+/// Cuts a node off, at once. It is named by its id, public key or name.
+pub async fn remove(node: &Node, actor: &Actor, named: &str) -> Result<NodeId> {
+    actor.require(Permission::SyncAdminister)?;
+    let named = named.trim();
+    let is_meant = |peer: &PeerStatus| {
+        peer.node.to_string() == named || peer.public_key.to_string() == named || peer.name == named
+    };
+    let meant: Vec<NodeId> =
+        peers(node).iter().filter(|peer| is_meant(peer)).map(|peer| peer.node).collect();
+    match meant.as_slice() {
+        [] => Err(Error::NotFound("peer")),
+        [one] => {
+            let one = *one;
+            match node.sync() {
+                Some(runner) => runner.remove(one).await.map_err(refused)?,
+                None => {
+                    node.store
+                        .write(move |tx: &mut Tx| atoll_storage::peer::remove(tx, one))
+                        .await?
+                }
+            };
+            Ok(one)
+        }
+        _ => Err(Error::conflict("ambiguous", "several peers have this name: give the id of one")),
+    }
+}
+
+/// Contacts all peers now instead of after the pause that each has earned.
+pub fn sync_now(node: &Node, actor: &Actor) -> Result<()> {
+    actor.require(Permission::SyncAdminister)?;
+    running(node)?.sync_now();
+    Ok(())
+}
+
+fn running(node: &Node) -> Result<&Runner> {
+    node.sync().ok_or_else(|| {
+        Error::conflict("not_running", "this node does not talk to others now: start it")
+    })
+}
+
+fn refused(error: runner::Error) -> Error {
+    match error {
+        runner::Error::Store(error) => Error::Store(error),
+        runner::Error::Ticket(error) => Error::field("ticket", "malformed", error.to_string()),
+        error => Error::conflict(error.code(), error.to_string()),
+    }
+}

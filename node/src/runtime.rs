@@ -1,0 +1,175 @@
+//! The node as a whole: one struct whose fields are the system, how it is opened, and the workers that keep it going.
+//! Holds no rule of the domain.
+
+mod feeder;
+mod folder;
+pub mod job;
+mod pool;
+mod schedule;
+mod upkeep;
+mod workers;
+
+pub use folder::Folder;
+pub use workers::Workers;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::kinds;
+use atoll_storage::blob::Blobs;
+use atoll_storage::cache::Cache;
+use atoll_storage::search::SearchIndex;
+use atoll_storage::store::OpenOptions;
+use atoll_storage::{Clock, Id, NodeId, Store};
+use atoll_sync::key::NodeKey;
+use atoll_sync::runner::Runner;
+use pool::Pool;
+use std::sync::{Arc, OnceLock};
+
+/// Raised when documents of the search index come to be made differently: the index is then fed anew.
+const SEARCH_SCHEMA: u32 = 1;
+
+pub struct Node {
+    pub config: Config,
+    pub clock: Clock,
+    pub store: Store,
+    pub search: Arc<SearchIndex>,
+    pub cache: Cache,
+    pub blobs: Blobs,
+    pub identity: Identity,
+    key: NodeKey,
+    sync: OnceLock<Runner>,
+    pool: Pool,
+    folder: Folder,
+}
+
+impl Node {
+    /// Opens the data folder, or makes it, and takes its lock. Nothing runs yet: see [`Node::start`].
+    ///
+    /// # Errors
+    /// `Store(Locked)` if another process holds the folder; `Store(Damaged)` if the database is. A damaged search
+    /// index or cache is no error: it is set aside and made anew.
+    pub fn open(config: Config) -> Result<Arc<Self>> {
+        Self::open_at(config, Clock::system())
+    }
+
+    /// As [`Node::open`], with the time from elsewhere.
+    pub fn open_at(config: Config, clock: Clock) -> Result<Arc<Self>> {
+        let folder = Folder::open(&config.data)?;
+        let key = NodeKey::load_or_create(&folder.key())
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        let store = Store::open(OpenOptions {
+            dir: folder.path().to_owned(),
+            kinds: kinds::ALL,
+            node: key.node_id(),
+            clock: clock.clone(),
+        })?;
+        let search = Arc::new(open_search(&folder, &store)?);
+        let cache = open_cache(&folder, &config)?;
+        let blobs = Blobs::open(&folder.blobs()).map_err(internal)?;
+        let identity = Identity::open(folder.path(), &store, key.node_id())?;
+        let (sync, pool) = (OnceLock::new(), Pool::new()?);
+        Ok(Arc::new(Self {
+            config,
+            clock,
+            store,
+            search,
+            cache,
+            blobs,
+            identity,
+            key,
+            sync,
+            pool,
+            folder,
+        }))
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.key.node_id()
+    }
+
+    pub fn key(&self) -> &NodeKey {
+        &self.key
+    }
+
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// What keeps this node and its peers equal; none before [`Node::start`].
+    pub fn sync(&self) -> Option<&Runner> {
+        self.sync.get()
+    }
+
+    /// Runs work that costs processor time outside the request's thread.
+    ///
+    /// # Errors
+    /// `Store(Busy)` at once if its queue is full.
+    pub async fn run_on_pool<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.pool.run(work).await
+    }
+
+    /// Bytes that nobody can guess. A system that has none stops the process: nothing secret can be made on it.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        if let Err(error) = getrandom::fill(&mut bytes) {
+            tracing::error!(%error, "the system gives no random bytes");
+            std::process::abort();
+        }
+        bytes
+    }
+
+    /// A new UUIDv7.
+    pub fn new_id(&self) -> Id {
+        Id::v7(self.clock.now_ms(), self.random())
+    }
+
+    /// Feeds the search index with all that waits, on this thread; how many changes that were. For commands that work
+    /// on a node whose workers do not run.
+    pub fn feed_search(&self) -> Result<u64> {
+        let mut fed = 0;
+        loop {
+            match feeder::feed(self)? {
+                0 => return Ok(fed),
+                count => fed += count as u64,
+            }
+        }
+    }
+
+    /// Figures of the moment for the metrics: name, help, value.
+    pub fn figures(&self) -> Vec<(&'static str, &'static str, f64)> {
+        upkeep::figures(self)
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::Internal(error.to_string())
+}
+
+fn open_search(folder: &Folder, store: &Store) -> Result<SearchIndex> {
+    use atoll_storage::search::Opened;
+    let (search, opened) = SearchIndex::open(&folder.search(), SEARCH_SCHEMA).map_err(internal)?;
+    if let Opened::SetAside { why, moved_to } = &opened {
+        tracing::warn!(%why, moved_to = %moved_to.display(), "the search index was set aside and is made anew");
+    }
+    if opened.cursor() == 0 {
+        store.mark_all_dirty()?;
+    }
+    Ok(search)
+}
+
+/// What is cached can always be made again, so a folder that does not open is moved away.
+fn open_cache(folder: &Folder, config: &Config) -> Result<Cache> {
+    let open = || Cache::open(&folder.cache(), config.limits.cache_bytes);
+    match open() {
+        Ok(cache) => Ok(cache),
+        Err(why) => {
+            let moved_to = folder.set_aside("cache")?;
+            tracing::warn!(%why, moved_to = %moved_to.display(), "the cache was set aside and begins empty");
+            open().map_err(internal)
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Feeds the search index from the store's list of changed records: a batch is in the index before it leaves the
+//! list, so a crash repeats a batch and loses none. Never makes a request wait.
+
+use super::workers::Stop;
+use crate::error::Result;
+use crate::kinds;
+use crate::runtime::Node;
+use atoll_storage::read::{Read, Reader};
+use atoll_storage::search::{Change, Document};
+use atoll_storage::{Id, SearchText};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BATCH: usize = 1_000;
+/// Between two commits of the index.
+const PAUSE: Duration = Duration::from_millis(200);
+/// After a failure.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+/// Without changes for so long, the writer's memory is given back.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
+    let mut commits = node.store.subscribe();
+    loop {
+        commits.mark_unchanged();
+        let pause = match feed_all(&node, &stop).await {
+            Ok(()) => PAUSE,
+            Err(error) => {
+                tracing::warn!(%error, "the search index could not be fed; it is tried again");
+                commits.mark_changed();
+                LONG_PAUSE
+            }
+        };
+        if stop.during(pause).await {
+            break;
+        }
+        let changed = tokio::select! {
+            changed = tokio::time::timeout(IDLE, commits.changed()) => changed,
+            () = stop.stopped() => break,
+        };
+        if changed.is_ok() {
+            continue;
+        }
+        release(&node).await;
+        tokio::select! {
+            changed = commits.changed() => if changed.is_err() { break },
+            () = stop.stopped() => break,
+        }
+    }
+    release(&node).await;
+}
+
+/// Until nothing is left to feed, or the node stops.
+async fn feed_all(node: &Arc<Node>, stop: &Stop) -> Result<()> {
+    loop {
+        let feeding = node.clone();
+        let count = tokio::task::spawn_blocking(move || feed(&feeding))
+            .await
+            .map_err(super::internal)??;
+        if count < BATCH || stop.is_stopped() {
+            return Ok(());
+        }
+    }
+}
+
+async fn release(node: &Arc<Node>) {
+    let search = node.search.clone();
+    let released = tokio::task::spawn_blocking(move || search.release_writer()).await;
+    if let Ok(Err(error)) = released {
+        tracing::warn!(%error, "the search index's writer did not end in order");
+    }
+}
+
+/// One batch; how many changes it took off the list.
+pub(super) fn feed(node: &Node) -> Result<usize> {
+    let changed = node.store.dirty(BATCH)?;
+    let Some((last, _, _)) = changed.last().copied() else { return Ok(0) };
+    let records: BTreeMap<(u16, Id), ()> =
+        changed.iter().map(|(_, kind, key)| ((*kind, *key), ())).collect();
+    let batch = node.store.read(|reader| {
+        let changes = records.keys().map(|(kind, key)| change(reader, *kind, *key));
+        changes.filter_map(Result::transpose).collect::<atoll_storage::Result<Vec<Change>>>()
+    })?;
+    node.search.apply(&batch, last).map_err(super::internal)?;
+    node.store.clear_dirty(last)?;
+    Ok(changed.len())
+}
+
+/// What the index shall hold of a record now; none for kinds that are not searched.
+fn change(reader: &Reader, code: u16, key: Id) -> atoll_storage::Result<Option<Change>> {
+    let Some(kind) = kinds::ALL.iter().find(|kind| kind.code == code) else { return Ok(None) };
+    let Some(text_of) = kind.search else { return Ok(None) };
+    let Some(record) = reader.get_full(kind, key)? else { return Ok(Some(Change::Remove(key))) };
+    let text = text_of(&record);
+    Ok(Some(
+        text.map_or(Change::Remove(key), |text| {
+            Change::Put(document(code, key, record.tenant, text))
+        }),
+    ))
+}
+
+fn document(kind: u16, id: Id, tenant: Id, text: SearchText) -> Document {
+    let SearchText { title, body, keywords, public, status, parent, facets, date_ms } = text;
+    Document {
+        id,
+        kind,
+        tenant,
+        title,
+        body,
+        keywords,
+        public,
+        status,
+        parent,
+        facets,
+        date_ms,
+        rank: 0,
+    }
+}

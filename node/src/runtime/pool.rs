@@ -1,0 +1,110 @@
+//! A bounded pool for work that costs processor time: hashing passwords, decoding images. Never waits for a place
+//! in its queue: what does not fit is refused, and the caller is told to come back.
+
+use crate::error::{Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
+
+const THREADS: usize = 2;
+const QUEUE: usize = 64;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Its threads end when it is dropped and its queue is done.
+pub(super) struct Pool(SyncSender<Work>);
+
+impl Pool {
+    pub(super) fn new() -> Result<Self> {
+        let (sender, receiver) = sync_channel::<Work>(QUEUE);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for number in 0..THREADS {
+            let receiver = receiver.clone();
+            std::thread::Builder::new()
+                .name(format!("atoll-pool-{number}"))
+                .spawn(move || work(&receiver))
+                .map_err(|error| Error::Internal(format!("cannot start a thread: {error}")))?;
+        }
+        Ok(Self(sender))
+    }
+
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        let work = Box::new(move || {
+            let _ = sender.send(work());
+        });
+        self.0.try_send(work).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Store(atoll_storage::Error::Busy),
+            TrySendError::Disconnected(_) => Error::Store(atoll_storage::Error::Closed),
+        })?;
+        receiver.await.map_err(|_| Error::Internal("a task on the pool panicked".to_owned()))
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Work>>) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(work) = next else { return };
+        // Whoever waits for it sees its channel closed.
+        let _ = catch_unwind(AssertUnwindSafe(work));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_fails_alone() {
+        let pool = Pool::new().unwrap();
+        for _ in 0..2 * THREADS {
+            let failed = pool.run(|| assert!(std::hint::black_box(false), "on purpose")).await;
+            assert_eq!(failed.unwrap_err().code(), "internal");
+        }
+        assert_eq!(pool.run(|| 7).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_does_not_wait() {
+        let pool = Arc::new(Pool::new().unwrap());
+        let gate = Arc::new(std::sync::Barrier::new(THREADS + 1));
+        let mut waiting = Vec::new();
+        let mut refused = 0;
+        for _ in 0..THREADS + QUEUE + 8 {
+            let (pool, gate) = (pool.clone(), gate.clone());
+            let first = waiting.len() < THREADS;
+            let mut task = Box::pin(async move {
+                pool.run(move || {
+                    if first {
+                        gate.wait();
+                    }
+                })
+                .await
+            });
+            match futures_poll(&mut task).await {
+                Some(Err(error)) => {
+                    assert_eq!(error.code(), "busy");
+                    refused += 1;
+                }
+                _ => waiting.push(task),
+            }
+        }
+        assert!(refused >= 8 - THREADS, "{refused} were refused");
+        gate.wait();
+        for task in waiting {
+            task.await.unwrap();
+        }
+    }
+
+    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = std::future::ready(()) => None,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What must be done from time to time so that nothing grows without end, and the figures for the metrics.
+
+use super::workers::Stop;
+use crate::identity::session;
+use crate::runtime::Node;
+use atoll_storage::read::Read;
+use atoll_storage::tx::Tx;
+use std::sync::Arc;
+use std::time::Duration;
+
+const ROUND: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
+    while !stop.during(ROUND).await {
+        if let Err(error) = node.store.write(|tx: &mut Tx| tx.trim_outbox()).await {
+            tracing::warn!(%error, "old events could not be dropped");
+        }
+        if let Err(error) = session::sweep(&node).await {
+            tracing::warn!(%error, "sessions that have ended could not be dropped");
+        }
+    }
+}
+
+pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
+    let count = |n: u64| n as f64;
+    let from_store = node.store.read(|reader| {
+        let streams = reader.streams()?;
+        Ok::<_, atoll_storage::Error>([
+            (
+                "atoll_records",
+                "Records of all kinds.",
+                count(streams.iter().map(|head| head.records).sum()),
+            ),
+            ("atoll_streams", "Streams of ops.", streams.len() as f64),
+            (
+                "atoll_conflicts",
+                "Conflicts in the inboxes of all tenants.",
+                count(reader.conflict_count(None)?),
+            ),
+            (
+                "atoll_jobs_waiting",
+                "Jobs that wait or run.",
+                count(atoll_storage::job::depth(reader)?),
+            ),
+        ])
+    });
+    let mut figures: Vec<_> = from_store.map(Vec::from).unwrap_or_default();
+    let dirty = node.store.dirty_depth().unwrap_or_default();
+    figures.push((
+        "atoll_search_waiting",
+        "Changes that the search index does not hold yet.",
+        count(dirty),
+    ));
+    figures.push((
+        "atoll_search_documents",
+        "Documents in the search index.",
+        count(node.search.count()),
+    ));
+    figures.push((
+        "atoll_write_queue",
+        "Writes that wait for the writer.",
+        node.store.queue_depth() as f64,
+    ));
+    figures.push((
+        "atoll_sync_parked",
+        "Ops of peers that came before what they need.",
+        count(node.store.parked()),
+    ));
+    if let Some(runner) = node.sync() {
+        let peers = runner.status();
+        let linked = peers.iter().filter(|peer| peer.is_linked()).count();
+        figures.push(("atoll_peers", "Nodes that this one knows.", peers.len() as f64));
+        figures.push(("atoll_peers_linked", "Nodes that this one is linked to.", linked as f64));
+        let behind = peers.iter().map(|peer| peer.behind).sum();
+        figures.push((
+            "atoll_peers_behind_ops",
+            "Ops that peers have and this node lacks.",
+            count(behind),
+        ));
+    }
+    figures
+}

@@ -1,0 +1,372 @@
+//! One SQLite file and the one connection that writes to it. Requests run in savepoints of a group; the group
+//! commits once. Synchronous and without threads, so that a simulator can drive it as well as the writer thread.
+
+use crate::clock::{Clock, Hlc};
+use crate::error::{Error, Result};
+use crate::heads::Heads;
+use crate::id::{NodeId, Origin, StreamId};
+use crate::kind::Kind;
+use crate::op::Op;
+use crate::read::{Plans, Reader};
+use crate::schema;
+use crate::tx::Tx;
+use crate::vector::Vector;
+use crate::view::Unsettled;
+use rusqlite::{Connection, OpenFlags, params};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Ops that came too early, at most; more are dropped, and come again since they do not count as received.
+const MAX_PARKED: usize = 20_000;
+/// A minute and more ahead of this node's wall.
+const FUTURE_MS: u64 = 60_000;
+
+pub struct Db {
+    pub(crate) conn: Connection,
+    pub(crate) plans: Arc<Plans>,
+    pub(crate) heads: Heads,
+    pub(crate) origin: Origin,
+    pub(crate) unsettled: Unsettled,
+    pub(crate) clock: Clock,
+    parked: BTreeMap<StreamId, BTreeMap<crate::id::Dot, Op>>,
+    parked_count: usize,
+    /// Ops that the running attempt took from the parked ones; they go back if it fails.
+    released: Vec<Op>,
+    /// Ops seen whose clock was far ahead.
+    pub future_ops: u64,
+}
+
+/// What became of a batch of a peer's ops.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    pub applied: usize,
+    pub skipped: usize,
+    pub parked: usize,
+    pub quarantined: usize,
+    pub streams: Vec<StreamId>,
+}
+
+impl Db {
+    pub fn open(
+        path: &Path,
+        kinds: &'static [&'static Kind],
+        node: NodeId,
+        clock: Clock,
+    ) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags)?;
+        conn.pragma_update(None, "page_size", 8192)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+        conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        conn.pragma_update(None, "cache_size", -16_000)?;
+        Self::over(conn, kinds, node, clock)
+    }
+
+    pub fn open_in_memory(
+        kinds: &'static [&'static Kind],
+        node: NodeId,
+        clock: Clock,
+    ) -> Result<Self> {
+        Self::over(Connection::open_in_memory()?, kinds, node, clock)
+    }
+
+    fn over(
+        conn: Connection,
+        kinds: &'static [&'static Kind],
+        node: NodeId,
+        clock: Clock,
+    ) -> Result<Self> {
+        conn.set_prepared_statement_cache_capacity(256);
+        conn.pragma_update(None, "trusted_schema", false)?;
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        let stale = schema::prepare(&conn, kinds)?;
+        let epoch = match schema::meta(&conn, "epoch")?.and_then(|b| b.try_into().ok()) {
+            Some(bytes) => u32::from_le_bytes(bytes),
+            None => {
+                schema::put_meta(&conn, "epoch", &1u32.to_le_bytes())?;
+                1
+            }
+        };
+        conn.execute_batch("COMMIT")?;
+        let heads = Heads::load(&conn)?;
+        let mut db = Self {
+            conn,
+            plans: Arc::new(Plans::new(kinds)),
+            heads,
+            origin: Origin { node, epoch },
+            unsettled: Unsettled::default(),
+            clock,
+            parked: BTreeMap::new(),
+            parked_count: 0,
+            released: vec![],
+            future_ops: 0,
+        };
+        db.rebuild_kinds(&stale)?;
+        Ok(db)
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Starts a new life: after a restore, a clone or a copied image no dot can be named twice. The leap is random,
+    /// since one backup may be put back twice.
+    pub fn raise_epoch(&mut self) -> Result<Origin> {
+        let [a, b, c, ..] = self.random();
+        let leap = u32::from_le_bytes([a, b, c, 0]) + 1;
+        self.origin.epoch = self.origin.epoch.wrapping_add(leap);
+        schema::put_meta(&self.conn, "epoch", &self.origin.epoch.to_le_bytes())?;
+        Ok(self.origin)
+    }
+
+    pub(crate) fn random(&mut self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        if getrandom::fill(&mut bytes).is_err() {
+            // Without the system's randomness ids still differ, by node and by clock.
+            self.heads.hlc = Hlc(self.heads.hlc.0 + 1);
+            let hash = blake3::hash(
+                &[&self.origin.to_bytes()[..], &self.heads.hlc.0.to_le_bytes()].concat(),
+            );
+            bytes.copy_from_slice(&hash.as_bytes()[..10]);
+        }
+        bytes
+    }
+
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { conn: &self.conn, plans: &self.plans }
+    }
+
+    /// One request in a group of its own.
+    pub fn transact<T, E: From<Error>>(
+        &mut self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.begin()?;
+        let result = self.run(f);
+        self.commit()?;
+        result
+    }
+
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(())
+    }
+
+    /// Commits the group. If that fails nothing of it is kept.
+    pub(crate) fn commit(&mut self) -> Result<()> {
+        let done = self.heads.flush(&self.conn).and_then(|()| {
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok(())
+        });
+        if let Err(error) = done {
+            let _ = self.conn.execute_batch("ROLLBACK");
+            self.heads = Heads::load(&self.conn)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// One request of the group: a failure, even a panic, undoes it alone.
+    pub(crate) fn run<T, E: From<Error>>(
+        &mut self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let now_ms = self.clock.now_ms();
+        self.savepoint(|db| {
+            let value = f(&mut Tx { db, now_ms })?;
+            db.settle()?;
+            Ok(value)
+        })
+    }
+
+    pub(crate) fn savepoint<T, E: From<Error>>(
+        &mut self,
+        f: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.execute("SAVEPOINT request")?;
+        self.heads.begin();
+        let result = catch_unwind(AssertUnwindSafe(|| f(self)));
+        if let Ok(Ok(value)) = result {
+            self.execute("RELEASE request")?;
+            return Ok(value);
+        }
+        self.heads.roll_back();
+        self.unsettled = Unsettled::default();
+        self.execute("ROLLBACK TO request")?;
+        self.execute("RELEASE request")?;
+        match result {
+            Ok(result) => result,
+            Err(_) => {
+                Err(Error::Internal("a write panicked; nothing of it was kept".into()).into())
+            }
+        }
+    }
+
+    fn execute(&self, sql: &str) -> Result<()> {
+        self.conn.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
+    /// Applies a peer's ops: what the vector covers is skipped, what comes too early is parked, what cannot be
+    /// applied is quarantined and counted as received. Everything else is one transaction.
+    pub fn apply(&mut self, ops: Vec<Op>) -> Result<Applied> {
+        self.begin()?;
+        let result = self.apply_in_group(ops);
+        self.commit()?;
+        result
+    }
+
+    pub(crate) fn apply_in_group(&mut self, ops: Vec<Op>) -> Result<Applied> {
+        let result = self.receive_all(ops);
+        for stream in result.iter().flat_map(|applied| &applied.streams) {
+            let number = self.heads.stream_number(&self.conn, stream)?;
+            self.prune_ahead(number)?;
+        }
+        result
+    }
+
+    fn receive_all(&mut self, ops: Vec<Op>) -> Result<Applied> {
+        self.released.clear();
+        let attempt = self.savepoint(|db| {
+            let mut applied = Applied::default();
+            for op in &ops {
+                db.receive(op, &mut applied, false)?;
+            }
+            db.settle()?;
+            Ok::<_, Error>(applied)
+        });
+        match attempt {
+            Err(Error::Full | Error::Damaged(_) | Error::Closed) | Ok(_) => attempt,
+            Err(_) => {
+                std::mem::take(&mut self.released).into_iter().for_each(|op| self.park(op));
+                let mut applied = Applied::default();
+                for op in &ops {
+                    self.receive(op, &mut applied, true)?;
+                }
+                Ok(applied)
+            }
+        }
+    }
+
+    fn receive(&mut self, op: &Op, applied: &mut Applied, one_by_one: bool) -> Result<()> {
+        if self.heads.covers(&op.stream, op.dot) {
+            applied.skipped += 1;
+            return Ok(());
+        }
+        if !self.is_ready(&op.stream, op) {
+            self.park(op.clone());
+            applied.parked += 1;
+            return Ok(());
+        }
+        self.accept(op, applied, one_by_one)?;
+        while let Some(next) = self.unpark(&op.stream) {
+            self.accept(&next, applied, one_by_one)?;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, op: &Op, applied: &mut Applied, one_by_one: bool) -> Result<()> {
+        let now_ms = self.clock.now_ms();
+        if op.hlc.ms() > now_ms + FUTURE_MS {
+            self.future_ops += 1;
+        }
+        self.heads.hlc = self.heads.hlc.observe(now_ms, op.hlc);
+        if !applied.streams.contains(&op.stream) {
+            applied.streams.push(op.stream.clone());
+        }
+        if !one_by_one {
+            self.apply_op(op)?;
+            applied.applied += 1;
+            return Ok(());
+        }
+        let result = self.savepoint(|db| {
+            db.apply_op(op)?;
+            db.settle()
+        });
+        match result {
+            Ok(()) => applied.applied += 1,
+            Err(error @ (Error::Full | Error::Damaged(_))) => return Err(error),
+            Err(error) => {
+                self.savepoint(|db| db.quarantine(op, &error.to_string(), now_ms))?;
+                applied.quarantined += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn quarantine(&mut self, op: &Op, reason: &str, now_ms: u64) -> Result<()> {
+        tracing::warn!(stream = %op.stream, dot = ?op.dot, reason, "an op cannot be applied and is kept in quarantine");
+        let stream = self.heads.stream_number(&self.conn, &op.stream)?;
+        let origin = self.heads.origin_number(&self.conn, op.dot.origin)?;
+        let sql = "INSERT OR REPLACE INTO quarantine VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let args = params![
+            stream,
+            origin,
+            op.dot.seq as i64,
+            now_ms as i64,
+            reason,
+            crate::codec::encode(op)
+        ];
+        self.conn.execute(sql, args)?;
+        self.log(stream, op)
+    }
+
+    fn park(&mut self, op: Op) {
+        if self.parked_count < MAX_PARKED {
+            let slot = self.parked.entry(op.stream.clone()).or_default();
+            self.parked_count += usize::from(slot.insert(op.dot, op).is_none());
+        }
+    }
+
+    /// A parked op whose past has come.
+    fn unpark(&mut self, stream: &StreamId) -> Option<Op> {
+        let waiting = self.parked.get(stream)?;
+        let covered = |dot: &crate::id::Dot| self.heads.covers(stream, *dot);
+        let late: Vec<_> = waiting.keys().filter(|dot| covered(dot)).copied().collect();
+        let ready =
+            waiting.values().find(|op| !covered(&op.dot) && self.is_ready(stream, op)).cloned();
+        let waiting = self.parked.get_mut(stream)?;
+        for dot in late.iter().chain(ready.as_ref().map(|op| &op.dot)) {
+            self.parked_count -= usize::from(waiting.remove(dot).is_some());
+        }
+        if waiting.is_empty() {
+            self.parked.remove(stream);
+        }
+        self.released.extend(ready.clone());
+        ready
+    }
+
+    pub fn parked(&self) -> usize {
+        self.parked_count
+    }
+
+    /// Drops what the log holds of a stream at or below `upto`, as far as it is here at all.
+    pub fn trim(&mut self, stream: &StreamId, upto: &Vector) -> Result<u64> {
+        let Some(head) = self.heads.head(stream).cloned() else { return Ok(0) };
+        let mut floor = Vector::default();
+        upto.0
+            .iter()
+            .for_each(|(origin, seq)| floor.raise(*origin, (*seq).min(head.vector.get(*origin))));
+        self.begin()?;
+        let result = self.savepoint(|db| {
+            let number = db.heads.stream_number(&db.conn, stream)?;
+            let mut dropped = 0;
+            for (origin, seq) in &floor.0 {
+                let origin = db.heads.origin_number(&db.conn, *origin)?;
+                let sql = "DELETE FROM op WHERE stream = ?1 AND origin = ?2 AND seq <= ?3";
+                dropped += db.conn.execute(sql, params![number, origin, *seq as i64])? as u64;
+            }
+            schema::put_meta(&db.conn, "next_pos", &db.heads.next_pos.to_le_bytes())?;
+            db.heads.raise_floor(number, &floor);
+            Ok(dropped)
+        });
+        self.commit()?;
+        result
+    }
+}

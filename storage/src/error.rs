@@ -1,0 +1,50 @@
+//! What can go wrong below the domain.
+
+/// The one error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the disk is full: free some space; nothing of this write was kept")]
+    Full,
+    #[error(
+        "the database file is damaged ({0}): restore it from a backup, or join the network anew"
+    )]
+    Damaged(String),
+    #[error("another process works on this data folder ({0}): stop it first")]
+    Locked(String),
+    #[error("the node is busy: its write queue is full, try again shortly")]
+    Busy,
+    #[error("the store is closed")]
+    Closed,
+    #[error("malformed bytes: {0}")]
+    Malformed(String),
+    #[error("no such {0}")]
+    Missing(&'static str),
+    #[error(
+        "this data folder was written by a newer release (format {found}, this one reads {known}): upgrade"
+    )]
+    Newer { found: i64, known: i64 },
+    #[error("the text is too long to edit: {size} bytes, at most {limit}")]
+    TooLong { size: usize, limit: usize },
+    #[error("a body's change cannot be applied: {0}")]
+    Body(String),
+    #[error("database: {0}")]
+    Sqlite(rusqlite::Error),
+    #[error("{0}")]
+    Internal(String),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        match error.sqlite_error_code() {
+            Some(Code::DiskFull) => Self::Full,
+            Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Damaged(error.to_string()),
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Locked(error.to_string()),
+            _ => Self::Sqlite(error),
+        }
+    }
+}

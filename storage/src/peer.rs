@@ -1,0 +1,101 @@
+//! Whom this node talks to, and the one-time invitations it gave out. Local: every node keeps its own list.
+
+use crate::error::Result;
+use crate::id::NodeId;
+use crate::read::Read;
+use crate::tx::Tx;
+use rusqlite::{OptionalExtension, params};
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Peer {
+    #[serde(serialize_with = "as_text")]
+    pub node: NodeId,
+    #[serde(skip)]
+    pub public_key: [u8; 32],
+    pub name: String,
+    /// Where to dial it; none for a peer that only dials in.
+    pub address: Option<String>,
+    pub added_ms: u64,
+    pub removed_ms: Option<u64>,
+    pub contact_ms: Option<u64>,
+}
+
+fn as_text<S: serde::Serializer>(node: &NodeId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(node)
+}
+
+/// A node has no more peers than this.
+pub const MAX_PEERS: usize = 256;
+
+const COLUMNS: &str = "node, public_key, name, address, added_ms, removed_ms, contact_ms";
+
+fn peer_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Peer> {
+    Ok(Peer {
+        node: NodeId(row.get(0)?),
+        public_key: row.get(1)?,
+        name: row.get(2)?,
+        address: row.get(3)?,
+        added_ms: row.get::<_, i64>(4)? as u64,
+        removed_ms: row.get::<_, Option<i64>>(5)?.map(|ms| ms as u64),
+        contact_ms: row.get::<_, Option<i64>>(6)?.map(|ms| ms as u64),
+    })
+}
+
+/// Those listed, without those removed.
+pub fn list(reader: &impl Read) -> Result<Vec<Peer>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM peer WHERE removed_ms IS NULL ORDER BY added_ms LIMIT {MAX_PEERS}"
+    );
+    let mut statement = reader.conn().prepare_cached(&sql)?;
+    let rows = statement.query_map([], peer_of)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A peer, also one that was removed.
+pub fn find(reader: &impl Read, node: NodeId) -> Result<Option<Peer>> {
+    let sql = format!("SELECT {COLUMNS} FROM peer WHERE node = ?1");
+    Ok(reader.conn().prepare_cached(&sql)?.query_row([node.0], peer_of).optional()?)
+}
+
+/// Lists a peer, or lists a removed one again.
+pub fn add(
+    tx: &mut Tx<'_>,
+    public_key: &[u8; 32],
+    name: &str,
+    address: Option<&str>,
+) -> Result<NodeId> {
+    let node = NodeId::of_public_key(public_key);
+    let sql = "INSERT INTO peer (node, public_key, name, address, added_ms) VALUES (?1, ?2, ?3, ?4, ?5) \
+               ON CONFLICT DO UPDATE SET name = excluded.name, removed_ms = NULL, \
+               address = coalesce(excluded.address, address)";
+    tx.conn().execute(sql, params![node.0, public_key, name, address, tx.now_ms() as i64])?;
+    Ok(node)
+}
+
+/// Takes a peer off the list. False if it was not on it.
+pub fn remove(tx: &mut Tx<'_>, node: NodeId) -> Result<bool> {
+    let sql = "UPDATE peer SET removed_ms = ?2 WHERE node = ?1 AND removed_ms IS NULL";
+    Ok(tx.conn().execute(sql, params![node.0, tx.now_ms() as i64])? > 0)
+}
+
+pub fn note_contact(tx: &mut Tx<'_>, node: NodeId) -> Result<()> {
+    let sql = "UPDATE peer SET contact_ms = ?2 WHERE node = ?1";
+    tx.conn().execute(sql, params![node.0, tx.now_ms() as i64])?;
+    Ok(())
+}
+
+/// Gives out an invitation; only the hash of its secret is kept.
+pub fn invite(tx: &mut Tx<'_>, secret_hash: &[u8; 32], expires_ms: u64) -> Result<()> {
+    tx.conn().execute("DELETE FROM invitation WHERE expires_ms < ?1", [tx.now_ms() as i64])?;
+    tx.conn().execute(
+        "INSERT INTO invitation VALUES (?1, ?2)",
+        params![secret_hash, expires_ms as i64],
+    )?;
+    Ok(())
+}
+
+/// Takes an invitation, once.
+pub fn redeem(tx: &mut Tx<'_>, secret_hash: &[u8; 32]) -> Result<bool> {
+    let sql = "DELETE FROM invitation WHERE secret_hash = ?1 AND expires_ms >= ?2";
+    Ok(tx.conn().execute(sql, params![secret_hash, tx.now_ms() as i64])? > 0)
+}

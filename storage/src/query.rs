@@ -1,0 +1,295 @@
+//! Lists: filters, order, cursor and limit over the columns of a kind. What a caller names is checked against
+//! the kind; nothing of it reaches SQL as text.
+
+use crate::error::{Error, Result};
+use crate::heads::total_value;
+use crate::id::Id;
+use crate::kind::{Field, Kind};
+use crate::record::Record;
+use crate::value::Value;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bincode::{Decode, Encode};
+use std::fmt::Write;
+
+/// Where a page ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Cursor {
+    pub value: Value,
+    pub key: Id,
+}
+
+impl Cursor {
+    pub fn to_text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(crate::codec::encode(self))
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > 2_000 {
+            return None;
+        }
+        crate::codec::decode(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub records: Vec<Record>,
+    pub next: Option<Cursor>,
+    /// Of all pages together.
+    pub total: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Is(String, &'static str, Value),
+    IsNull(String, bool),
+    AnyOf(String, Vec<Value>),
+    Contains(u16, Value),
+}
+
+#[derive(Clone)]
+pub struct Query {
+    pub kind: &'static Kind,
+    tenant: Option<Id>,
+    tests: Vec<Test>,
+    sort: String,
+    descending: bool,
+    after: Option<Cursor>,
+    limit: usize,
+    bodies: bool,
+    totals: bool,
+}
+
+impl Query {
+    pub fn of(kind: &'static Kind, tenant: Id) -> Self {
+        Self {
+            kind,
+            tenant: Some(tenant),
+            tests: vec![],
+            sort: "created_at".into(),
+            descending: false,
+            after: None,
+            limit: 20,
+            bodies: false,
+            totals: true,
+        }
+    }
+
+    /// Over all tenants: for the node's own work only.
+    pub fn everywhere(kind: &'static Kind) -> Self {
+        Self { tenant: None, ..Self::of(kind, Id::NIL) }
+    }
+
+    #[must_use]
+    pub fn filter(mut self, column: &str, value: impl Into<Value>) -> Self {
+        self.tests.push(Test::Is(column.into(), "=", value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn filter_ge(mut self, column: &str, value: impl Into<Value>) -> Self {
+        self.tests.push(Test::Is(column.into(), ">=", value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn filter_le(mut self, column: &str, value: impl Into<Value>) -> Self {
+        self.tests.push(Test::Is(column.into(), "<=", value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn is_null(mut self, column: &str) -> Self {
+        self.tests.push(Test::IsNull(column.into(), true));
+        self
+    }
+
+    #[must_use]
+    pub fn is_not_null(mut self, column: &str) -> Self {
+        self.tests.push(Test::IsNull(column.into(), false));
+        self
+    }
+
+    #[must_use]
+    pub fn any_of(mut self, column: &str, values: Vec<Value>) -> Self {
+        self.tests.push(Test::AnyOf(column.into(), values));
+        self
+    }
+
+    /// Records whose set holds the value; the set must be declared with `.column()`.
+    #[must_use]
+    pub fn contains(mut self, set: &Field, value: impl Into<Value>) -> Self {
+        self.tests.push(Test::Contains(set.code, value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn sort(mut self, column: &str, descending: bool) -> Self {
+        self.sort = column.into();
+        self.descending = descending;
+        self
+    }
+
+    #[must_use]
+    pub fn after(mut self, cursor: Option<Cursor>) -> Self {
+        self.after = cursor;
+        self
+    }
+
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit.clamp(1, 1_000);
+        self
+    }
+
+    #[must_use]
+    pub fn with_bodies(mut self) -> Self {
+        self.bodies = true;
+        self
+    }
+
+    /// Leaves the total out, which some filters make costly.
+    #[must_use]
+    pub fn without_total(mut self) -> Self {
+        self.totals = false;
+        self
+    }
+
+    pub(crate) fn wants_bodies(&self) -> bool {
+        self.bodies
+    }
+
+    pub(crate) fn wants_total(&self) -> bool {
+        self.totals
+    }
+
+    pub(crate) fn page_size(&self) -> usize {
+        self.limit
+    }
+
+    pub(crate) fn tenant(&self) -> Option<Id> {
+        self.tenant
+    }
+
+    pub(crate) fn sort_column(&self) -> &str {
+        &self.sort
+    }
+
+    fn column(&self, name: &str) -> Result<String> {
+        if name == "key" || name == "id" {
+            return Ok("key".into());
+        }
+        if !self.kind.has_column(name) {
+            return Err(Error::Malformed(format!("{} has no column {name}", self.kind.plural)));
+        }
+        Ok(format!("c_{name}"))
+    }
+
+    /// The kept counter that answers this query's total, if one does.
+    pub(crate) fn bucket(&self) -> Option<(&str, Value)> {
+        match self.tests.as_slice() {
+            [] => Some(("", Value::Text(String::new()))),
+            [Test::Is(column, "=", value)] if self.kind.counted.contains(&column.as_str()) => {
+                Some((column, total_value(&flat(value))))
+            }
+            _ => None,
+        }
+    }
+
+    fn conditions(&self, table: &str, args: &mut Vec<Value>) -> Result<String> {
+        let mut sql = String::from("1");
+        if let Some(tenant) = self.tenant {
+            args.push(Value::Id(tenant));
+            let _ = write!(sql, " AND tenant = ?{}", args.len());
+        }
+        for test in &self.tests {
+            match test {
+                Test::Is(column, op, value) => {
+                    args.push(value.clone());
+                    let _ = write!(sql, " AND {} {op} ?{}", self.column(column)?, args.len());
+                }
+                Test::IsNull(column, is) => {
+                    let not = if *is { "" } else { "NOT " };
+                    let _ = write!(sql, " AND {} IS {not}NULL", self.column(column)?);
+                }
+                Test::AnyOf(column, values) => {
+                    let first = args.len() + 1;
+                    args.extend(values.iter().cloned());
+                    let marks: Vec<String> =
+                        (first..=args.len()).map(|i| format!("?{i}")).collect();
+                    let _ = write!(sql, " AND {} IN ({})", self.column(column)?, marks.join(","));
+                }
+                Test::Contains(field, value) => {
+                    args.extend([
+                        Value::Int(i64::from(self.kind.code)),
+                        Value::Int(i64::from(*field)),
+                        value.clone(),
+                    ]);
+                    let n = args.len();
+                    let _ = write!(
+                        sql,
+                        " AND EXISTS (SELECT 1 FROM element e WHERE e.kind = ?{} AND e.field = ?{} \
+                         AND e.tenant = {table}.tenant AND e.value = ?{n} AND e.key = {table}.key)",
+                        n - 2,
+                        n - 1
+                    );
+                }
+            }
+        }
+        Ok(sql)
+    }
+
+    pub(crate) fn select(&self, head: &str, table: &str) -> Result<(String, Vec<Value>)> {
+        let mut args = Vec::new();
+        let mut sql = self.conditions(table, &mut args)?;
+        let sort = self.column(&self.sort)?;
+        let (order, than) = if self.descending { ("DESC", "<") } else { ("ASC", ">") };
+        if let Some(after) = &self.after {
+            args.extend([after.value.clone(), Value::Id(after.key)]);
+            let n = args.len();
+            if sort == "key" {
+                let _ = write!(sql, " AND key {than} ?{n} AND ?{} IS ?{}", n - 1, n - 1);
+            } else if after.value.is_null() {
+                let more = if self.descending { "" } else { &format!(" OR {sort} IS NOT NULL") };
+                let _ = write!(
+                    sql,
+                    " AND (({sort} IS NULL AND key {than} ?{n} AND ?{} IS NULL){more})",
+                    n - 1
+                );
+            } else {
+                let nulls = if self.descending { &format!(" OR {sort} IS NULL") } else { "" };
+                let _ = write!(sql, " AND (({sort}, key) {than} (?{}, ?{n}){nulls})", n - 1);
+            }
+        }
+        let by = if sort == "key" {
+            format!("key {order}")
+        } else {
+            format!("{sort} {order}, key {order}")
+        };
+        let limit = self.limit + 1;
+        Ok((
+            format!("SELECT {head}, {sort} FROM {table} WHERE {sql} ORDER BY {by} LIMIT {limit}"),
+            args,
+        ))
+    }
+
+    pub(crate) fn count_sql(&self, table: &str) -> Result<(String, Vec<Value>)> {
+        let mut args = Vec::new();
+        if let [Test::Contains(field, value)] = self.tests.as_slice()
+            && let Some(tenant) = self.tenant
+        {
+            args.extend([Value::Int(i64::from(self.kind.code)), Value::Int(i64::from(*field))]);
+            args.extend([Value::Id(tenant), value.clone()]);
+            let sql = "SELECT count(*) FROM element WHERE kind = ?1 AND field = ?2 AND tenant = ?3 AND value = ?4";
+            return Ok((sql.into(), args));
+        }
+        let conditions = self.conditions(table, &mut args)?;
+        Ok((format!("SELECT count(*) FROM {table} WHERE {conditions}"), args))
+    }
+}
+
+/// As SQLite stores it: flags are integers.
+fn flat(value: &Value) -> Value {
+    if let Value::Bool(flag) = value { Value::Int(i64::from(*flag)) } else { value.clone() }
+}

@@ -1,0 +1,276 @@
+//! Reading: records, lists, names, bodies. Over a pooled connection, or within a write.
+
+use crate::body::{self, Content};
+use crate::conflict::{self, Conflict};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::heads::{StreamHead, read_heads};
+use crate::id::{Dot, Id};
+use crate::kind::{Field, Kind, Merge};
+use crate::query::{Cursor, Page, Query};
+use crate::record::Record;
+use crate::schema::{Plan, table_of};
+use crate::state::State;
+use crate::value::Value;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use std::collections::HashMap;
+
+/// The kinds that this node knows, with their statements.
+pub struct Plans {
+    pub kinds: &'static [&'static Kind],
+    plans: Vec<Plan>,
+    by_code: HashMap<u16, usize>,
+}
+
+impl Plans {
+    pub fn new(kinds: &'static [&'static Kind]) -> Self {
+        let plans = kinds.iter().map(|kind| Plan::new(kind)).collect();
+        let by_code = kinds.iter().enumerate().map(|(i, kind)| (kind.code, i)).collect();
+        Self { kinds, plans, by_code }
+    }
+
+    pub fn plan(&self, code: u16) -> Result<&Plan> {
+        self.of(code).ok_or(Error::Missing("kind"))
+    }
+
+    pub fn kind(&self, code: u16) -> Result<&'static Kind> {
+        Ok(self.plan(code)?.kind)
+    }
+
+    pub fn of(&self, code: u16) -> Option<&Plan> {
+        self.by_code.get(&code).map(|i| &self.plans[*i])
+    }
+}
+
+/// One read transaction.
+pub struct Reader<'c> {
+    pub(crate) conn: &'c Connection,
+    pub(crate) plans: &'c Plans,
+}
+
+impl Read for Reader<'_> {
+    fn conn(&self) -> &Connection {
+        self.conn
+    }
+    fn plans(&self) -> &Plans {
+        self.plans
+    }
+}
+
+/// What can be read, alike from a [`Reader`] and within a write.
+pub trait Read {
+    #[doc(hidden)]
+    fn conn(&self) -> &Connection;
+    #[doc(hidden)]
+    fn plans(&self) -> &Plans;
+
+    /// The record without the text of its bodies, if it is alive.
+    fn get(&self, kind: &'static Kind, key: Id) -> Result<Option<Record>> {
+        let Some(plan) = self.plans().of(kind.code) else { return Ok(None) };
+        load(self.conn(), plan, key)
+    }
+
+    /// The record with the text of its bodies.
+    fn get_full(&self, kind: &'static Kind, key: Id) -> Result<Option<Record>> {
+        let Some(mut record) = self.get(kind, key)? else { return Ok(None) };
+        load_texts(self.conn(), &mut record)?;
+        Ok(Some(record))
+    }
+
+    fn list(&self, query: &Query) -> Result<Page> {
+        let Some(plan) = self.plans().of(query.kind.code) else {
+            return Ok(Page { records: vec![], next: None, total: 0 });
+        };
+        let (sql, args) = query.select(&plan.head, &table_of(query.kind))?;
+        let mut statement = self.conn().prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(args))?;
+        let mut records = Vec::with_capacity(query.page_size());
+        let mut last = Value::Null;
+        let mut next = None;
+        while let Some(row) = rows.next()? {
+            if records.len() == query.page_size() {
+                next = records.last().map(|r: &Record| Cursor { value: last.clone(), key: r.key });
+                break;
+            }
+            let (record, width) = record_of(plan, row)?;
+            last = value_of(row.get_ref(width)?, query.sort_column());
+            records.push(record);
+        }
+        drop(rows);
+        if query.wants_bodies() {
+            records.iter_mut().try_for_each(|record| load_texts(self.conn(), record))?;
+        }
+        let total = if query.wants_total() { self.count(query)? } else { records.len() as u64 };
+        Ok(Page { records, next, total })
+    }
+
+    /// How many records match: from a kept counter where one answers, else by counting.
+    fn count(&self, query: &Query) -> Result<u64> {
+        if let (Some((column, value)), Some(tenant)) = (query.bucket(), query.tenant()) {
+            let sql =
+                "SELECT n FROM total WHERE kind = ?1 AND tenant = ?2 AND col = ?3 AND value = ?4";
+            let mut statement = self.conn().prepare_cached(sql)?;
+            let n: Option<i64> = statement
+                .query_row(params![query.kind.code, tenant.0, column, value], |r| r.get(0))
+                .optional()?;
+            return Ok(n.unwrap_or(0).max(0) as u64);
+        }
+        let (sql, args) = query.count_sql(&table_of(query.kind))?;
+        let n: i64 =
+            self.conn().prepare_cached(&sql)?.query_row(params_from_iter(args), |r| r.get(0))?;
+        Ok(n as u64)
+    }
+
+    /// Who answers to a name in a space of the tenant.
+    fn claimed(&self, tenant: Id, space: &str, name: &str) -> Result<Option<Id>> {
+        crate::claim::holder(self.conn(), tenant, space, name)
+    }
+
+    /// A body's text as it stood at these heads; as born if there are none.
+    fn body_at(
+        &self,
+        kind: &'static Kind,
+        key: Id,
+        field: &Field,
+        heads: &[[u8; 32]],
+    ) -> Result<String> {
+        let record = self.get(kind, key)?.ok_or(Error::Missing(kind.name))?;
+        let Some(state) = record.state.body(field.code) else { return Ok(String::new()) };
+        body::text_at(&load_content(self.conn(), key, field.code, state.creation)?, heads)
+    }
+
+    /// The conflict inbox, newest first, of one tenant or of all.
+    fn conflicts(
+        &self,
+        tenant: Option<Id>,
+        limit: usize,
+        after: Option<Id>,
+    ) -> Result<Vec<Conflict>> {
+        conflict::list(self.conn(), self.plans(), tenant, limit, after)
+    }
+
+    fn conflict(&self, id: Id) -> Result<Option<Conflict>> {
+        conflict::find(self.conn(), self.plans(), id)
+    }
+
+    fn conflict_count(&self, tenant: Option<Id>) -> Result<u64> {
+        let sql = "SELECT count(*) FROM conflict WHERE ?1 IS NULL OR tenant = ?1";
+        let n: i64 =
+            self.conn().prepare_cached(sql)?.query_row([tenant.map(|t| t.0)], |r| r.get(0))?;
+        Ok(n as u64)
+    }
+
+    fn streams(&self) -> Result<Vec<StreamHead>> {
+        Ok(read_heads(self.conn(), None)?.into_iter().map(|(_, head)| head).collect())
+    }
+
+    /// The digest over all streams: equal on two nodes with the same ops and the same state.
+    fn root(&self) -> Result<Digest> {
+        let mut root = Digest::default();
+        self.streams()?
+            .iter()
+            .filter(|head| !head.is_empty())
+            .for_each(|head| root.add(head.leaf()));
+        Ok(root)
+    }
+
+    fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>> {
+        let sql = "SELECT op, at_ms, reason FROM quarantine ORDER BY at_ms DESC LIMIT ?1";
+        let mut statement = self.conn().prepare_cached(sql)?;
+        let rows = statement.query_map([limit.min(1_000) as i64], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
+        })?;
+        let mut all = Vec::new();
+        for row in rows {
+            let (bytes, at_ms, reason) = row?;
+            all.push(Quarantined {
+                op: crate::codec::decode(&bytes)?,
+                at_ms: at_ms as u64,
+                reason,
+            });
+        }
+        Ok(all)
+    }
+}
+
+/// An op that could not be applied: kept raw, counted as received, shown.
+#[derive(Clone, Debug)]
+pub struct Quarantined {
+    pub op: crate::op::Op,
+    pub at_ms: u64,
+    pub reason: String,
+}
+
+pub(crate) fn value_of(value: ValueRef<'_>, column: &str) -> Value {
+    match value {
+        ValueRef::Null | ValueRef::Real(_) => Value::Null,
+        ValueRef::Integer(int) => Value::Int(int),
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => match Id::from_slice(bytes).filter(|_| column != "bytes") {
+            Some(id) => Value::Id(id),
+            None => Value::Bytes(bytes.to_vec()),
+        },
+    }
+}
+
+/// A record of a row that begins with the plan's columns, and how many they are.
+pub(crate) fn record_of(plan: &Plan, row: &Row<'_>) -> Result<(Record, usize)> {
+    let blob = |i: usize| -> Result<&[u8]> {
+        row.get_ref(i)?.as_blob().map_err(|_| Error::Damaged(format!("{} row", plan.kind.name)))
+    };
+    let id = |i: usize| blob(i).map(|b| Id::from_slice(b).unwrap_or_default());
+    let mut record = Record::new(plan.kind, id(0)?, id(1)?, State::from_bytes(blob(2)?)?);
+    record.digest = Digest::from_slice(blob(3)?).unwrap_or_default();
+    let mut at = 4;
+    for field in &plan.claims {
+        if let ValueRef::Text(name) = row.get_ref(at)? {
+            record.names.push((field.code, String::from_utf8_lossy(name).into_owned()));
+        }
+        at += 1;
+    }
+    if plan.kind.tree.is_some() {
+        record.tree_parent = row.get_ref(at)?.as_blob().ok().and_then(Id::from_slice);
+        at += 1;
+    }
+    Ok((record, at))
+}
+
+pub(crate) fn load(conn: &Connection, plan: &Plan, key: Id) -> Result<Option<Record>> {
+    let mut statement = conn.prepare_cached(&plan.get)?;
+    let mut rows = statement.query([key.0])?;
+    rows.next()?.map(|row| record_of(plan, row).map(|(record, _)| record)).transpose()
+}
+
+pub(crate) fn load_texts(conn: &Connection, record: &mut Record) -> Result<()> {
+    for field in record.kind.fields.iter().filter(|f| f.merge == Merge::Body) {
+        let Some(body) = record.state.body(field.code) else { continue };
+        let sql =
+            "SELECT coalesce(text, born) FROM body WHERE key = ?1 AND field = ?2 AND creation = ?3";
+        let mut statement = conn.prepare_cached(sql)?;
+        let args = params![record.key.0, field.code, body.creation.to_bytes()];
+        let text: Option<String> = statement.query_row(args, |r| r.get(0)).optional()?;
+        record.texts.push((field.code, text.unwrap_or_default()));
+    }
+    Ok(())
+}
+
+pub(crate) fn load_content(
+    conn: &Connection,
+    key: Id,
+    field: u16,
+    creation: Dot,
+) -> Result<Content> {
+    let sql = "SELECT born, text, doc FROM body WHERE key = ?1 AND field = ?2 AND creation = ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let row = statement.query_row(params![key.0, field, creation.to_bytes()], |r| {
+        Ok((
+            r.get::<_, Option<String>>(0)?,
+            r.get::<_, Option<String>>(1)?,
+            r.get::<_, Option<Vec<u8>>>(2)?,
+        ))
+    });
+    let (born, text, doc) = row.optional()?.ok_or(Error::Missing("body"))?;
+    let born = born.unwrap_or_default();
+    Ok(Content { text: text.unwrap_or_else(|| born.clone()), born, doc, heads: vec![] })
+}

@@ -1,0 +1,189 @@
+//! The tables, and the read models of each kind with their versions.
+
+use crate::error::{Error, Result};
+use crate::kind::{Field, Kind, Merge, Type};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// The format of what is not derived. Raised only by a release that cannot read the old one in place.
+const FORMAT: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS origin (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS stream (
+  id INTEGER PRIMARY KEY, tenant BLOB NOT NULL, scope TEXT NOT NULL, digest BLOB NOT NULL,
+  records INTEGER NOT NULL DEFAULT 0, UNIQUE (tenant, scope));
+CREATE TABLE IF NOT EXISTS vector (
+  stream INTEGER NOT NULL, origin INTEGER NOT NULL, seq INTEGER NOT NULL, floor INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (stream, origin)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ahead (
+  stream INTEGER NOT NULL, low BLOB NOT NULL, high BLOB NOT NULL, vector BLOB NOT NULL,
+  PRIMARY KEY (stream, low)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS op (
+  pos INTEGER PRIMARY KEY, stream INTEGER NOT NULL, origin INTEGER NOT NULL, seq INTEGER NOT NULL,
+  hlc INTEGER NOT NULL, kind INTEGER NOT NULL, schema INTEGER NOT NULL, key BLOB NOT NULL, payload BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS op_dot ON op (stream, origin, seq);
+CREATE TABLE IF NOT EXISTS alien (
+  kind INTEGER NOT NULL, key BLOB NOT NULL, tenant BLOB NOT NULL, stream INTEGER NOT NULL, state BLOB NOT NULL,
+  PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS body (
+  key BLOB NOT NULL, field INTEGER NOT NULL, creation BLOB NOT NULL, born TEXT, text TEXT, doc BLOB,
+  PRIMARY KEY (key, field, creation));
+CREATE TABLE IF NOT EXISTS claim (
+  tenant BLOB NOT NULL, space TEXT NOT NULL, name TEXT NOT NULL, key BLOB NOT NULL, kind INTEGER NOT NULL,
+  field INTEGER NOT NULL, hlc INTEGER NOT NULL, dot BLOB NOT NULL, confirmed INTEGER NOT NULL,
+  won INTEGER NOT NULL, PRIMARY KEY (tenant, space, name, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS element (
+  kind INTEGER NOT NULL, field INTEGER NOT NULL, tenant BLOB NOT NULL, value BLOB NOT NULL, key BLOB NOT NULL,
+  PRIMARY KEY (kind, field, tenant, value, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS total (
+  kind INTEGER NOT NULL, tenant BLOB NOT NULL, col TEXT NOT NULL, value NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (kind, tenant, col, value)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS conflict (
+  id BLOB PRIMARY KEY, tenant BLOB NOT NULL, stream INTEGER NOT NULL, kind INTEGER NOT NULL, key BLOB NOT NULL,
+  cause INTEGER NOT NULL, field INTEGER NOT NULL, hlc INTEGER NOT NULL, detail BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS conflict_record ON conflict (kind, key);
+CREATE TABLE IF NOT EXISTS quarantine (
+  stream INTEGER NOT NULL, origin INTEGER NOT NULL, seq INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+  reason TEXT NOT NULL, op BLOB NOT NULL, PRIMARY KEY (stream, origin, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dirty (pos INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, key BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (
+  pos INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL, type TEXT NOT NULL, at_ms INTEGER NOT NULL,
+  tenant BLOB NOT NULL, user BLOB, payload TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS job (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, payload TEXT NOT NULL, run_at_ms INTEGER NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'waiting', error TEXT,
+  done INTEGER NOT NULL DEFAULT 0, of INTEGER NOT NULL DEFAULT 0, result TEXT);
+CREATE INDEX IF NOT EXISTS job_due ON job (state, run_at_ms);
+CREATE TABLE IF NOT EXISTS answer (
+  scope BLOB NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL, request BLOB NOT NULL, status INTEGER NOT NULL,
+  body BLOB NOT NULL, PRIMARY KEY (scope, name)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answer_age ON answer (at_ms);
+CREATE TABLE IF NOT EXISTS peer (
+  node BLOB PRIMARY KEY, public_key BLOB NOT NULL, name TEXT NOT NULL, address TEXT, added_ms INTEGER NOT NULL,
+  removed_ms INTEGER, contact_ms INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS invitation (
+  secret_hash BLOB PRIMARY KEY, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+pub const DERIVED_TABLES: [&str; 3] = ["claim", "element", "total"];
+
+/// Makes what is missing. Returns the kinds whose read model is of another version and must be rebuilt.
+pub fn prepare(conn: &Connection, kinds: &[&'static Kind]) -> Result<Vec<&'static Kind>> {
+    let format: i64 = conn.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    if format > FORMAT {
+        return Err(Error::Newer { found: format, known: FORMAT });
+    }
+    conn.execute_batch(TABLES)?;
+    conn.pragma_update(None, "user_version", FORMAT)?;
+    let mut stale = Vec::new();
+    for kind in kinds {
+        let name = format!("view.{}", kind.name);
+        let known: Option<Vec<u8>> = meta(conn, &name)?;
+        let version = kind.view_version();
+        if known.is_none() {
+            create_view(conn, kind)?;
+            put_meta(conn, &name, &version)?;
+            if has_aliens(conn, kind)? {
+                stale.push(*kind);
+            }
+        } else if known.as_deref() != Some(&version) {
+            stale.push(*kind);
+        }
+    }
+    Ok(stale)
+}
+
+fn has_aliens(conn: &Connection, kind: &Kind) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM alien WHERE kind = ?1)";
+    Ok(conn.query_row(sql, [kind.code], |r| r.get(0))?)
+}
+
+pub fn meta(conn: &Connection, name: &str) -> Result<Option<Vec<u8>>> {
+    let sql = "SELECT value FROM meta WHERE name = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([name], |r| r.get(0)).optional()?)
+}
+
+pub fn put_meta(conn: &Connection, name: &str, value: &[u8]) -> Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
+        .execute(params![name, value])?;
+    Ok(())
+}
+
+pub fn table_of(kind: &Kind) -> String {
+    format!("k_{}", kind.name)
+}
+
+pub fn create_view(conn: &Connection, kind: &Kind) -> Result<()> {
+    let mut columns = String::new();
+    for (name, ty) in kind.columns() {
+        let affinity = match ty {
+            Type::Text => "TEXT",
+            Type::Int | Type::Bool | Type::Time => "INTEGER",
+            Type::Id | Type::Bytes => "BLOB",
+        };
+        columns.push_str(&format!(", c_{name} {affinity}"));
+    }
+    if kind.tree.is_some() {
+        columns.push_str(", c_tree_parent BLOB");
+    }
+    let table = table_of(kind);
+    conn.execute_batch(&format!(
+        "CREATE TABLE {table} (key BLOB PRIMARY KEY, tenant BLOB NOT NULL, stream INTEGER NOT NULL, \
+         c_created_at INTEGER NOT NULL, c_updated_at INTEGER NOT NULL{columns}, digest BLOB NOT NULL, \
+         state BLOB NOT NULL) WITHOUT ROWID;
+         CREATE INDEX {table}_0 ON {table} (tenant, c_created_at, key);"
+    ))?;
+    for (number, index) in kind.indexes.iter().enumerate() {
+        let columns: Vec<String> = index.iter().map(|c| format!("c_{c}")).collect();
+        let columns = columns.join(", ");
+        let sql =
+            format!("CREATE INDEX {table}_{} ON {table} (tenant, {columns}, key)", number + 1);
+        conn.execute_batch(&sql)?;
+    }
+    Ok(())
+}
+
+/// The statements of one kind, made once.
+pub struct Plan {
+    pub kind: &'static Kind,
+    pub get: String,
+    pub put: String,
+    pub remove: String,
+    /// Fields with a claim, in the order of their columns in `get`.
+    pub claims: Vec<Field>,
+    pub indexed_sets: Vec<Field>,
+    pub head: String,
+}
+
+impl Plan {
+    pub fn new(kind: &'static Kind) -> Self {
+        let table = table_of(kind);
+        let claims: Vec<Field> =
+            kind.fields.iter().filter(|f| f.claim.is_some()).copied().collect();
+        let is_set = |f: &&Field| f.merge == Merge::Set && f.column;
+        let mut head = "key, tenant, state, digest".to_owned();
+        claims.iter().for_each(|f| head.push_str(&format!(", c_{}", f.name)));
+        if kind.tree.is_some() {
+            head.push_str(", c_tree_parent");
+        }
+        let tree = usize::from(kind.tree.is_some());
+        let names: String = kind.columns().map(|(name, _)| format!(", c_{name}")).collect();
+        let names = if tree == 1 { names + ", c_tree_parent" } else { names };
+        let count = 7 + kind.columns().count() + tree;
+        let marks: Vec<String> = (1..=count).map(|i| format!("?{i}")).collect();
+        Self {
+            kind,
+            get: format!("SELECT {head} FROM {table} WHERE key = ?1"),
+            put: format!(
+                "INSERT OR REPLACE INTO {table} (key, tenant, stream, c_created_at, c_updated_at, digest, state{names}) \
+                 VALUES ({})",
+                marks.join(", ")
+            ),
+            remove: format!("DELETE FROM {table} WHERE key = ?1"),
+            indexed_sets: kind.fields.iter().filter(is_set).copied().collect(),
+            claims,
+            head,
+        }
+    }
+}

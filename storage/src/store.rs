@@ -1,0 +1,458 @@
+//! The handle that everybody else holds: a writer thread that commits in groups, a pool of readers, and a thread
+//! that moves the write-ahead log into the file.
+
+use crate::clock::Clock;
+use crate::db::{Applied, Db};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::heads::StreamHead;
+use crate::id::{Id, NodeId, Origin, StreamId};
+use crate::kind::Kind;
+use crate::op::Op;
+use crate::read::{Plans, Read, Reader};
+use crate::replica::{Lane, LogReader, OpBatch, RecordKey, Replica, SnapshotChunk, SnapshotIndex};
+use crate::tx::Tx;
+use crate::vector::Vector;
+use crate::verify::Report;
+use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Requests that may wait for the writer; more are refused.
+const QUEUE: usize = 1_024;
+/// Requests that share a commit, at most.
+const GROUP: usize = 256;
+/// Pooled readers; above it connections are made and thrown away.
+const MAX_POOL: usize = 16;
+/// The write-ahead log is moved into the file at least this often while it grows.
+const CHECKPOINT: Duration = Duration::from_millis(1_000);
+
+pub struct OpenOptions {
+    /// Holds `atoll.db`.
+    pub dir: PathBuf,
+    pub kinds: &'static [&'static Kind],
+    pub node: NodeId,
+    pub clock: Clock,
+}
+
+type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
+type Request = Box<dyn FnOnce(&mut Db) -> Reply + Send>;
+
+struct Shared {
+    path: PathBuf,
+    plans: Arc<Plans>,
+    origin: Origin,
+    requests: Mutex<Option<mpsc::Sender<Request>>>,
+    idle: Mutex<Vec<Connection>>,
+    commits: watch::Sender<u64>,
+    parked: AtomicU64,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stop: Mutex<Option<std::sync::mpsc::Sender<()>>>,
+}
+
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+pub const FILE: &str = "atoll.db";
+
+impl Store {
+    /// Opens or makes the file, brings the read models up to date and starts the writer.
+    pub fn open(options: OpenOptions) -> Result<Self> {
+        std::fs::create_dir_all(&options.dir)?;
+        let path = options.dir.join(FILE);
+        check_file(&path)?;
+        let db = Db::open(&path, options.kinds, options.node, options.clock)?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (commits, _) = watch::channel(0);
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let shared = Arc::new(Shared {
+            path: path.clone(),
+            plans: Arc::clone(&db.plans),
+            origin: db.origin(),
+            requests: Mutex::new(Some(sender)),
+            idle: Mutex::new(vec![]),
+            commits,
+            parked: AtomicU64::new(0),
+            threads: Mutex::new(vec![]),
+            stop: Mutex::new(Some(stop)),
+        });
+        let writer = Arc::clone(&shared);
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(work)
+        };
+        let threads = vec![
+            spawn("writer", Box::new(move || write_groups(db, receiver, &writer)))?,
+            spawn("checkpoint", Box::new(move || checkpoint(&path, &stopped)))?,
+        ];
+        *lock(&shared.threads) = threads;
+        Ok(Self { shared })
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.shared.origin
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    fn sender(&self) -> Result<mpsc::Sender<Request>> {
+        lock(&self.shared.requests).clone().ok_or(Error::Closed)
+    }
+
+    /// Runs `f` in a transaction; answered when it is on disk. A full queue refuses at once.
+    pub async fn write<T, E>(
+        &self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (answer, wait) = oneshot::channel();
+        let request = request(move |db| db.run(f), answer);
+        self.sender()?.try_send(request).map_err(refused)?;
+        wait.await.unwrap_or_else(|_| Err(Error::Closed.into()))
+    }
+
+    /// As `write`, from a thread that may wait: a full queue is waited for.
+    pub fn write_blocking<T, E>(
+        &self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.call(move |db| db.run(f))
+    }
+
+    fn call<T, E>(&self, f: impl FnOnce(&mut Db) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (answer, wait) = std::sync::mpsc::channel();
+        let request: Request = Box::new(move |db| {
+            let result = f(db);
+            Box::new(move |failed| {
+                let _ = answer.send(failed.map_or(result, |error| Err(error.into())));
+            })
+        });
+        // The queue is bounded: whoever finds it full waits its turn.
+        let sender = self.sender()?;
+        let mut request = Some(request);
+        while let Some(waiting) = request.take() {
+            match sender.try_send(waiting) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(back)) => {
+                    request = Some(back);
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(Error::Closed.into()),
+            }
+        }
+        wait.recv().unwrap_or_else(|_| Err(Error::Closed.into()))
+    }
+
+    /// Reads in one transaction, on the calling thread.
+    pub fn read<T>(&self, f: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
+        self.with_connection(|conn| f(&Reader { conn, plans: &self.shared.plans }))
+    }
+
+    fn with_connection<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let pooled = lock(&self.shared.idle).pop();
+        let conn = match pooled {
+            Some(conn) => conn,
+            None => open_reader(&self.shared.path)?,
+        };
+        begin(&conn)?;
+        let result = f(&conn);
+        if conn.prepare_cached("COMMIT").and_then(|mut s| s.execute([])).is_ok() {
+            let mut idle = lock(&self.shared.idle);
+            if idle.len() < MAX_POOL {
+                idle.push(conn);
+            }
+        }
+        result
+    }
+
+    /// A number that rises with each commit.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.shared.commits.subscribe()
+    }
+
+    /// Waits of the writer's queue, of `1024`.
+    pub fn queue_depth(&self) -> usize {
+        lock(&self.shared.requests).as_ref().map_or(0, |s| s.max_capacity() - s.capacity())
+    }
+
+    pub fn parked(&self) -> u64 {
+        self.shared.parked.load(Ordering::Relaxed)
+    }
+
+    /// Records to be searched that changed: (position, kind, key), oldest first.
+    pub fn dirty(&self, limit: usize) -> Result<Vec<(u64, u16, Id)>> {
+        self.read(|reader| {
+            let mut statement = reader
+                .conn
+                .prepare_cached("SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT ?1")?;
+            let rows = statement.query_map([limit as i64], |r| {
+                Ok((r.get::<_, i64>(0)? as u64, r.get(1)?, Id(r.get(2)?)))
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    pub fn dirty_depth(&self) -> Result<u64> {
+        self.read(|reader| {
+            let n: i64 = reader.conn.query_row("SELECT count(*) FROM dirty", [], |r| r.get(0))?;
+            Ok(n as u64)
+        })
+    }
+
+    /// Forgets changes that the search index holds. Call from a thread that may wait.
+    pub fn clear_dirty(&self, upto: u64) -> Result<()> {
+        self.write_blocking(move |tx| {
+            tx.conn().execute("DELETE FROM dirty WHERE pos <= ?1", [upto as i64])?;
+            Ok(())
+        })
+    }
+
+    /// Queues every record of the searched kinds, for an index that is made anew.
+    pub fn mark_all_dirty(&self) -> Result<()> {
+        self.write_blocking(move |tx| {
+            for kind in tx.plans().kinds.iter().filter(|k| k.search.is_some()) {
+                let table = crate::schema::table_of(kind);
+                let sql =
+                    format!("INSERT INTO dirty (kind, key) SELECT {}, key FROM {table}", kind.code);
+                tx.conn().execute(&sql, [])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// On a connection of its own, while writes go on.
+    pub fn backup_to(&self, to: &Path, progress: impl FnMut(u64, u64)) -> Result<()> {
+        let conn = open_reader(&self.shared.path)?;
+        Db::backup_from(&conn, to, progress)
+    }
+
+    /// Holds the writer for as long as it takes.
+    pub fn verify(&self) -> Result<Report> {
+        self.call(|db| db.verify())
+    }
+
+    /// Drops what the log holds at or below a vector; those who lack it are reconciled by state.
+    pub fn trim(&self, stream: StreamId, upto: Vector) -> Result<u64> {
+        self.outside(move |db| db.trim(&stream, &upto))
+    }
+
+    pub fn rebuild(&self, progress: impl FnMut(u64, u64) + Send + 'static) -> Result<()> {
+        self.outside(move |db| db.rebuild(progress))
+    }
+
+    /// Work that makes transactions of its own: the group under way is committed first.
+    fn outside<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Db) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.call(move |db| {
+            db.commit()?;
+            let result = f(db);
+            db.begin()?;
+            result
+        })
+    }
+
+    /// Stops the threads after what is queued. Later calls answer `Closed`.
+    pub fn close(&self) {
+        drop(lock(&self.shared.requests).take());
+        drop(lock(&self.shared.stop).take());
+        for thread in lock(&self.shared.threads).drain(..) {
+            let _ = thread.join();
+        }
+        lock(&self.shared.idle).clear();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refused(error: mpsc::error::TrySendError<Request>) -> Error {
+    match error {
+        mpsc::error::TrySendError::Full(_) => Error::Busy,
+        mpsc::error::TrySendError::Closed(_) => Error::Closed,
+    }
+}
+
+fn request<T, E>(
+    f: impl FnOnce(&mut Db) -> Result<T, E> + Send + 'static,
+    answer: oneshot::Sender<Result<T, E>>,
+) -> Request
+where
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    Box::new(move |db| {
+        let result = f(db);
+        Box::new(move |failed| {
+            let _ = answer.send(failed.map_or(result, |error| Err(error.into())));
+        })
+    })
+}
+
+fn begin(conn: &Connection) -> Result<()> {
+    conn.prepare_cached("BEGIN")?.execute([])?;
+    Ok(())
+}
+
+fn open_reader(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.set_prepared_statement_cache_capacity(128);
+    conn.pragma_update(None, "cache_size", -2_000)?;
+    conn.busy_timeout(Duration::from_secs(5))?;
+    Ok(conn)
+}
+
+/// A file that is there but no whole database is told apart from a new one.
+fn check_file(path: &Path) -> Result<()> {
+    let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
+    if meta.len() == 0 {
+        return Ok(());
+    }
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let pages: i64 = conn.query_row("PRAGMA page_count", [], |r| r.get(0))?;
+    let size: i64 = conn.query_row("PRAGMA page_size", [], |r| r.get(0))?;
+    let has_log = path.with_extension("db-wal").exists();
+    if !has_log && (meta.len() as i64) < pages * size {
+        return Err(Error::Damaged(format!("{} bytes of {} are there", meta.len(), pages * size)));
+    }
+    Ok(())
+}
+
+fn write_groups(mut db: Db, mut requests: mpsc::Receiver<Request>, shared: &Shared) {
+    while let Some(first) = requests.blocking_recv() {
+        if let Err(error) = db.begin() {
+            first(&mut db)(Some(error));
+            continue;
+        }
+        let mut replies = vec![first(&mut db)];
+        while replies.len() < GROUP
+            && let Ok(next) = requests.try_recv()
+        {
+            replies.push(next(&mut db));
+        }
+        let failed = db.commit().err();
+        if let Some(error) = &failed {
+            tracing::error!(%error, "a group of writes could not be committed; none of it was kept");
+        }
+        for reply in replies {
+            reply(failed.as_ref().map(again));
+        }
+        shared.parked.store(db.parked() as u64, Ordering::Relaxed);
+        shared.commits.send_modify(|n| *n += 1);
+    }
+}
+
+/// The same error for each of the group.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Full => Error::Full,
+        Error::Damaged(what) => Error::Damaged(what.clone()),
+        other => Error::Internal(other.to_string()),
+    }
+}
+
+fn checkpoint(path: &Path, stopped: &std::sync::mpsc::Receiver<()>) {
+    let Ok(conn) = Connection::open(path) else { return };
+    let mut seen = 0;
+    loop {
+        let stop = !matches!(
+            stopped.recv_timeout(CHECKPOINT),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+        );
+        let size = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |m| m.len());
+        // A log that grew far beyond what readers hold back is cut; the writer waits for that moment.
+        let mode = if size > 256 << 20 || stop { "TRUNCATE" } else { "PASSIVE" };
+        let version: i64 = conn.query_row("PRAGMA data_version", [], |r| r.get(0)).unwrap_or(0);
+        if version != seen || stop {
+            seen = version;
+            let _ = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        }
+        if stop {
+            return;
+        }
+    }
+}
+
+impl Store {
+    fn log<T>(&self, f: impl FnOnce(&LogReader<'_>) -> Result<T>) -> Result<T> {
+        self.with_connection(|conn| f(&LogReader { conn, plans: &self.shared.plans }))
+    }
+}
+
+impl Replica for Store {
+    fn origin(&self) -> Origin {
+        self.shared.origin
+    }
+    fn root(&mut self) -> Result<Digest> {
+        self.log(|log| log.root())
+    }
+    fn tenants(&mut self) -> Result<Vec<(Id, Digest)>> {
+        self.log(|log| log.tenants())
+    }
+    fn heads(&mut self, tenants: Option<&[Id]>) -> Result<Vec<StreamHead>> {
+        self.log(|log| log.heads(tenants))
+    }
+    fn head(&mut self, stream: &StreamId) -> Result<Option<StreamHead>> {
+        self.log(|log| log.head(stream))
+    }
+    fn log_end(&mut self) -> Result<u64> {
+        self.log(|log| log.log_end())
+    }
+    fn start_of(&mut self, lane: Lane, known: &BTreeMap<StreamId, Vector>) -> Result<u64> {
+        self.log(|log| log.start_of(lane, known))
+    }
+    fn ops(
+        &mut self,
+        lane: Lane,
+        from_pos: u64,
+        known: &BTreeMap<StreamId, Vector>,
+        max_ops: usize,
+        max_bytes: usize,
+    ) -> Result<OpBatch> {
+        self.log(|log| log.ops(lane, from_pos, known, max_ops, max_bytes))
+    }
+    fn apply(&mut self, ops: Vec<Op>) -> Result<Applied> {
+        self.call(move |db| db.apply_in_group(ops))
+    }
+    fn snapshot_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex> {
+        self.log(|log| log.snapshot_index(stream))
+    }
+    fn snapshot_chunk(
+        &mut self,
+        stream: &StreamId,
+        after: Option<RecordKey>,
+        upto: Option<RecordKey>,
+    ) -> Result<SnapshotChunk> {
+        self.log(|log| log.snapshot_chunk(stream, after, upto))
+    }
+    fn merge_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()> {
+        let chunk = chunk.clone();
+        self.call(move |db| db.merge_chunk_in_group(&chunk))
+    }
+    fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
+        let (stream, vector) = (stream.clone(), vector.clone());
+        self.call(move |db| db.finish_snapshot_in_group(&stream, &vector))
+    }
+}

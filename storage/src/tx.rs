@@ -1,0 +1,291 @@
+//! Writing from the domain: what it asks for becomes ops of this node, and goes through the one apply function.
+
+use crate::body;
+use crate::clock::Hlc;
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::id::{Dot, Id, Origin, StreamId};
+use crate::kind::{Field, Kind, Merge, confirmation_of};
+use crate::op::{BodyEdit, BodyWrite, CellWrite, Count, Op, Payload, Write};
+use crate::read::{Plans, Read, load_content};
+use crate::record::Record;
+use crate::sketch::Sketch;
+use crate::state::State;
+use crate::value::Value;
+use rusqlite::Connection;
+
+/// What to write: fields by name, set elements added and dropped, bodies as whole texts.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    pub registers: Vec<(Field, Value)>,
+    pub added: Vec<(Field, Value)>,
+    pub dropped: Vec<(Field, Value)>,
+    pub bodies: Vec<(Field, String)>,
+    confirmed: Vec<Field>,
+}
+
+impl Changes {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn set(mut self, field: &Field, value: impl Into<Value>) -> Self {
+        self.put(field, value);
+        self
+    }
+
+    /// As `set`, in place; a later value replaces an earlier one.
+    pub fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        self.registers.retain(|(f, _)| f.code != field.code);
+        self.registers.push((*field, value.into()));
+    }
+
+    #[must_use]
+    pub fn add(mut self, set: &Field, element: impl Into<Value>) -> Self {
+        self.added.push((*set, element.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn drop(mut self, set: &Field, element: impl Into<Value>) -> Self {
+        self.dropped.push((*set, element.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn body(mut self, field: &Field, text: impl Into<String>) -> Self {
+        self.bodies.retain(|(f, _)| f.code != field.code);
+        self.bodies.push((*field, text.into()));
+        self
+    }
+
+    /// Confirms the record's claim on its name, so that it comes before unconfirmed ones.
+    #[must_use]
+    pub fn confirm(mut self, claim: &Field) -> Self {
+        self.confirmed.push(*claim);
+        self
+    }
+
+    pub fn get(&self, field: &Field) -> Option<&Value> {
+        self.registers.iter().find(|(f, _)| f.code == field.code).map(|(_, value)| value)
+    }
+
+    pub fn get_body(&self, field: &Field) -> Option<&str> {
+        self.bodies.iter().find(|(f, _)| f.code == field.code).map(|(_, text)| text.as_str())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.registers.is_empty()
+            && self.added.is_empty()
+            && self.dropped.is_empty()
+            && self.bodies.is_empty()
+            && self.confirmed.is_empty()
+    }
+}
+
+/// One request within a transaction. It is kept whole or not at all.
+pub struct Tx<'d> {
+    pub(crate) db: &'d mut Db,
+    pub(crate) now_ms: u64,
+}
+
+impl Read for Tx<'_> {
+    fn conn(&self) -> &Connection {
+        &self.db.conn
+    }
+    fn plans(&self) -> &Plans {
+        &self.db.plans
+    }
+}
+
+impl Tx<'_> {
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.db.origin
+    }
+
+    /// A new UUIDv7.
+    pub fn new_id(&mut self) -> Id {
+        Id::v7(self.now_ms, self.db.random())
+    }
+
+    /// Makes a record. One that is alive under this key already is given back as it is.
+    pub fn create(
+        &mut self,
+        kind: &'static Kind,
+        tenant: Id,
+        key: Id,
+        changes: Changes,
+    ) -> Result<Record> {
+        if let Some(there) = self.get(kind, key)? {
+            return Ok(there);
+        }
+        let mut write = Write { creates: true, ..Write::default() };
+        for (field, value) in changes.registers {
+            if !value.is_null() {
+                write.cells.push(CellWrite {
+                    field: field.code,
+                    element: None,
+                    value: Some(value),
+                });
+            }
+        }
+        for (field, element) in changes.added {
+            write.cells.push(add(&field, element));
+        }
+        for (field, text) in changes.bodies {
+            if text.len() > body::MAX_BYTES {
+                return Err(Error::TooLong { size: text.len(), limit: body::MAX_BYTES });
+            }
+            write.bodies.push(BodyWrite { field: field.code, edit: BodyEdit::Born(text) });
+        }
+        let record = self.issue(kind, tenant, key, Hlc(0), Payload::Write(write))?;
+        record.ok_or(Error::Missing(kind.name))
+    }
+
+    /// Changes a record; what says so already is left out. `Missing` if it is not alive.
+    pub fn edit(&mut self, kind: &'static Kind, key: Id, changes: Changes) -> Result<Record> {
+        let record = self.get(kind, key)?.ok_or(Error::Missing(kind.name))?;
+        let state = &record.state;
+        let mut write = Write { seen: state.seen(), ..Write::default() };
+        let mut registers = changes.registers;
+        for field in changes.confirmed {
+            let name = registers.iter().find(|(f, _)| f.code == field.code).map(|(_, v)| v.clone());
+            let name = name.unwrap_or_else(|| record.value(&field).clone());
+            let name = Value::from(crate::claim::normalise(name.as_text().unwrap_or_default()));
+            registers.push((Field { code: confirmation_of(field.code), ..field }, name));
+        }
+        for (field, value) in registers {
+            if differs(state, field.code, &value) {
+                write.cells.push(CellWrite {
+                    field: field.code,
+                    element: None,
+                    value: Some(value),
+                });
+            }
+        }
+        for (field, element) in changes.added {
+            if !record.has(&field, &element) {
+                write.cells.push(add(&field, element));
+            }
+        }
+        for (field, element) in changes.dropped {
+            if record.has(&field, &element) {
+                write.cells.push(CellWrite {
+                    field: field.code,
+                    element: Some(element),
+                    value: None,
+                });
+            }
+        }
+        for (field, text) in changes.bodies {
+            if let Some(edit) = self.edit_body(&record, &field, &text)? {
+                write.bodies.push(BodyWrite { field: field.code, edit });
+            }
+        }
+        if write.cells.is_empty() && write.bodies.is_empty() {
+            return Ok(record);
+        }
+        let past = state.latest_hlc();
+        self.issue(kind, record.tenant, key, past, Payload::Write(write))?
+            .ok_or(Error::Missing(kind.name))
+    }
+
+    fn edit_body(
+        &mut self,
+        record: &Record,
+        field: &Field,
+        text: &str,
+    ) -> Result<Option<BodyEdit>> {
+        let Some(body) = record.state.body(field.code) else {
+            return Err(Error::Body(format!(
+                "the {} was made without a {}",
+                record.kind.name, field.name
+            )));
+        };
+        let creation = body.creation;
+        let content = load_content(&self.db.conn, record.key, field.code, creation)?;
+        let change = body::edit(&content, creation, self.db.origin, self.now_ms, text)?;
+        Ok(change.map(|bytes| BodyEdit::Change { creation, bytes }))
+    }
+
+    /// Deletes a record for good. `Missing` if it is not alive.
+    pub fn remove(&mut self, kind: &'static Kind, key: Id) -> Result<()> {
+        let record = self.get(kind, key)?.ok_or(Error::Missing(kind.name))?;
+        let payload = Payload::Delete { seen: record.state.seen() };
+        self.issue(kind, record.tenant, key, record.state.latest_hlc(), payload)?;
+        Ok(())
+    }
+
+    /// Adds to counters and sketches of a record, which comes into being with its first count.
+    /// Members that a sketch has seen already write nothing.
+    pub fn count(
+        &mut self,
+        kind: &'static Kind,
+        tenant: Id,
+        key: Id,
+        increments: &[(&Field, u64)],
+        members: &[(&Field, &[u8])],
+    ) -> Result<()> {
+        let state = self.get(kind, key)?.map(|r| r.state).unwrap_or_default();
+        let mut counts = Vec::new();
+        for (field, by) in increments.iter().filter(|(_, by)| *by > 0) {
+            let mine = state.totals.get(&(field.code, self.db.origin)).copied().unwrap_or(0);
+            counts.push(Count::Total { field: field.code, total: mine.saturating_add(*by) });
+        }
+        for (field, member) in members {
+            let (index, rank) = Sketch::register_of(member);
+            let seen = state.sketches.get(&field.code).map_or(0, |s| s.rank(index));
+            let twin = counts.iter_mut().find_map(|c| match c {
+                Count::Sketch { field: f, registers } if *f == field.code => Some(registers),
+                _ => None,
+            });
+            match twin {
+                _ if rank <= seen => {}
+                Some(registers) => registers.push((index, rank)),
+                None => {
+                    counts
+                        .push(Count::Sketch { field: field.code, registers: vec![(index, rank)] });
+                }
+            }
+        }
+        if !counts.is_empty() {
+            self.issue(kind, tenant, key, Hlc(0), Payload::Count(counts))?;
+        }
+        Ok(())
+    }
+
+    fn issue(
+        &mut self,
+        kind: &'static Kind,
+        tenant: Id,
+        key: Id,
+        past: Hlc,
+        payload: Payload,
+    ) -> Result<Option<Record>> {
+        let stream = StreamId::new(tenant, kind.scope);
+        let origin = self.db.origin;
+        let seq = self.db.heads.head(&stream).map_or(0, |head| head.vector.get(origin)) + 1;
+        let hlc = self.db.heads.hlc.tick(self.now_ms, past);
+        self.db.heads.hlc = hlc;
+        let dot = Dot { origin, seq };
+        let op = Op { stream, dot, hlc, kind: kind.code, schema: kind.schema, key, payload };
+        self.db.apply_op(&op)
+    }
+}
+
+fn add(set: &Field, element: Value) -> CellWrite {
+    debug_assert_eq!(set.merge, Merge::Set);
+    CellWrite { field: set.code, element: Some(element), value: Some(Value::Bool(true)) }
+}
+
+/// True if the register shows another value, or hides a concurrent one.
+fn differs(state: &State, field: u16, value: &Value) -> bool {
+    let mut cells = state.cells_of(field).iter().filter(|c| c.element.is_none()).peekable();
+    let missing = cells.peek().is_none();
+    (missing && !value.is_null()) || cells.any(|cell| cell.value != *value)
+}

@@ -1,0 +1,50 @@
+//! Version vectors: what of a stream is here, one counter an origin.
+
+use crate::id::{Dot, Origin};
+use bincode::{Decode, Encode};
+use std::collections::BTreeMap;
+
+/// Origin to the highest seq of a dense prefix.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, Default, Debug)]
+pub struct Vector(pub BTreeMap<Origin, u64>);
+
+impl Vector {
+    pub fn get(&self, origin: Origin) -> u64 {
+        self.0.get(&origin).copied().unwrap_or(0)
+    }
+
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.get(dot.origin) >= dot.seq
+    }
+
+    /// True if nothing in `other` is missing here.
+    pub fn includes(&self, other: &Self) -> bool {
+        other.0.iter().all(|(origin, seq)| self.get(*origin) >= *seq)
+    }
+
+    pub fn raise(&mut self, origin: Origin, seq: u64) {
+        if seq > 0 {
+            let mine = self.0.entry(origin).or_default();
+            *mine = (*mine).max(seq);
+        }
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|(origin, seq)| self.raise(*origin, *seq));
+    }
+
+    /// How many ops `self` has that `other` lacks.
+    pub fn lead_over(&self, other: &Self) -> u64 {
+        self.0.iter().map(|(origin, seq)| seq.saturating_sub(other.get(*origin))).sum()
+    }
+
+    /// A 256-bit hash of the vector, equal for equal vectors on every node.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for (origin, seq) in self.0.iter().filter(|(_, seq)| **seq > 0) {
+            hasher.update(&origin.to_bytes());
+            hasher.update(&seq.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+}

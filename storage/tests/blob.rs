@@ -1,0 +1,205 @@
+//! Blobs on a real disk: what is acknowledged, what a broken-off writer leaves, damage and limits.
+
+use atoll_storage::blob::{BlobId, Blobs, Error, MAX_RANGE_BYTES, Verified};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
+    }
+    all.sort();
+    all
+}
+
+fn path_of(dir: &Path, id: &BlobId) -> PathBuf {
+    let name = id.to_string();
+    dir.join(&name[..2]).join(&name[2..4]).join(&name)
+}
+
+#[test]
+fn a_blob_written_in_pieces_is_read_back_under_its_hash() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let mut writer = blobs.writer(1_000_000).unwrap();
+    for piece in [&b"some "[..], b"", b"bytes"] {
+        writer.write(piece).unwrap();
+    }
+    assert_eq!(writer.size_bytes(), 10);
+    let id = writer.finish().unwrap();
+
+    assert_eq!(id, BlobId::of(b"some bytes"));
+    assert_eq!(files(dir.path()), [path_of(dir.path(), &id)]);
+    let mut text = String::new();
+    blobs.get(&id).unwrap().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "some bytes");
+    assert_eq!(blobs.size_bytes(&id).unwrap(), Some(10));
+    assert_eq!(blobs.verify(&id).unwrap(), Verified::Intact);
+}
+
+#[test]
+fn an_id_reads_back_what_it_shows() {
+    let id = BlobId::of(b"x");
+    assert_eq!(BlobId::parse(&id.to_string()), Some(id));
+    for bad in ["", "ab", &"g".repeat(64), &"é".repeat(32), &"a".repeat(65)] {
+        assert_eq!(BlobId::parse(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn ranges_end_where_the_blob_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let id = blobs.put(b"0123456789").unwrap();
+    let range = |offset, len| blobs.read_range(&id, offset, len).unwrap().unwrap();
+    assert_eq!(range(3, 4), b"3456");
+    assert_eq!(range(8, usize::MAX), b"89");
+    assert_eq!(range(10, 1), b"");
+    assert_eq!(range(u64::MAX, 1), b"");
+    assert_eq!(blobs.read_range(&BlobId::of(b"none"), 0, 1).unwrap(), None);
+
+    let large = blobs.put(&vec![7; MAX_RANGE_BYTES + 1]).unwrap();
+    assert_eq!(blobs.read_range(&large, 0, usize::MAX).unwrap().unwrap().len(), MAX_RANGE_BYTES);
+}
+
+#[test]
+fn a_dropped_writer_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let mut writer = blobs.writer(100).unwrap();
+    writer.write(b"half of it").unwrap();
+    assert_eq!(files(dir.path()).len(), 1);
+    drop(writer);
+    assert!(files(dir.path()).is_empty());
+}
+
+#[test]
+fn what_a_killed_process_left_is_cleared_at_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let id = blobs.put(b"kept").unwrap();
+    let mut writer = blobs.writer(100).unwrap();
+    writer.write(b"half").unwrap();
+    std::mem::forget(writer);
+    drop(blobs);
+    assert_eq!(files(dir.path()).len(), 2);
+    let blobs = Blobs::open(dir.path()).unwrap();
+    assert_eq!(files(dir.path()), [path_of(dir.path(), &id)]);
+    assert_eq!(blobs.verify(&id).unwrap(), Verified::Intact);
+}
+
+#[test]
+fn a_file_above_its_limit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let mut writer = blobs.writer(8).unwrap();
+    writer.write(b"12345678").unwrap();
+    assert!(matches!(writer.write(b"9"), Err(Error::TooLarge { limit_bytes: 8 })));
+    drop(writer);
+    assert!(files(dir.path()).is_empty());
+}
+
+#[test]
+fn bytes_of_another_blob_are_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let wanted = BlobId::of(b"the right ones");
+    let mut writer = blobs.writer(100).unwrap();
+    writer.write(b"the wrong ones").unwrap();
+    assert!(matches!(writer.finish_as(&wanted), Err(Error::Mismatch { .. })));
+    assert!(files(dir.path()).is_empty());
+
+    let mut writer = blobs.writer(100).unwrap();
+    writer.write(b"the right ones").unwrap();
+    writer.finish_as(&wanted).unwrap();
+    assert_eq!(blobs.verify(&wanted).unwrap(), Verified::Intact);
+}
+
+#[test]
+fn damage_is_seen_and_healed_by_writing_the_blob_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let bytes = vec![5; 1_000_000];
+    let id = blobs.put(&bytes).unwrap();
+    let path = path_of(dir.path(), &id);
+
+    let mut flipped = bytes.clone();
+    flipped[700_000] ^= 1;
+    fs::write(&path, &flipped).unwrap();
+    assert_eq!(blobs.verify(&id).unwrap(), Verified::Damaged);
+    blobs.put(&bytes).unwrap();
+    assert_eq!(blobs.verify(&id).unwrap(), Verified::Intact);
+
+    fs::write(&path, &bytes[..10]).unwrap();
+    assert_eq!(blobs.verify(&id).unwrap(), Verified::Damaged);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(blobs.verify(&id).unwrap(), Verified::Missing);
+}
+
+#[test]
+fn the_total_follows_what_comes_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let first = blobs.put(&[1; 100]).unwrap();
+    assert_eq!(blobs.total_bytes().unwrap(), 100);
+    blobs.put(&[2; 50]).unwrap();
+    blobs.put(&[2; 50]).unwrap();
+    blobs.put(b"").unwrap();
+    assert_eq!(blobs.total_bytes().unwrap(), 150);
+    assert!(blobs.remove(&first).unwrap());
+    assert!(!blobs.remove(&first).unwrap());
+    assert_eq!(blobs.total_bytes().unwrap(), 50);
+    assert_eq!(Blobs::open(dir.path()).unwrap().total_bytes().unwrap(), 50);
+}
+
+#[test]
+fn the_list_is_in_order_and_holds_blobs_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let mut put = BTreeMap::new();
+    for n in 0..300_u64 {
+        let bytes = n.to_le_bytes().repeat(n as usize);
+        put.insert(blobs.put(&bytes).unwrap(), bytes.len() as u64);
+    }
+    let (misplaced, stray) = (BlobId::of(b"misplaced"), dir.path().join("ab"));
+    fs::create_dir_all(stray.join("not-a-shard")).unwrap();
+    fs::write(stray.join("readme"), "x").unwrap();
+    fs::create_dir_all(stray.join("00")).unwrap();
+    fs::write(stray.join("00").join(misplaced.to_string()), "x").unwrap();
+
+    let listed: Vec<_> = blobs.iter().map(Result::unwrap).collect();
+    assert_eq!(listed, put.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn writers_of_the_same_blob_do_not_get_in_each_others_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let blobs = &blobs;
+            scope.spawn(move || {
+                for n in 0..30_u8 {
+                    let bytes = [n % 10; 5_000];
+                    let id = blobs.put(&bytes).unwrap();
+                    assert_eq!(blobs.verify(&id).unwrap(), Verified::Intact);
+                    blobs.put(&[thread, n]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(blobs.total_bytes().unwrap(), 10 * 5_000 + 4 * 30 * 2);
+    assert_eq!(blobs.iter().count(), 10 + 4 * 30);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_has_an_error_of_its_own() {
+    let mut full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let error = full.write_all(b"x").unwrap_err();
+    assert!(matches!(Error::from(error), Error::Full));
+}

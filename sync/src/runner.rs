@@ -1,0 +1,273 @@
+//! Keeps a node and its peers equal: dials, answers, lets new nodes join, cuts removed ones off, and runs one session
+//! a link. Knows when to talk and to whom; never what is said (sessions do) or how (`quic` does).
+
+mod dial;
+mod drive;
+mod error;
+mod link;
+mod roster;
+
+use crate::key::{NodeKey, PublicKey};
+use crate::quic::{Admission, Endpoint, JoinAnswer, JoinRequest, Knock};
+use crate::ticket::{Secret, Ticket};
+use atoll_storage::tx::Tx;
+use atoll_storage::{Clock, NodeId, Store, peer};
+use roster::Roster;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use error::Error;
+pub use roster::{PeerState, PeerStatus};
+
+/// What joining may take, over all addresses of a ticket.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two looks at whether all peers are level.
+const LOOK: Duration = Duration::from_millis(50);
+
+pub struct Options {
+    pub store: Store,
+    pub key: NodeKey,
+    pub clock: Clock,
+    pub listen: SocketAddr,
+    /// What this node calls itself in front of others.
+    pub name: String,
+    /// Where others reach it, as `host:port`, if that is not the address it listens on.
+    pub address: Option<String>,
+}
+
+/// A handle; clones share the runner.
+#[derive(Clone)]
+pub struct Runner(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    clock: Clock,
+    name: String,
+    addrs: Vec<String>,
+    listen: SocketAddr,
+    me: NodeId,
+    endpoint: Endpoint,
+    roster: Arc<Roster>,
+    paused: watch::Sender<bool>,
+    stopped: watch::Sender<bool>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Runner {
+    /// Binds the address and begins to dial the peers that the store lists. Call inside a tokio runtime.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let Options { store, key, clock, listen, name, address } = options;
+        let roster = Arc::new(Roster::new(store.read(|reader| peer::list(reader))?));
+        let endpoint = bind(listen, &key, &roster, &store, &name, address.as_deref())?;
+        let listen = endpoint.local_addr()?;
+        let runner = Self(Arc::new(Shared {
+            addrs: reachable_at(listen, address.as_deref()),
+            store,
+            clock,
+            name,
+            listen,
+            me: key.node_id(),
+            endpoint,
+            roster,
+            paused: watch::Sender::new(false),
+            stopped: watch::Sender::new(false),
+            tasks: Mutex::new(JoinSet::new()),
+        }));
+        runner.0.spawn(link::answer(runner.0.clone()));
+        runner.0.spawn(dial::keep_all(runner.0.clone()));
+        Ok(runner)
+    }
+
+    /// With the port that the system chose, if it was asked to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.listen
+    }
+
+    /// Where others are told to dial this node.
+    pub fn addresses(&self) -> &[String] {
+        &self.0.addrs
+    }
+
+    pub fn status(&self) -> Vec<PeerStatus> {
+        self.0.roster.status()
+    }
+
+    /// Makes a ticket that lets one node join, once. Without addresses it names those of [`Runner::addresses`].
+    pub async fn ticket(&self, addrs: Vec<String>, lifetime: Duration) -> Result<Ticket, Error> {
+        let shared = &self.0;
+        let addrs = if addrs.is_empty() { shared.addrs.clone() } else { addrs };
+        let expires_ms = shared.clock.now_ms().saturating_add(lifetime.as_millis() as u64);
+        let (secret, name) = (Secret::generate()?, shared.name.clone());
+        let ticket =
+            Ticket { addrs, public_key: shared.endpoint.public_key(), secret, expires_ms, name };
+        // Refused before anything is kept.
+        ticket.to_line()?;
+        let hash = secret.hash();
+        shared.store.write(move |tx: &mut Tx| peer::invite(tx, &hash, expires_ms)).await?;
+        Ok(ticket)
+    }
+
+    /// Shows a ticket to its issuer; from then on the two are peers.
+    pub async fn join(&self, ticket: &Ticket) -> Result<PeerStatus, Error> {
+        let shared = &self.0;
+        if ticket.public_key == shared.endpoint.public_key() {
+            return Err(Error::OwnTicket);
+        }
+        if ticket.is_expired(shared.clock.now_ms()) {
+            return Err(Error::Expired);
+        }
+        let me = JoinRequest { name: shared.name.clone(), addrs: shared.addrs.clone() };
+        let answer = shared.endpoint.join(ticket, &me, JOIN_TIMEOUT).await?;
+        // The issuer's own word may be an address that only it can use; the ticket's led there.
+        let address = ticket.addrs.first().cloned();
+        shared.list(ticket.public_key, answer.name, address).await?;
+        self.sync_now();
+        self.0.roster.status_of(&ticket.public_key).ok_or(Error::NotListed)
+    }
+
+    /// Takes a peer off the list and cuts its link at once. False if it was not on the list.
+    pub async fn remove(&self, node: NodeId) -> Result<bool, Error> {
+        let removed = self.0.store.write(move |tx: &mut Tx| peer::remove(tx, node)).await?;
+        self.0.roster.remove(node);
+        Ok(removed)
+    }
+
+    /// Cuts all links and makes none until [`Runner::resume`]: the cable is out.
+    pub fn pause(&self) {
+        self.0.paused.send_replace(true);
+    }
+
+    pub fn resume(&self) {
+        self.0.paused.send_replace(false);
+        self.sync_now();
+    }
+
+    pub fn is_paused(&self) -> bool {
+        *self.0.paused.borrow()
+    }
+
+    /// Dials at once those that wait for their next attempt.
+    pub fn sync_now(&self) {
+        self.0.roster.wake_all();
+    }
+
+    /// Waits until this node and every peer are level; false if that took longer.
+    pub async fn level(&self, timeout: Duration) -> bool {
+        let wait = async {
+            while !self.status().iter().all(PeerStatus::is_level) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(timeout, wait).await.is_ok()
+    }
+
+    /// Ends all links and tasks.
+    pub async fn stop(&self) {
+        self.0.stopped.send_replace(true);
+        self.0.endpoint.close().await;
+        let mut tasks =
+            std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Shared {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+
+    async fn list(
+        &self,
+        key: PublicKey,
+        name: String,
+        address: Option<String>,
+    ) -> Result<(), Error> {
+        let listed = self.store.write(move |tx: &mut Tx| {
+            let node = peer::add(tx, &key.0, &name, address.as_deref())?;
+            peer::find(tx, node)
+        });
+        if let Some(peer) = listed.await? {
+            self.roster.add(peer);
+        }
+        Ok(())
+    }
+}
+
+fn bind(
+    listen: SocketAddr,
+    key: &NodeKey,
+    roster: &Arc<Roster>,
+    store: &Store,
+    name: &str,
+    address: Option<&str>,
+) -> Result<Endpoint, Error> {
+    let admit = {
+        let roster = roster.clone();
+        move |key: &PublicKey| if roster.has(key) { Admission::Peer } else { Admission::Stranger }
+    };
+    // Port 0 is only known once it is bound; a ticket names the address, so the answer need not.
+    let addrs = if listen.port() == 0 { Vec::new() } else { reachable_at(listen, address) };
+    let (roster, store, name) = (roster.clone(), store.clone(), name.to_owned());
+    let join = move |knock: Knock| -> crate::quic::JoinFuture {
+        let answer = JoinAnswer { name: name.clone(), addrs: addrs.clone(), info: Vec::new() };
+        let (roster, store) = (roster.clone(), store.clone());
+        Box::pin(async move { let_in(&roster, &store, knock).await.map(|()| answer) })
+    };
+    Ok(Endpoint::bind(listen, key, Arc::new(admit), Arc::new(join))?)
+}
+
+/// Takes the invitation and lists the new node in one transaction. One that is listed already had its answer lost.
+async fn let_in(roster: &Roster, store: &Store, knock: Knock) -> Result<(), String> {
+    const REFUSED: &str = "it was used, has expired or was never made here; ask for a new ticket";
+    let address = knock.request.addrs.iter().find(|addr| is_useful(addr, knock.remote)).cloned();
+    let (key, name, hash) = (knock.key, knock.request.name, knock.secret.hash());
+    let listed = store.write(move |tx: &mut Tx| {
+        let known = peer::find(tx, key.node_id())?.filter(|peer| peer.removed_ms.is_none());
+        if known.is_some() {
+            return Ok(known);
+        }
+        if !peer::redeem(tx, &hash)? || peer::list(tx)?.len() >= peer::MAX_PEERS {
+            return Ok(None);
+        }
+        let node = peer::add(tx, &key.0, &name, address.as_deref())?;
+        peer::find(tx, node)
+    });
+    match listed.await {
+        Ok(Some(peer)) => {
+            tracing::info!(node = %peer.node, name = %peer.name, "a node has joined");
+            roster.add(peer);
+            Ok(())
+        }
+        Ok(None) => Err(REFUSED.to_owned()),
+        Err(error) => {
+            let error: atoll_storage::Error = error;
+            tracing::warn!(%error, "a node could not join");
+            Err("the node cannot write now; try again later".to_owned())
+        }
+    }
+}
+
+/// Whoever comes from elsewhere is not reached at a loopback address.
+fn is_useful(addr: &str, remote: SocketAddr) -> bool {
+    let parsed: Option<SocketAddr> = addr.parse().ok();
+    let is_local = parsed.map_or(addr.starts_with("localhost:"), |addr| addr.ip().is_loopback());
+    parsed.is_none_or(|addr| !addr.ip().is_unspecified())
+        && (!is_local || remote.ip().is_loopback())
+}
+
+fn reachable_at(listen: SocketAddr, address: Option<&str>) -> Vec<String> {
+    match address {
+        Some(address) => vec![address.to_owned()],
+        None if listen.ip().is_unspecified() => Vec::new(),
+        None => vec![listen.to_string()],
+    }
+}

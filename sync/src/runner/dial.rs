@@ -1,0 +1,125 @@
+//! Dialling: one task a peer, which keeps a link to it as far as it has an address. Failures wait longer and
+//! longer, with jitter, so that a network that comes back is not stormed.
+
+use super::Shared;
+use super::link;
+use super::roster::{PeerState, Target};
+use crate::key::PublicKey;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A link that held so long was a good one: the next failure begins with a short pause.
+const GOOD_LINK: Duration = Duration::from_secs(10);
+/// The side with the higher id lets the other dial first, so that most often there is only one link.
+const COURTESY: Duration = Duration::from_millis(400);
+
+/// Starts a task for each peer that comes; the tasks of those that go end by themselves.
+pub(super) async fn keep_all(shared: Arc<Shared>) {
+    let mut changes = shared.roster.changes.subscribe();
+    let mut stopped = shared.stopped.subscribe();
+    let mut kept: HashMap<PublicKey, tokio::task::JoinHandle<()>> = HashMap::new();
+    loop {
+        changes.mark_unchanged();
+        kept.retain(|_, task| !task.is_finished());
+        for key in shared.roster.keys() {
+            kept.entry(key).or_insert_with(|| tokio::spawn(keep(shared.clone(), key)));
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { break },
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        }
+    }
+    for (_, task) in kept {
+        // Each hears of the stop itself; its link must end in order.
+        let _ = task.await;
+    }
+}
+
+async fn keep(shared: Arc<Shared>, key: PublicKey) {
+    let mut pause = FIRST_PAUSE;
+    let mut paused = shared.paused.subscribe();
+    let mut is_first = true;
+    while let Some(target) = shared.roster.target(&key) {
+        if shared.is_stopped() {
+            return;
+        }
+        if *paused.borrow_and_update() {
+            shared.roster.note(&key, PeerState::Paused, "links are paused on this node");
+            wait(&shared, &target, LONGEST_PAUSE, &mut paused).await;
+            is_first = true;
+            continue;
+        }
+        if target.is_linked || target.address.is_none() {
+            if !target.is_linked {
+                shared.roster.note(
+                    &key,
+                    PeerState::Waiting,
+                    "this peer has no known address: it has to dial this node",
+                );
+            }
+            wait(&shared, &target, LONGEST_PAUSE, &mut paused).await;
+            continue;
+        }
+        if std::mem::take(&mut is_first) && shared.me > key.node_id() {
+            wait(&shared, &target, COURTESY, &mut paused).await;
+            continue;
+        }
+        let begun = Instant::now();
+        if dial(&shared, &target).await && begun.elapsed() > GOOD_LINK {
+            pause = FIRST_PAUSE;
+        }
+        let woken = wait(&shared, &target, jittered(pause), &mut paused).await;
+        pause = if woken { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+    }
+}
+
+/// True if there was a link; then it has ended.
+async fn dial(shared: &Arc<Shared>, target: &Target) -> bool {
+    let Some(address) = &target.address else { return false };
+    shared.roster.note(&target.key, PeerState::Dialling, "");
+    let mut stopped = shared.stopped.subscribe();
+    let dialled = tokio::select! {
+        dialled = shared.endpoint.dial(address, &target.key, TIMEOUT) => dialled,
+        _ = stopped.wait_for(|stopped| *stopped) => return false,
+    };
+    match dialled {
+        Ok(link) => {
+            link::run(shared.clone(), link, shared.me).await;
+            true
+        }
+        Err(error) => {
+            tracing::debug!(node = %target.key.node_id(), %error, "a peer was not reached");
+            shared.roster.note(&target.key, PeerState::Waiting, &error.to_string());
+            false
+        }
+    }
+}
+
+/// True if something happened before the time was over.
+async fn wait(
+    shared: &Shared,
+    target: &Target,
+    pause: Duration,
+    paused: &mut tokio::sync::watch::Receiver<bool>,
+) -> bool {
+    let mut stopped = shared.stopped.subscribe();
+    tokio::select! {
+        () = tokio::time::sleep(pause) => false,
+        () = target.wake.notified() => true,
+        _ = paused.changed() => true,
+        _ = stopped.wait_for(|stopped| *stopped) => true,
+    }
+}
+
+/// Between half and one and a half of it.
+fn jittered(pause: Duration) -> Duration {
+    let mut bytes = [0; 2];
+    // Without random bytes all pauses are equal, which is no harm.
+    let _ = getrandom::fill(&mut bytes);
+    pause / 2 + pause.mul_f64(f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX))
+}

@@ -1,0 +1,182 @@
+//! Runs one session on a thread of its own: its calls read and write the store, and may wait for it. Takes its
+//! inputs one after the other, and carries out the effects of each before the next.
+
+use super::roster::{PeerState, PeerStatus, Place, Roster};
+use crate::session::{Effect, Event, Now, Options, Phase, Session};
+use atoll_storage::{Clock, Replica, Store, StreamId, Vector};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// What may wait for a peer that does not read. The session's own windows stay far below.
+const MAX_WAITING_BYTES: usize = 128 << 20;
+/// How often the lag is counted while something happens.
+const COUNT_EVERY: Duration = Duration::from_millis(200);
+/// A peer that says nothing of its root for so long is asked by ours.
+const ROOT_EVERY_MS: u64 = 5_000;
+
+pub(super) enum Input {
+    Frame(Bytes),
+    Committed,
+    Tick,
+    /// The link is gone, and why.
+    Lost(String),
+}
+
+/// Frames on their way out, bounded by their size.
+#[derive(Clone)]
+pub(super) struct Output {
+    frames: mpsc::UnboundedSender<Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+pub(super) struct Outputs {
+    frames: mpsc::UnboundedReceiver<Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+pub(super) fn queue() -> (Output, Outputs) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let waiting_bytes = Arc::new(AtomicUsize::new(0));
+    let output = Output { frames: sender, waiting_bytes: waiting_bytes.clone() };
+    (output, Outputs { frames: receiver, waiting_bytes })
+}
+
+impl Output {
+    /// # Errors
+    /// Why nothing more can be sent.
+    fn push(&self, frame: Vec<u8>) -> Result<(), String> {
+        let waiting = self.waiting_bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        if waiting > MAX_WAITING_BYTES {
+            return Err("the peer reads nothing of what it is sent".to_owned());
+        }
+        self.frames.send(frame.into()).map_err(|_| "the link was lost".to_owned())
+    }
+}
+
+impl Outputs {
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        let frame = self.frames.recv().await?;
+        self.waiting_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
+        Some(frame)
+    }
+}
+
+pub(super) struct Drive {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) name: String,
+    pub(super) place: Place,
+    pub(super) roster: Arc<Roster>,
+    pub(super) output: Output,
+    pub(super) round_trip_us: Arc<AtomicU64>,
+}
+
+impl Drive {
+    /// To the link's end; why it ended.
+    pub(super) fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> String {
+        let begun = Instant::now();
+        let options =
+            Options { name: self.name.clone(), root_every_ms: ROOT_EVERY_MS, ..Options::default() };
+        let mut session = Session::new(options, self.now(begun));
+        let mut counted: Option<Instant> = None;
+        let mut is_stale = true;
+        let mut next = Some(Event::Open);
+        loop {
+            let happened = !matches!(next, Some(Event::Tick));
+            if let Some(event) = next.take() {
+                let effects = session.handle(self.now(begun), &mut self.store, event);
+                if let Err(reason) =
+                    effects.into_iter().try_for_each(|effect| self.carry_out(effect))
+                {
+                    return reason;
+                }
+            }
+            if happened {
+                self.show(&session, false);
+            }
+            is_stale |= happened;
+            let is_due = counted.is_none_or(|at| at.elapsed() > COUNT_EVERY);
+            if is_due && (is_stale || !self.is_level()) {
+                self.show(&session, true);
+                (counted, is_stale) = (Some(Instant::now()), false);
+            }
+            next = match inputs.blocking_recv() {
+                Some(Input::Frame(frame)) => Some(Event::Frame(frame.into())),
+                Some(Input::Committed) => Some(Event::Committed),
+                Some(Input::Tick) => Some(Event::Tick),
+                Some(Input::Lost(reason)) => return reason,
+                None => return "the link was closed".to_owned(),
+            };
+        }
+    }
+
+    fn now(&self, begun: Instant) -> Now {
+        Now { elapsed_ms: begun.elapsed().as_millis() as u64, wall_ms: self.clock.now_ms() }
+    }
+
+    /// # Errors
+    /// Why the link must end.
+    fn carry_out(&self, effect: Effect) -> Result<(), String> {
+        let node = self.place.key.node_id();
+        match effect {
+            Effect::Send(frame) => return self.output.push(frame),
+            Effect::Close(reason) => return Err(reason.to_string()),
+            Effect::Alarm { stream, mine, theirs } => {
+                tracing::error!(
+                    %node, %stream, %mine, %theirs,
+                    "two nodes have equal vectors and different states: a bug; it is being repaired from the peer's state"
+                );
+                self.roster.update(&self.place, |status| status.diverged = true);
+            }
+            Effect::Note(text) => tracing::debug!(%node, "{text}"),
+        }
+        Ok(())
+    }
+
+    fn is_level(&self) -> bool {
+        self.roster.status_of(&self.place.key).is_some_and(|status| status.is_level())
+    }
+
+    /// Brings the roster up to date. Counting reads the vectors of all streams.
+    fn show(&mut self, session: &Session, count: bool) {
+        let lag = if count { self.lag(session) } else { None };
+        let shown = session.status();
+        let round_trip = Duration::from_micros(self.round_trip_us.load(Ordering::Relaxed));
+        self.roster.update(&self.place, |status: &mut PeerStatus| {
+            if let Some((behind, ahead)) = lag {
+                (status.behind, status.ahead) = (behind, ahead);
+            }
+            let is_level = shown.phase == Phase::Live && status.behind == 0 && status.ahead == 0;
+            // Until it is counted anew, a link that was level and is not busy stays so.
+            if count || shown.phase != Phase::Live {
+                status.state = if is_level { PeerState::Level } else { PeerState::CatchingUp };
+            }
+            if shown.contact_ms > 0 {
+                status.contact_ms = Some(shown.contact_ms);
+            }
+            if shown.peer.is_some() {
+                status.clock_skew_ms = Some(shown.clock_offset_ms);
+            }
+            status.round_trip = Some(round_trip).filter(|time| !time.is_zero());
+            status.diverged |= shown.alarms > 0;
+        });
+    }
+
+    /// Ops that the peer has and this node lacks, and the other way round, as far as either said.
+    fn lag(&mut self, session: &Session) -> Option<(u64, u64)> {
+        let heads = self.store.heads(None).ok()?;
+        let nothing = Vector::default();
+        let known = |stream: &StreamId| session.known(stream).unwrap_or(&nothing);
+        let mine: BTreeMap<_, _> =
+            heads.into_iter().map(|head| (head.stream, head.vector)).collect();
+        let behind =
+            mine.iter().map(|(stream, vector)| known(stream).lead_over(vector)).sum::<u64>();
+        let ahead = mine.iter().map(|(stream, vector)| vector.lead_over(known(stream))).sum();
+        let unseen = session.status().pulling.filter(|stream| !mine.contains_key(stream));
+        Some((behind + unseen.map_or(0, |stream| known(&stream).lead_over(&nothing)), ahead))
+    }
+}

@@ -1,0 +1,181 @@
+//! One link: its frames go through bounded queues to the thread that runs its session, and the session's frames
+//! back. Ends when either side does, when the peer is removed, when links are paused, when the node stops.
+
+use super::Shared;
+use super::drive::{self, Drive, Input, Outputs};
+use super::roster::Place;
+use crate::quic::{CloseCode, Link, LinkReceiver, LinkSender};
+use atoll_storage::tx::Tx;
+use atoll_storage::{NodeId, Store, peer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+/// What waits for the session.
+const QUEUE: usize = 32;
+const TICK: Duration = Duration::from_millis(500);
+/// Commits within this time are told to the session as one.
+const COALESCE: Duration = Duration::from_millis(5);
+
+/// Answers the links that peers open.
+pub(super) async fn answer(shared: Arc<Shared>) {
+    let mut stopped = shared.stopped.subscribe();
+    loop {
+        let link = tokio::select! {
+            link = shared.endpoint.accept() => link,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        };
+        let Some(link) = link else { return };
+        let dialler = link.peer.node_id();
+        shared.spawn(run(shared.clone(), link, dialler));
+    }
+}
+
+/// Runs a link to its end.
+pub(super) async fn run(shared: Arc<Shared>, link: Link, dialler: NodeId) {
+    if *shared.paused.borrow() {
+        link.close(CloseCode::BUSY, "links are paused on this node");
+        return;
+    }
+    let node = link.peer.node_id();
+    let mut place = match shared.roster.claim(link.peer, dialler) {
+        Ok(place) => place,
+        Err(reason) => {
+            link.close(CloseCode::DONE, reason);
+            return;
+        }
+    };
+    tracing::info!(%node, remote = %link.remote, "linked to a peer");
+    note_contact(&shared.store, node).await;
+    let reason = talk(&shared, link, &mut place).await;
+    tracing::info!(%node, reason, "the link to a peer has ended");
+    note_contact(&shared.store, node).await;
+    shared.roster.release(&place, &reason);
+}
+
+async fn note_contact(store: &Store, node: NodeId) {
+    if let Err(error) = store.write(move |tx: &mut Tx| peer::note_contact(tx, node)).await {
+        tracing::debug!(%node, %error, "the time of a contact was not kept");
+    }
+}
+
+/// Why it ended, in plain words.
+async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> String {
+    let Link { send, recv, .. } = link;
+    let (input, inputs) = mpsc::channel(QUEUE);
+    let (output, outputs) = drive::queue();
+    let (hang_up, hung_up) = oneshot::channel();
+    let round_trip_us = Arc::new(AtomicU64::new(0));
+    let reader = tokio::spawn(read(recv, input.clone(), hung_up));
+    let writer = tokio::spawn(write(send, outputs, round_trip_us.clone()));
+    let ticker = tokio::spawn(tick(shared.store.clone(), input));
+    let drive = Drive {
+        store: shared.store.clone(),
+        clock: shared.clock.clone(),
+        name: shared.name.clone(),
+        place: place.clone(),
+        roster: shared.roster.clone(),
+        output,
+        round_trip_us,
+    };
+    let (done, mut ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("atoll-link".to_owned());
+    if let Err(error) = thread.spawn(move || done.send(drive.run(inputs))) {
+        return format!("no thread could be started for the link: {error}");
+    }
+    let (mut paused, mut stopped) = (shared.paused.subscribe(), shared.stopped.subscribe());
+    let mut has_ended = false;
+    let (code, reason) = tokio::select! {
+        reason = &mut ended => {
+            has_ended = true;
+            (CloseCode::DONE, reason.unwrap_or_else(|_| "the session failed".to_owned()))
+        }
+        cut = place.cut.wait_for(Option::is_some) => {
+            (CloseCode::DONE, cut.ok().and_then(|cut| *cut).unwrap_or("the peer was removed").to_owned())
+        }
+        _ = paused.wait_for(|paused| *paused) => (CloseCode::BUSY, "links are paused on this node".to_owned()),
+        _ = stopped.wait_for(|stopped| *stopped) => (CloseCode::SHUTDOWN, "the node is stopping".to_owned()),
+    };
+    let _ = hang_up.send((code, reason.clone()));
+    ticker.abort();
+    let _ = reader.await;
+    writer.abort();
+    if !has_ended {
+        // Its queues are closed now: the session ends as soon as it has done what it is at.
+        let _ = ended.await;
+    }
+    reason
+}
+
+async fn read(
+    mut recv: LinkReceiver,
+    input: mpsc::Sender<Input>,
+    mut hung_up: oneshot::Receiver<(CloseCode, String)>,
+) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            why = &mut hung_up => {
+                if let Ok((code, reason)) = why {
+                    recv.close(code, &reason);
+                }
+                return;
+            }
+            next = recv.recv() => next,
+        };
+        let told = match next {
+            Ok(Some(frame)) => Input::Frame(frame),
+            Ok(None) => Input::Lost("the other node ended the link".to_owned()),
+            Err(error) => Input::Lost(error.to_string()),
+        };
+        let is_last = matches!(told, Input::Lost(_));
+        // While the session is busy the peer waits; a hang-up does not.
+        tokio::select! {
+            sent = input.send(told) => if sent.is_err() { return },
+            why = &mut hung_up => {
+                if let Ok((code, reason)) = why {
+                    recv.close(code, &reason);
+                }
+                return;
+            }
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+async fn write(mut send: LinkSender, mut outputs: Outputs, round_trip_us: Arc<AtomicU64>) {
+    while let Some(frame) = outputs.next().await {
+        if send.send(&frame).await.is_err() {
+            // The reader is told why.
+            return;
+        }
+        round_trip_us.store(send.round_trip().as_micros() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Wakes the session twice a second, and soon after each commit.
+async fn tick(store: Store, input: mpsc::Sender<Input>) {
+    let mut commits = store.subscribe();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let told = tokio::select! {
+            _ = ticks.tick() => Input::Tick,
+            changed = commits.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                tokio::time::sleep(COALESCE).await;
+                commits.mark_unchanged();
+                Input::Committed
+            }
+        };
+        if input.send(told).await.is_err() {
+            return;
+        }
+    }
+}

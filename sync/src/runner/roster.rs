@@ -1,0 +1,323 @@
+//! Who the peers are and how it stands with each, in memory: asked on every contact, shown to people.
+//! One link a pair counts; of two, both sides keep the same one.
+
+use crate::key::PublicKey;
+use atoll_storage::NodeId;
+use atoll_storage::peer::Peer;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerState {
+    /// Links are cut on purpose.
+    Paused,
+    /// Waits for its next attempt, or to be dialled.
+    Waiting,
+    Dialling,
+    /// Linked, and one of the two lacks something.
+    CatchingUp,
+    /// Linked and equal.
+    Level,
+}
+
+impl PeerState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+            Self::Dialling => "dialling",
+            Self::CatchingUp => "catching_up",
+            Self::Level => "level",
+        }
+    }
+}
+
+/// How it stands with one peer.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    pub node: NodeId,
+    pub public_key: PublicKey,
+    pub name: String,
+    pub address: Option<String>,
+    pub state: PeerState,
+    /// Ops that it has and this node lacks, as far as is known.
+    pub behind: u64,
+    /// Ops that this node has and it has not acknowledged.
+    pub ahead: u64,
+    /// Unix milliseconds of the last word from it.
+    pub contact_ms: Option<u64>,
+    pub added_ms: u64,
+    pub round_trip: Option<Duration>,
+    /// By how much its clock is ahead of this one's; negative if it is behind.
+    pub clock_skew_ms: Option<i64>,
+    /// Why there is no link, in plain words; empty if there is one.
+    pub reason: String,
+    /// Its vectors are equal to this node's and its state is not: a bug that was found and is being repaired.
+    pub diverged: bool,
+}
+
+impl PeerStatus {
+    pub fn is_linked(&self) -> bool {
+        matches!(self.state, PeerState::CatchingUp | PeerState::Level)
+    }
+
+    pub fn is_level(&self) -> bool {
+        self.state == PeerState::Level
+    }
+
+    /// Of a peer whom nobody talks to now.
+    pub fn unlinked(peer: Peer) -> Self {
+        Self {
+            node: peer.node,
+            public_key: PublicKey(peer.public_key),
+            name: peer.name,
+            address: peer.address,
+            state: PeerState::Waiting,
+            behind: 0,
+            ahead: 0,
+            contact_ms: peer.contact_ms,
+            added_ms: peer.added_ms,
+            round_trip: None,
+            clock_skew_ms: None,
+            reason: "not contacted since this node was started".to_owned(),
+            diverged: false,
+        }
+    }
+}
+
+/// The link that counts.
+struct Current {
+    number: u64,
+    dialler: NodeId,
+    cut: watch::Sender<Option<&'static str>>,
+}
+
+struct Entry {
+    status: PeerStatus,
+    current: Option<Current>,
+    wake: Arc<Notify>,
+}
+
+/// A link's place in the roster; `cut` says when it must end, and why.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) key: PublicKey,
+    pub(super) number: u64,
+    pub(super) cut: watch::Receiver<Option<&'static str>>,
+}
+
+/// What a dialler must know of a peer.
+pub(super) struct Target {
+    pub(super) key: PublicKey,
+    pub(super) address: Option<String>,
+    pub(super) is_linked: bool,
+    pub(super) wake: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Inner {
+    entries: HashMap<PublicKey, Entry>,
+    last_number: u64,
+}
+
+pub(super) struct Roster {
+    inner: RwLock<Inner>,
+    /// Rises with each peer that comes or goes.
+    pub(super) changes: watch::Sender<u64>,
+}
+
+impl Roster {
+    pub(super) fn new(peers: Vec<Peer>) -> Self {
+        let roster = Self { inner: RwLock::default(), changes: watch::Sender::new(0) };
+        peers.into_iter().for_each(|peer| roster.add(peer));
+        roster
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has(&self, key: &PublicKey) -> bool {
+        self.read().entries.contains_key(key)
+    }
+
+    pub(super) fn add(&self, peer: Peer) {
+        let status = PeerStatus::unlinked(peer);
+        let mut inner = self.write();
+        match inner.entries.get_mut(&status.public_key) {
+            Some(entry) => {
+                (entry.status.name, entry.status.address) = (status.name, status.address);
+            }
+            None => {
+                let entry = Entry { current: None, wake: Arc::default(), status };
+                inner.entries.insert(entry.status.public_key, entry);
+            }
+        }
+        drop(inner);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    pub(super) fn remove(&self, node: NodeId) {
+        let mut inner = self.write();
+        let key = inner.entries.keys().find(|key| key.node_id() == node).copied();
+        let removed = key.and_then(|key| inner.entries.remove(&key));
+        drop(inner);
+        if let Some(entry) = removed {
+            entry.wake.notify_one();
+            if let Some(current) = entry.current {
+                current.cut.send_replace(Some("the peer was removed"));
+            }
+        }
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    pub(super) fn keys(&self) -> Vec<PublicKey> {
+        self.read().entries.keys().copied().collect()
+    }
+
+    pub(super) fn status(&self) -> Vec<PeerStatus> {
+        let mut all: Vec<_> =
+            self.read().entries.values().map(|entry| entry.status.clone()).collect();
+        all.sort_by_key(|status| (status.added_ms, status.node));
+        all
+    }
+
+    pub(super) fn status_of(&self, key: &PublicKey) -> Option<PeerStatus> {
+        self.read().entries.get(key).map(|entry| entry.status.clone())
+    }
+
+    pub(super) fn target(&self, key: &PublicKey) -> Option<Target> {
+        self.read().entries.get(key).map(|entry| Target {
+            key: *key,
+            address: entry.status.address.clone(),
+            is_linked: entry.current.is_some(),
+            wake: entry.wake.clone(),
+        })
+    }
+
+    pub(super) fn wake_all(&self) {
+        self.read().entries.values().for_each(|entry| entry.wake.notify_one());
+    }
+
+    /// Notes how dialling goes; a link that there is stands over it.
+    pub(super) fn note(&self, key: &PublicKey, state: PeerState, reason: &str) {
+        if let Some(entry) = self.write().entries.get_mut(key)
+            && entry.current.is_none()
+        {
+            entry.status.state = state;
+            if !reason.is_empty() || state != PeerState::Dialling {
+                reason.clone_into(&mut entry.status.reason);
+            }
+        }
+    }
+
+    /// Of two links, the one that the node with the lower id dialled counts; of two by one dialler, the newer.
+    ///
+    /// # Errors
+    /// Why this link must not be used.
+    pub(super) fn claim(&self, key: PublicKey, dialler: NodeId) -> Result<Place, &'static str> {
+        let mut inner = self.write();
+        inner.last_number += 1;
+        let number = inner.last_number;
+        let entry = inner.entries.get_mut(&key).ok_or("the peer was removed")?;
+        if let Some(current) = &entry.current {
+            if current.dialler < dialler {
+                return Err("there is a link already");
+            }
+            current.cut.send_replace(Some("another link took its place"));
+        }
+        let (cut, heard) = watch::channel(None);
+        entry.current = Some(Current { number, dialler, cut });
+        entry.status.state = PeerState::CatchingUp;
+        entry.status.reason.clear();
+        Ok(Place { key, number, cut: heard })
+    }
+
+    /// Notes what a link shows; nothing if it does not count any more.
+    pub(super) fn update(&self, place: &Place, change: impl FnOnce(&mut PeerStatus)) {
+        let mut inner = self.write();
+        if let Some(entry) = inner.entries.get_mut(&place.key)
+            && entry.current.as_ref().is_some_and(|current| current.number == place.number)
+        {
+            change(&mut entry.status);
+        }
+    }
+
+    pub(super) fn release(&self, place: &Place, reason: &str) {
+        let mut inner = self.write();
+        let Some(entry) = inner.entries.get_mut(&place.key) else { return };
+        if entry.current.as_ref().is_some_and(|current| current.number == place.number) {
+            entry.current = None;
+            entry.status.state = PeerState::Waiting;
+            entry.status.round_trip = None;
+            reason.clone_into(&mut entry.status.reason);
+            entry.wake.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> Peer {
+        let key = [number; 32];
+        Peer {
+            node: NodeId::of_public_key(&key),
+            public_key: key,
+            name: format!("peer {number}"),
+            address: None,
+            added_ms: u64::from(number),
+            removed_ms: None,
+            contact_ms: None,
+        }
+    }
+
+    #[test]
+    fn of_two_links_both_sides_keep_the_same_one() {
+        let (low, high) = (NodeId([1; 16]), NodeId([2; 16]));
+        let key = PublicKey([7; 32]);
+        for order in [[low, high], [high, low]] {
+            let roster = Roster::new(vec![peer(7)]);
+            let places: Vec<_> = order.iter().map(|dialler| roster.claim(key, *dialler)).collect();
+            let kept =
+                |i: usize| places[i].as_ref().is_ok_and(|place| place.cut.borrow().is_none());
+            let kept: Vec<_> = (0..2).filter(|i| kept(*i)).map(|i| order[i]).collect();
+            assert_eq!(kept, [low]);
+        }
+    }
+
+    #[test]
+    fn a_link_that_was_replaced_changes_nothing_when_it_ends() {
+        let roster = Roster::new(vec![peer(7)]);
+        let key = PublicKey([7; 32]);
+        let old = roster.claim(key, NodeId([1; 16])).unwrap();
+        let new = roster.claim(key, NodeId([1; 16])).unwrap();
+        roster.update(&new, |status| status.state = PeerState::Level);
+        roster.update(&old, |status| status.state = PeerState::Waiting);
+        roster.release(&old, "gone");
+        assert!(roster.status()[0].is_level());
+        roster.release(&new, "gone");
+        assert_eq!(
+            (roster.status()[0].state, roster.status()[0].reason.as_str()),
+            (PeerState::Waiting, "gone")
+        );
+    }
+
+    #[test]
+    fn a_removed_peer_is_cut_and_unknown() {
+        let roster = Roster::new(vec![peer(7), peer(8)]);
+        let key = PublicKey([7; 32]);
+        let place = roster.claim(key, NodeId([1; 16])).unwrap();
+        roster.remove(key.node_id());
+        assert_eq!(*place.cut.borrow(), Some("the peer was removed"));
+        assert!(!roster.has(&key) && roster.claim(key, NodeId([1; 16])).is_err());
+        assert_eq!(roster.status().len(), 1);
+    }
+}

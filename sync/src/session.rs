@@ -1,0 +1,454 @@
+//! One link between two nodes as a state machine: events in, effects out. It does no I/O, reads no clock and
+//! keeps nothing that the link's end would lose: what counts stands in the replica.
+//!
+//! Every message may be lost, doubled or late without harm. An op is left out for one reason only: the peer's
+//! vector covers it.
+
+mod compare;
+mod pull;
+mod push;
+mod serve;
+
+use crate::message::{Hello, MAX_UNPACKED_BYTES, Message, MessageError, OLDEST_VERSION, VERSION};
+use atoll_storage::{Digest, Origin, Replica, StreamHead, StreamId, Vector};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node's name, for the people on the other side.
+    pub name: String,
+    /// What is not answered for so long is said again.
+    pub answer_timeout_ms: u64,
+    /// How often the roots are compared on a live link.
+    pub root_every_ms: u64,
+    /// Without ops for so long, unequal roots are a reason to compare anew.
+    pub quiet_ms: u64,
+    /// An empty stream is taken as a snapshot if the peer has at least so many ops of it.
+    pub snapshot_from_ops: u64,
+    /// Batches on their way, and snapshot chunks asked for, at most.
+    pub window: usize,
+    pub batch_ops: usize,
+    pub batch_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            answer_timeout_ms: 10_000,
+            root_every_ms: 30_000,
+            quiet_ms: 2_000,
+            snapshot_from_ops: 2_000,
+            window: 4,
+            batch_ops: 1_000,
+            batch_bytes: 1 << 20,
+        }
+    }
+}
+
+/// The time as the driver has it. `elapsed_ms` never steps back and drives timeouts; `wall_ms` is shown to people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    pub elapsed_ms: u64,
+    pub wall_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The link stands. To be given once, first.
+    Open,
+    /// A frame came: the bytes of one message.
+    Frame(Vec<u8>),
+    /// Something was committed here, by whomever.
+    Committed,
+    /// To be given every second or so; timeouts are looked at then.
+    Tick,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Send(Vec<u8>),
+    /// The session is over. The driver closes the link and shows the reason.
+    Close(Reason),
+    /// Equal vectors with different states: a bug was found. It is being repaired from the peer's state.
+    Alarm {
+        stream: StreamId,
+        mine: Digest,
+        theirs: Digest,
+    },
+    /// Something for the log.
+    Note(String),
+}
+
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Reason {
+    #[error(
+        "the peer speaks protocol {theirs}, this node {VERSION} (and down to {OLDEST_VERSION}): upgrade the older one"
+    )]
+    Version { theirs: u16 },
+    #[error(
+        "the peer says that it is this very node: its disk is a copy; give one of the two a new identity"
+    )]
+    Clone,
+    #[error("the peer sent what makes no sense: {0}")]
+    Malformed(String),
+    #[error("this node cannot store what came: {0}")]
+    Store(String),
+}
+
+impl From<MessageError> for Reason {
+    fn from(error: MessageError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+impl From<atoll_storage::Error> for Reason {
+    fn from(error: atoll_storage::Error) -> Self {
+        match error {
+            atoll_storage::Error::Malformed(what) => Self::Malformed(what),
+            other => Self::Store(other.to_string()),
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, Reason>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for the peer's hello.
+    Greeting,
+    /// Finding out what differs.
+    Comparing,
+    /// Taking a snapshot, or ops are on their way.
+    CatchingUp,
+    Live,
+    Closed,
+}
+
+/// A link as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub phase: Phase,
+    pub peer: Option<Origin>,
+    pub peer_name: String,
+    /// The peer's wall clock less this node's.
+    pub clock_offset_ms: i64,
+    /// Ops that the peer lacks, and that this node lacks, when last counted.
+    pub to_send: u64,
+    pub to_receive: u64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+    /// Wall time of the last frame that came.
+    pub contact_ms: u64,
+    /// Wall time at which both sides were last seen to be equal.
+    pub equal_ms: u64,
+    /// The stream whose snapshot is being taken.
+    pub pulling: Option<StreamId>,
+    pub alarms: u64,
+}
+
+struct Peer {
+    origin: Origin,
+    name: String,
+    clock_offset_ms: i64,
+}
+
+/// What was said in this side's hello. It is repeated word for word, so that both sides judge the same pair of roots.
+struct Greeting {
+    root: Digest,
+    heads: Vec<StreamHead>,
+    at_ms: u64,
+}
+
+#[derive(Default)]
+struct Figures {
+    at_ms: u64,
+    to_send: u64,
+    to_receive: u64,
+    sent_bytes: u64,
+    received_bytes: u64,
+    contact_ms: u64,
+    equal_ms: u64,
+    alarms: u64,
+}
+
+pub struct Session {
+    options: Options,
+    now: Now,
+    greeting: Option<Greeting>,
+    peer: Option<Peer>,
+    /// True once it was found out what the peer has. Nothing is pushed before.
+    compared: bool,
+    /// What the peer has: what it acknowledged or showed. Of blocked streams: everything, so that nothing is read.
+    known: BTreeMap<StreamId, Vector>,
+    rounds: compare::Rounds,
+    pushing: push::Pushing,
+    pulls: pull::Pulls,
+    root_at_ms: u64,
+    /// When ops last came or went.
+    busy_ms: u64,
+    figures: Figures,
+    closed: bool,
+    effects: Vec<Effect>,
+}
+
+/// More streams than this are no honest network's.
+const MAX_STREAMS: usize = 200_000;
+/// How often the figures for people are counted.
+const FIGURES_EVERY_MS: u64 = 2_000;
+
+impl Session {
+    pub fn new(options: Options, now: Now) -> Self {
+        Self {
+            options,
+            now,
+            greeting: None,
+            peer: None,
+            compared: false,
+            known: BTreeMap::new(),
+            rounds: compare::Rounds::default(),
+            pushing: push::Pushing::default(),
+            pulls: pull::Pulls::default(),
+            root_at_ms: now.elapsed_ms,
+            busy_ms: now.elapsed_ms,
+            figures: Figures::default(),
+            closed: false,
+            effects: vec![],
+        }
+    }
+
+    /// One step. The effects are to be carried out in their order.
+    pub fn handle(&mut self, now: Now, replica: &mut dyn Replica, event: Event) -> Vec<Effect> {
+        if self.closed {
+            return vec![];
+        }
+        let elapsed_ms = now.elapsed_ms.max(self.now.elapsed_ms);
+        self.now = Now { elapsed_ms, ..now };
+        let result = match event {
+            Event::Open => self.open(replica),
+            Event::Frame(bytes) => self.receive(replica, &bytes),
+            Event::Committed => self.push(replica),
+            Event::Tick => self.tick(replica),
+        };
+        if let Err(reason) = result {
+            self.closed = true;
+            self.effects.push(Effect::Close(reason));
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    pub fn status(&self) -> Status {
+        let peer = self.peer.as_ref();
+        let figures = &self.figures;
+        Status {
+            phase: self.phase(),
+            peer: peer.map(|p| p.origin),
+            peer_name: peer.map(|p| p.name.clone()).unwrap_or_default(),
+            clock_offset_ms: peer.map_or(0, |p| p.clock_offset_ms),
+            to_send: figures.to_send,
+            to_receive: figures.to_receive,
+            sent_bytes: figures.sent_bytes,
+            received_bytes: figures.received_bytes,
+            contact_ms: figures.contact_ms,
+            equal_ms: figures.equal_ms,
+            pulling: self.pulls.stream().cloned(),
+            alarms: figures.alarms,
+        }
+    }
+
+    /// What the peer has of a stream, as it said itself.
+    pub fn known(&self, stream: &StreamId) -> Option<&Vector> {
+        self.pushing.blocked.get(stream).map(|b| &b.real).or_else(|| self.known.get(stream))
+    }
+
+    fn phase(&self) -> Phase {
+        match () {
+            () if self.closed => Phase::Closed,
+            () if self.peer.is_none() => Phase::Greeting,
+            () if !self.compared => Phase::Comparing,
+            () if self.is_busy() => Phase::CatchingUp,
+            () => Phase::Live,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.pushing.flights.is_empty() || self.pulls.stream().is_some()
+    }
+
+    fn open(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        let heads = replica.heads(None)?;
+        let root = compare::root_of(&heads);
+        self.greeting = Some(Greeting { root, heads, at_ms: self.now.elapsed_ms });
+        self.greet(replica, false);
+        Ok(())
+    }
+
+    fn greet(&mut self, replica: &dyn Replica, seen: bool) {
+        let Some(greeting) = &mut self.greeting else { return };
+        greeting.at_ms = self.now.elapsed_ms;
+        let root = greeting.root;
+        self.send(&Message::Hello(Hello {
+            version: VERSION,
+            oldest_version: OLDEST_VERSION,
+            origin: replica.origin(),
+            root,
+            time_ms: self.now.wall_ms,
+            name: Hello::short_name(&self.options.name),
+            seen,
+        }));
+    }
+
+    fn receive(&mut self, replica: &mut dyn Replica, bytes: &[u8]) -> Result<()> {
+        self.figures.received_bytes += bytes.len() as u64;
+        self.figures.contact_ms = self.now.wall_ms;
+        if bytes.len() > MAX_UNPACKED_BYTES {
+            return Err(MessageError::TooLong.into());
+        }
+        let message = Message::decode(bytes)?;
+        if self.peer.is_none() && !matches!(message, Message::Hello(_)) {
+            // It overtook the hello, which will be said again.
+            return Ok(());
+        }
+        match message {
+            Message::Hello(hello) => self.on_hello(replica, hello),
+            Message::Compare { round, page } => self.on_compare(replica, round, page),
+            Message::Differ { round, page } => self.on_differ(replica, round, page),
+            Message::Heads { asked, round, page } => self.on_heads(replica, asked, round, page),
+            Message::Ops { batch, ops } => self.on_ops(replica, batch, &ops),
+            Message::Ack { batch, vectors } => self.on_ack(replica, batch, vectors),
+            Message::Root { root, time_ms } => self.on_root(replica, root, time_ms),
+            Message::IndexRequest { request, stream } => self.serve_index(replica, request, stream),
+            Message::Index { request, vector, page } => {
+                self.on_index(replica, request, vector, page)
+            }
+            Message::ChunkRequest { request, stream, after, upto } => {
+                self.serve_chunk(replica, request, stream, after, upto)
+            }
+            Message::Chunk { request, chunk } => self.on_chunk(replica, request, &chunk),
+            Message::Pulled { head } => self.on_pulled(replica, head),
+        }
+    }
+
+    fn on_hello(&mut self, replica: &mut dyn Replica, hello: Hello) -> Result<()> {
+        if hello.version < OLDEST_VERSION || hello.oldest_version > VERSION {
+            return Err(Reason::Version { theirs: hello.version });
+        }
+        if hello.origin.node == replica.origin().node {
+            return Err(Reason::Clone);
+        }
+        let Some(greeting) = &self.greeting else { return Ok(()) };
+        let clock_offset_ms = hello.time_ms.wrapping_sub(self.now.wall_ms) as i64;
+        let name = Hello::short_name(&hello.name);
+        let is_first = self.peer.is_none();
+        let mine = replica.origin();
+        let (origin, equal) = (hello.origin, hello.root == greeting.root);
+        self.peer = Some(Peer { origin, name, clock_offset_ms });
+        if !is_first {
+            if !hello.seen {
+                self.greet(replica, true);
+            }
+            return Ok(());
+        }
+        let heads = self.greeting.as_mut().map(|g| std::mem::take(&mut g.heads));
+        if equal {
+            self.figures.equal_ms = self.now.wall_ms;
+            for head in heads.unwrap_or_default() {
+                self.learn(&head.stream, &head.vector)?;
+            }
+            return self.begin_pushing(replica);
+        }
+        if mine < origin { self.start_round(replica) } else { self.await_round() }
+    }
+
+    fn on_root(&mut self, replica: &mut dyn Replica, root: Digest, time_ms: u64) -> Result<()> {
+        if let Some(peer) = &mut self.peer {
+            peer.clock_offset_ms = time_ms.wrapping_sub(self.now.wall_ms) as i64;
+        }
+        if root == replica.root()? {
+            self.figures.equal_ms = self.now.wall_ms;
+            return Ok(());
+        }
+        let quiet = self.busy_ms + self.options.quiet_ms <= self.now.elapsed_ms && !self.is_busy();
+        // A link that is never quiet compares all the same, now and then.
+        let due = self.rounds.finished_ms + 10 * self.options.root_every_ms <= self.now.elapsed_ms;
+        if self.rounds.is_waiting() || !self.compared || !(quiet || due) {
+            return Ok(());
+        }
+        self.start_round(replica)
+    }
+
+    fn tick(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        let Some(greeting) = &self.greeting else { return Ok(()) };
+        if self.peer.is_none() {
+            if self.is_overdue(greeting.at_ms) {
+                self.greet(replica, false);
+            }
+            return Ok(());
+        }
+        self.tick_round(replica)?;
+        self.tick_push(replica)?;
+        self.tick_pull(replica)?;
+        if self.compared && self.root_at_ms + self.options.root_every_ms <= self.now.elapsed_ms {
+            self.root_at_ms = self.now.elapsed_ms;
+            let root = replica.root()?;
+            self.send(&Message::Root { root, time_ms: self.now.wall_ms });
+        }
+        self.count(replica)
+    }
+
+    fn count(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        let every_ms =
+            if self.is_busy() { FIGURES_EVERY_MS } else { self.options.root_every_ms.max(1) };
+        if self.compared && self.figures.at_ms + every_ms <= self.now.elapsed_ms {
+            self.figures.at_ms = self.now.elapsed_ms;
+            let mine: BTreeMap<StreamId, Vector> =
+                replica.heads(None)?.into_iter().map(|h| (h.stream, h.vector)).collect();
+            let nothing = Vector::default();
+            let theirs = |stream: &StreamId| self.known(stream).unwrap_or(&nothing);
+            let (mut to_send, mut to_receive) = (0, 0);
+            for (stream, vector) in &mine {
+                to_send += vector.lead_over(theirs(stream));
+                to_receive += theirs(stream).lead_over(vector);
+            }
+            for stream in self.known.keys().filter(|s| !mine.contains_key(s)) {
+                to_receive += theirs(stream).lead_over(&nothing);
+            }
+            (self.figures.to_send, self.figures.to_receive) = (to_send, to_receive);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, message: &Message) {
+        let bytes = message.encode();
+        self.figures.sent_bytes += bytes.len() as u64;
+        self.effects.push(Effect::Send(bytes));
+    }
+
+    fn note(&mut self, text: String) {
+        self.effects.push(Effect::Note(text));
+    }
+
+    fn is_overdue(&self, since_ms: u64) -> bool {
+        since_ms + self.options.answer_timeout_ms <= self.now.elapsed_ms
+    }
+
+    /// The peer has this much of a stream. Vectors only grow while a link lasts.
+    fn learn(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
+        if let Some(block) = self.pushing.blocked.get_mut(stream) {
+            block.real.merge(vector);
+            return Ok(());
+        }
+        if let Some(known) = self.known.get_mut(stream) {
+            known.merge(vector);
+            return Ok(());
+        }
+        if self.known.len() >= MAX_STREAMS {
+            return Err(Reason::Malformed(format!(
+                "the peer names more than {MAX_STREAMS} streams"
+            )));
+        }
+        self.known.insert(stream.clone(), vector.clone());
+        Ok(())
+    }
+}

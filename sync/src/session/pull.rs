@@ -1,0 +1,280 @@
+//! Taking a stream as a snapshot: the peer's index against this side's, then the ranges that differ, chunk after
+//! chunk, each merged as it comes. An interrupted pull begins anew and skips what has become equal.
+
+use super::{Reason, Result, Session};
+use crate::message::{Collector, Message, Packed, Page, unpack_chunk};
+use atoll_storage::{ChunkHead, RecordKey, Replica, StreamId, Vector};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The ops that are needed are in the peer's log no more, or too many.
+    Behind,
+    /// Equal vectors, different states.
+    Diverged,
+}
+
+#[derive(Default)]
+pub(super) struct Pulls {
+    wanted: BTreeMap<StreamId, Why>,
+    now: Option<Pull>,
+    last_request: u64,
+}
+
+struct Pull {
+    stream: StreamId,
+    why: Why,
+    /// The request for the index.
+    request: u64,
+    index: Collector<ChunkHead>,
+    /// The vector that the index stood at; none until the index is here.
+    vector: Option<Vector>,
+    progress_ms: u64,
+    misses: u32,
+    todo: VecDeque<Range>,
+    asked: BTreeMap<u64, (Range, u64)>,
+    chunks: usize,
+}
+
+/// After the first, up to the second; none is the stream's end.
+type Range = (Option<RecordKey>, Option<RecordKey>);
+
+/// A pull that makes no progress for so many timeouts is given up until the next round.
+const MAX_MISSES: u32 = 8;
+
+impl Pulls {
+    pub fn want(&mut self, stream: StreamId, why: Why) {
+        if !self.wants(&stream) {
+            self.wanted.insert(stream, why);
+        }
+    }
+
+    pub fn wants(&self, stream: &StreamId) -> bool {
+        self.stream() == Some(stream) || self.wanted.contains_key(stream)
+    }
+
+    pub fn stream(&self) -> Option<&StreamId> {
+        self.now.as_ref().map(|pull| &pull.stream)
+    }
+
+    fn next_request(&mut self) -> u64 {
+        self.last_request += 1;
+        self.last_request
+    }
+
+    fn take_next(&mut self) -> Option<(StreamId, Why)> {
+        let urgent = self.wanted.keys().find(|s| s.is_urgent());
+        let stream = urgent.or_else(|| self.wanted.keys().next())?.clone();
+        self.wanted.remove_entry(&stream)
+    }
+}
+
+impl Session {
+    pub(super) fn pull_next(&mut self) {
+        if self.pulls.now.is_some() {
+            return;
+        }
+        let Some((stream, why)) = self.pulls.take_next() else { return };
+        let request = self.pulls.next_request();
+        self.note(match why {
+            Why::Behind => format!("taking a snapshot of {stream}"),
+            Why::Diverged => format!("repairing {stream} from the peer's state"),
+        });
+        self.send(&Message::IndexRequest { request, stream: stream.clone() });
+        self.pulls.now = Some(Pull {
+            stream,
+            why,
+            request,
+            index: Collector::default(),
+            vector: None,
+            progress_ms: self.now.elapsed_ms,
+            misses: 0,
+            todo: VecDeque::new(),
+            asked: BTreeMap::new(),
+            chunks: 0,
+        });
+    }
+
+    pub(super) fn on_index(
+        &mut self,
+        replica: &mut dyn Replica,
+        request: u64,
+        vector: Vector,
+        page: Page<ChunkHead>,
+    ) -> Result<()> {
+        let now_ms = self.now.elapsed_ms;
+        let Some(pull) = self.pulls.now.as_mut() else { return Ok(()) };
+        if pull.request != request || pull.vector.is_some() {
+            return Ok(());
+        }
+        let Some(theirs) = pull.index.put(request, page) else { return Ok(()) };
+        let mine = replica.snapshot_index(&pull.stream)?;
+        pull.todo = differing(&mine.chunks, &theirs)?;
+        pull.vector = Some(vector);
+        pull.progress_ms = now_ms;
+        self.busy_ms = now_ms;
+        self.ask_chunks(replica)
+    }
+
+    fn ask_chunks(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        let (window, now_ms) = (self.options.window, self.now.elapsed_ms);
+        let mut requests = Vec::new();
+        let Some(mut pull) = self.pulls.now.take() else { return Ok(()) };
+        while pull.asked.len() < window
+            && let Some(range) = pull.todo.pop_front()
+        {
+            let request = self.pulls.next_request();
+            pull.asked.insert(request, (range, now_ms));
+            requests.push(chunk_request(request, &pull.stream, range));
+        }
+        let is_done = pull.asked.is_empty();
+        let vector = pull.vector.clone().filter(|_| is_done);
+        let stream = pull.stream.clone();
+        let text = format!("{:?}: took {} chunks of {stream}", pull.why, pull.chunks);
+        self.pulls.now = Some(pull);
+        requests.iter().for_each(|request| self.send(request));
+        if let Some(vector) = vector {
+            replica.finish_snapshot(&stream, &vector)?;
+            self.learn(&stream, &vector)?;
+            self.note(text);
+            if let Some(head) = replica.head(&stream)? {
+                self.send(&Message::Pulled { head });
+            }
+            self.pulls.now = None;
+            self.pull_next();
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_chunk(
+        &mut self,
+        replica: &mut dyn Replica,
+        request: u64,
+        packed: &Packed,
+    ) -> Result<()> {
+        let now_ms = self.now.elapsed_ms;
+        let Some(pull) = self.pulls.now.as_mut() else { return Ok(()) };
+        let Some((range, _)) = pull.asked.get(&request).copied() else { return Ok(()) };
+        let chunk = unpack_chunk(packed)?;
+        if chunk.stream != pull.stream || !is_part((chunk.after, chunk.upto), range) {
+            return Err(Reason::Malformed("a snapshot chunk that was not asked for".into()));
+        }
+        replica.merge_chunk(&chunk)?;
+        pull.asked.remove(&request);
+        pull.chunks += 1;
+        (pull.progress_ms, pull.misses) = (now_ms, 0);
+        if chunk.upto != range.1 {
+            pull.todo.push_front((chunk.upto, range.1));
+        }
+        self.busy_ms = now_ms;
+        self.ask_chunks(replica)
+    }
+
+    pub(super) fn tick_pull(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        let (now_ms, timeout_ms) = (self.now.elapsed_ms, self.options.answer_timeout_ms);
+        let Some(pull) = self.pulls.now.as_mut() else {
+            self.pull_next();
+            return Ok(());
+        };
+        if pull.progress_ms + timeout_ms > now_ms {
+            return Ok(());
+        }
+        (pull.progress_ms, pull.misses) = (now_ms, pull.misses + 1);
+        if pull.misses > MAX_MISSES {
+            let text = format!("the snapshot of {} does not come: tried in vain", pull.stream);
+            self.pulls.now = None;
+            self.note(text);
+            return self.start_round(replica);
+        }
+        let mut again = Vec::new();
+        if pull.vector.is_none() {
+            let (request, stream) = (pull.request, pull.stream.clone());
+            again.push(Message::IndexRequest { request, stream });
+        }
+        for (request, (range, asked_ms)) in &mut pull.asked {
+            if *asked_ms + timeout_ms <= now_ms {
+                *asked_ms = now_ms;
+                again.push(chunk_request(*request, &pull.stream, *range));
+            }
+        }
+        again.iter().for_each(|message| self.send(message));
+        Ok(())
+    }
+}
+
+fn chunk_request(request: u64, stream: &StreamId, (after, upto): Range) -> Message {
+    Message::ChunkRequest { request, stream: stream.clone(), after, upto }
+}
+
+/// True if `part` begins where `whole` does, goes on, and ends no later.
+fn is_part(part: Range, whole: Range) -> bool {
+    let ends = match (part.1, whole.1) {
+        (None, end) => end.is_none(),
+        (Some(_), None) => true,
+        (Some(part), Some(whole)) => part <= whole,
+    };
+    let goes_on = part.1.is_none() || part.1 > part.0;
+    part.0 == whole.0 && goes_on && ends
+}
+
+/// The ranges of `theirs` in which `mine` is not the same.
+fn differing(mine: &[ChunkHead], theirs: &[ChunkHead]) -> Result<VecDeque<Range>> {
+    let is_sorted = theirs.windows(2).all(|pair| pair[0].last < pair[1].last);
+    if !is_sorted {
+        return Err(Reason::Malformed("a snapshot index out of order".into()));
+    }
+    let starts = |chunks: &[ChunkHead]| -> Vec<Option<RecordKey>> {
+        std::iter::once(None).chain(chunks.iter().map(|chunk| Some(chunk.last))).collect()
+    };
+    let mine_by_start: HashMap<Option<RecordKey>, &ChunkHead> =
+        starts(mine).into_iter().zip(mine).collect();
+    let mut ranges = VecDeque::new();
+    for (after, chunk) in starts(theirs).into_iter().zip(theirs) {
+        if mine_by_start.get(&after).is_none_or(|own| *own != chunk) {
+            ranges.push_back((after, Some(chunk.last)));
+        }
+    }
+    let end = theirs.last().map(|chunk| chunk.last);
+    if mine.last().map(|chunk| chunk.last) > end {
+        ranges.push_back((end, None));
+    }
+    Ok(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atoll_storage::{Digest, Id};
+
+    fn chunk(last: u8, digest: u64) -> ChunkHead {
+        ChunkHead { last: key(last), count: 1, digest: Digest([digest; 4]) }
+    }
+
+    fn key(n: u8) -> RecordKey {
+        (1, Id([n; 16]))
+    }
+
+    #[test]
+    fn only_ranges_that_differ_are_asked_for() {
+        let theirs = [chunk(10, 1), chunk(20, 2), chunk(30, 3)];
+        assert!(differing(&theirs, &theirs).is_ok_and(|ranges| ranges.is_empty()));
+        let mine = [chunk(10, 1), chunk(20, 9), chunk(30, 3), chunk(40, 4)];
+        let expected = [(Some(key(10)), Some(key(20))), (Some(key(30)), None)];
+        assert_eq!(differing(&mine, &theirs), Ok(VecDeque::from(expected)));
+        assert_eq!(differing(&mine, &[]), Ok(VecDeque::from([(None, None)])));
+        assert_eq!(differing(&[], &theirs).map(|ranges| ranges.len()), Ok(3));
+        assert!(differing(&mine, &[chunk(20, 1), chunk(10, 1)]).is_err());
+    }
+
+    #[test]
+    fn a_chunk_must_be_a_part_of_what_was_asked_for() {
+        let whole = (Some(key(1)), Some(key(9)));
+        assert!(is_part((Some(key(1)), Some(key(9))), whole));
+        assert!(is_part((Some(key(1)), Some(key(2))), whole));
+        for wrong in [(None, Some(key(9))), (Some(key(1)), None), (Some(key(1)), Some(key(1)))] {
+            assert!(!is_part(wrong, whole));
+        }
+        assert!(!is_part((Some(key(1)), Some(key(10))), whole));
+        assert!(is_part((Some(key(1)), None), (Some(key(1)), None)));
+    }
+}

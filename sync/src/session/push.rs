@@ -1,0 +1,195 @@
+//! Ops on their way: batches out of the log in the order in which they were applied, at most a window of them
+//! unacknowledged; and batches that come in.
+
+use super::{Result, Session};
+use crate::message::{Message, Packed, unpack_ops};
+use atoll_storage::{Lane, Op, Replica, StreamId, Vector};
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+pub(super) struct Pushing {
+    /// Where to read on in the log, by lane.
+    cursors: [u64; 2],
+    last: u64,
+    pub flights: BTreeMap<u64, Flight>,
+    /// Streams that the peer must take, or is taking, as a snapshot.
+    pub blocked: BTreeMap<StreamId, Block>,
+    /// Since when it has been known that something sent did not arrive in the peer's vector.
+    gap_since_ms: Option<u64>,
+    misses: u32,
+}
+
+pub(super) struct Flight {
+    sent_ms: u64,
+    tops: BTreeMap<StreamId, Vector>,
+}
+
+pub(super) struct Block {
+    /// What the peer really has.
+    pub real: Vector,
+    /// When the peer last asked for a part of the snapshot.
+    pulled_ms: Option<u64>,
+}
+
+/// How long a peer that pulls may be silent before ops flow again.
+const PULL_SILENCE: u64 = 6;
+const MAX_MISSES: u32 = 4;
+
+fn tops_of(ops: &[Op]) -> BTreeMap<StreamId, Vector> {
+    let mut tops: BTreeMap<StreamId, Vector> = BTreeMap::new();
+    for op in ops {
+        match tops.get_mut(&op.stream) {
+            Some(top) => top.raise(op.dot.origin, op.dot.seq),
+            None => {
+                let mut top = Vector::default();
+                top.raise(op.dot.origin, op.dot.seq);
+                tops.insert(op.stream.clone(), top);
+            }
+        }
+    }
+    tops
+}
+
+impl Session {
+    /// The peer's vectors are known anew: everything that they lack flows from here.
+    pub(super) fn begin_pushing(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        self.compared = true;
+        self.pushing.gap_since_ms = None;
+        self.rewind(replica)?;
+        self.push(replica)
+    }
+
+    fn rewind(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        self.pushing.flights.clear();
+        for (cursor, lane) in self.pushing.cursors.iter_mut().zip([Lane::Urgent, Lane::Rest]) {
+            *cursor = replica.start_of(lane, &self.known)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn push(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        if !self.compared {
+            return Ok(());
+        }
+        let end = replica.log_end()?;
+        while self.pushing.flights.len() < self.options.window {
+            let ops = self.next_ops(replica, end)?;
+            if ops.is_empty() {
+                break;
+            }
+            self.pushing.last += 1;
+            let (batch, sent_ms) = (self.pushing.last, self.now.elapsed_ms);
+            self.busy_ms = sent_ms;
+            self.pushing.flights.insert(batch, Flight { sent_ms, tops: tops_of(&ops) });
+            self.send(&Message::Ops { batch, ops: Packed::of(&ops) });
+        }
+        Ok(())
+    }
+
+    /// The next batch: all of the urgent lane first.
+    fn next_ops(&mut self, replica: &mut dyn Replica, end: u64) -> Result<Vec<Op>> {
+        for (n, lane) in [Lane::Urgent, Lane::Rest].into_iter().enumerate() {
+            while self.pushing.cursors[n] <= end {
+                let from = self.pushing.cursors[n];
+                let (max_ops, max_bytes) = (self.options.batch_ops, self.options.batch_bytes);
+                let batch = replica.ops(lane, from, &self.known, max_ops, max_bytes)?;
+                let mut ops = batch.ops;
+                ops.retain(|op| !self.pushing.blocked.contains_key(&op.stream));
+                self.pushing.cursors[n] = batch.next_pos.max(from);
+                if !ops.is_empty() {
+                    return Ok(ops);
+                }
+                if batch.next_pos <= from {
+                    break;
+                }
+            }
+        }
+        Ok(vec![])
+    }
+
+    pub(super) fn on_ops(
+        &mut self,
+        replica: &mut dyn Replica,
+        batch: u64,
+        packed: &Packed,
+    ) -> Result<()> {
+        let ops = unpack_ops(packed)?;
+        self.busy_ms = self.now.elapsed_ms;
+        let tops = tops_of(&ops);
+        // The sender has what it sends, and all that its origin wrote before.
+        tops.iter().try_for_each(|(stream, top)| self.learn(stream, top))?;
+        let applied = replica.apply(ops)?;
+        if applied.quarantined > 0 {
+            self.note(format!("{} ops were put in quarantine", applied.quarantined));
+        }
+        let mut vectors = Vec::with_capacity(tops.len());
+        for stream in tops.into_keys() {
+            let vector = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
+            vectors.push((stream, vector));
+        }
+        self.send(&Message::Ack { batch, vectors });
+        Ok(())
+    }
+
+    pub(super) fn on_ack(
+        &mut self,
+        replica: &mut dyn Replica,
+        batch: u64,
+        vectors: Vec<(StreamId, Vector)>,
+    ) -> Result<()> {
+        vectors.iter().try_for_each(|(stream, vector)| self.learn(stream, vector))?;
+        self.pushing.misses = 0;
+        if let Some(flight) = self.pushing.flights.remove(&batch) {
+            let arrived = |(stream, top): (&StreamId, &Vector)| {
+                self.known(stream).is_some_and(|known| known.includes(top))
+            };
+            if !flight.tops.iter().all(arrived) {
+                self.pushing.gap_since_ms.get_or_insert(self.now.elapsed_ms);
+            }
+        }
+        self.push(replica)
+    }
+
+    pub(super) fn tick_push(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        let patience_ms = self.options.answer_timeout_ms << self.pushing.misses;
+        let oldest_ms = self.pushing.flights.values().map(|f| f.sent_ms).min();
+        if oldest_ms.is_some_and(|sent_ms| sent_ms + patience_ms <= self.now.elapsed_ms) {
+            self.pushing.misses = (self.pushing.misses + 1).min(MAX_MISSES);
+            self.rewind(replica)?;
+        }
+        let gap = self.pushing.gap_since_ms.is_some_and(|since_ms| self.is_overdue(since_ms));
+        if gap && self.pushing.flights.is_empty() && !self.rounds.is_waiting() {
+            self.pushing.gap_since_ms = None;
+            self.start_round(replica)?;
+        }
+        self.push(replica)
+    }
+
+    /// Holds back a stream's ops while the peer takes them as a snapshot.
+    pub(super) fn block(&mut self, stream: &StreamId, mine: &Vector, is_pulling: bool) {
+        let pulled_ms = is_pulling.then_some(self.now.elapsed_ms);
+        if let Some(block) = self.pushing.blocked.get_mut(stream) {
+            block.pulled_ms = pulled_ms.or(block.pulled_ms);
+            return;
+        }
+        let known = self.known.entry(stream.clone()).or_default();
+        let real = known.clone();
+        known.merge(mine);
+        self.pushing.blocked.insert(stream.clone(), Block { real, pulled_ms });
+    }
+
+    pub(super) fn unblock(&mut self, stream: &StreamId) {
+        if let Some(block) = self.pushing.blocked.remove(stream) {
+            self.known.insert(stream.clone(), block.real);
+        }
+    }
+
+    pub(super) fn unblock_unless_pulling(&mut self, stream: &StreamId) {
+        let silence_ms = PULL_SILENCE * self.options.answer_timeout_ms;
+        let is_pulling = |ms: u64| ms + silence_ms > self.now.elapsed_ms;
+        let block = self.pushing.blocked.get(stream);
+        if !block.is_some_and(|b| b.pulled_ms.is_some_and(is_pulling)) {
+            self.unblock(stream);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! A whole node in a temporary folder, served on a loopback port, and a small HTTP client for it. What tests share;
+//! nothing here replaces a part of the product.
+
+use atoll_api::limit::Rate;
+use atoll_api::{Face, Options};
+use atoll_node::identity::{self, NewUser, user};
+use atoll_node::{Actor, Config, Node, Role};
+use atoll_storage::{Clock, Id, Lane, Replica};
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+pub const ADMIN_EMAIL: &str = "admin@example.org";
+pub const PASSWORD: &str = "a long enough password";
+
+/// A node with its default tenant and a superadmin, listening.
+pub struct TestNode {
+    pub node: Arc<Node>,
+    pub address: SocketAddr,
+    pub tenant: Id,
+    /// The superadmin.
+    pub admin: Id,
+    folder: TempDir,
+}
+
+impl TestNode {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// As `start`, with a changed configuration.
+    pub async fn start_with(turn: impl FnOnce(&mut Config)) -> Self {
+        Self::start_empty(turn).await.set_up().await
+    }
+
+    /// As `start`, with a clock that the test turns.
+    pub async fn start_at(clock: Clock) -> Self {
+        Self::open(|_| {}, clock).await.set_up().await
+    }
+
+    async fn set_up(self) -> Self {
+        let created = identity::setup(&self.node, ADMIN_EMAIL, PASSWORD).await.unwrap();
+        Self { tenant: created.tenant.key, admin: created.user.key, ..self }
+    }
+
+    /// A second node of the same network, which knows what `first` knows.
+    pub async fn start_beside(first: &Self) -> Self {
+        let second = Self::start_empty(|_| {}).await;
+        second.take_from(first);
+        Self { tenant: first.tenant, admin: first.admin, ..second }
+    }
+
+    /// A node without a tenant or a user, as one that is about to join a network.
+    pub async fn start_empty(turn: impl FnOnce(&mut Config)) -> Self {
+        Self::open(turn, Clock::system()).await
+    }
+
+    async fn open(turn: impl FnOnce(&mut Config), clock: Clock) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config_in(&folder);
+        turn(&mut config);
+        let node = Node::open_at(config, clock).unwrap();
+        let address = serve(&node).await;
+        Self { node, address, tenant: Id::NIL, admin: Id::NIL, folder }
+    }
+
+    /// Applies all ops of another node's log here, as if the two had met.
+    pub fn take_from(&self, other: &Self) {
+        for lane in [Lane::Urgent, Lane::Rest] {
+            let mut from = 0;
+            loop {
+                let mut log = other.node.store.clone();
+                let batch = log.ops(lane, from, &BTreeMap::new(), 1_000, 1 << 20).unwrap();
+                if batch.ops.is_empty() {
+                    break;
+                }
+                from = batch.next_pos;
+                let applied = self.node.store.clone().apply(batch.ops).unwrap();
+                assert_eq!(applied.quarantined, 0);
+            }
+        }
+    }
+
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Somebody who is not signed in.
+    pub fn stranger(&self) -> Client {
+        Client { address: self.address, token: None, tenant: None }
+    }
+
+    /// The superadmin, signed in.
+    pub async fn admin(&self) -> Client {
+        self.stranger().login(ADMIN_EMAIL, PASSWORD).await
+    }
+
+    /// A new user of the default tenant with this role, signed in; his e-mail address is `<name>@example.org`.
+    pub async fn user(&self, name: &str, role: Role) -> Client {
+        self.make_user(self.tenant, name, role).await;
+        self.stranger().login(name, PASSWORD).await
+    }
+
+    pub async fn make_user(&self, tenant: Id, name: &str, role: Role) -> Id {
+        let new = NewUser {
+            email: format!("{name}@example.org"),
+            username: name.to_owned(),
+            display_name: String::new(),
+            password: PASSWORD.to_owned(),
+            role,
+            must_change_password: false,
+        };
+        user::create(&self.node, &Actor::system(tenant), new).await.unwrap().key
+    }
+}
+
+fn config_in(folder: &TempDir) -> Config {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    Config { data: folder.path().to_owned(), listen: any, sync_listen: any, ..Config::default() }
+}
+
+async fn serve(node: &Arc<Node>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let options = Options { usual: Rate::NONE, strict: Rate::NONE, ..Options::default() };
+    tokio::spawn(atoll_api::serve(
+        listener,
+        Face::new(node.clone(), options),
+        std::future::pending(),
+    ));
+    address
+}
+
+/// One caller: who he is, and in which tenant. Each request takes a connection of its own.
+#[derive(Clone)]
+pub struct Client {
+    pub address: SocketAddr,
+    pub token: Option<String>,
+    pub tenant: Option<String>,
+}
+
+impl Client {
+    /// Signs in, and panics if that fails.
+    pub async fn login(&self, name: &str, password: &str) -> Self {
+        let answer =
+            self.post("/api/v1/auth/login", &json!({ "login": name, "password": password })).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        self.with_token(answer.json()["data"]["access_token"].as_str().unwrap())
+    }
+
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// In another tenant, by its id or slug.
+    #[must_use]
+    pub fn in_tenant(&self, tenant: &str) -> Self {
+        Self { tenant: Some(tenant.to_owned()), ..self.clone() }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"").await
+    }
+
+    pub async fn post(&self, path: &str, body: &Json) -> Answer {
+        self.send_json("POST", path, body).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Json) -> Answer {
+        self.send_json("PUT", path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Json) -> Answer {
+        self.send_json("PATCH", path, body).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, &[], b"").await
+    }
+
+    async fn send_json(&self, method: &str, path: &str, body: &Json) -> Answer {
+        self.send(
+            method,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string().as_bytes(),
+        )
+        .await
+    }
+
+    /// Any request; `headers` come after those of every request.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        let mut line = |name: &str, value: &str| head.push_str(&format!("{name}: {value}\r\n"));
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            line("host", &self.address.to_string());
+        }
+        if let Some(token) = &self.token {
+            line("authorization", &format!("Bearer {token}"));
+        }
+        if let Some(tenant) = &self.tenant {
+            line("x-tenant", tenant);
+        }
+        headers.iter().for_each(|(name, value)| line(name, value));
+        head.push_str("\r\n");
+        let bytes = self.exchange(head.as_bytes(), body).await.expect("the node answers");
+        Answer::parse(&bytes)
+    }
+
+    async fn exchange(&self, head: &[u8], body: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        stream.write_all(head).await?;
+        // The server may answer and close before it has read a body that it refuses.
+        let _ = stream.write_all(body).await;
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).await;
+        Ok(bytes)
+    }
+
+    /// As `post`, but none if the node is gone before its answer is whole.
+    pub async fn try_post(&self, path: &str, body: &Json) -> Option<Answer> {
+        let body = body.to_string();
+        let token = self.token.as_deref().unwrap_or_default();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n",
+            self.address,
+            body.len()
+        );
+        let bytes = self.exchange(head.as_bytes(), body.as_bytes()).await.ok()?;
+        let is_whole = bytes.windows(4).any(|w| w == b"\r\n\r\n") && bytes.ends_with(b"}");
+        is_whole.then(|| Answer::parse(&bytes))
+    }
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("the answer has a head");
+        let head = std::str::from_utf8(&bytes[..end]).expect("the head is text");
+        let mut lines = head.split("\r\n");
+        let status =
+            lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status");
+        let field = |line: &str| {
+            line.split_once(':')
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        };
+        let mut answer = Self {
+            status,
+            headers: lines.filter_map(field).collect(),
+            body: bytes[end + 4..].to_vec(),
+        };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = unchunk(&answer.body);
+        }
+        answer
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; null if it is none.
+    pub fn json(&self) -> Json {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// What is under `data`.
+    pub fn data(&self) -> Json {
+        self.json()["data"].take()
+    }
+
+    /// Of a problem.
+    pub fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Asserts the status, and shows the answer if it is another.
+    #[track_caller]
+    #[must_use]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+
+    /// Asserts a problem's status and code.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) {
+        assert_eq!((self.status, self.code().as_str()), (status, code), "{}", self.text());
+    }
+}
+
+fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Some(end) = bytes.windows(2).position(|w| w == b"\r\n") {
+        let size = std::str::from_utf8(&bytes[..end])
+            .ok()
+            .and_then(|t| usize::from_str_radix(t.trim(), 16).ok());
+        let Some(size) = size.filter(|size| *size > 0 && bytes.len() >= end + 2 + size) else {
+            break;
+        };
+        whole.extend_from_slice(&bytes[end + 2..end + 2 + size]);
+        bytes = bytes.get(end + 4 + size..).unwrap_or_default();
+    }
+    whole
+}

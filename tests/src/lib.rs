@@ -1,0 +1,6 @@
+//! What the tests of the whole product share.
+
+pub mod harness;
+pub mod simulator;
+
+pub use harness::{Answer, Client, TestNode};

@@ -1,0 +1,39 @@
+//! A network of nodes in one thread and one seed: real databases, real sessions, made-up time and a made-up wire
+//! that loses, doubles, reorders and damages. Whatever happened, once it is healed all nodes must be equal and
+//! nothing acknowledged may be gone. The same seed gives the same run.
+
+mod act;
+mod kinds;
+mod model;
+mod nemesis;
+mod node;
+mod oracle;
+mod plan;
+mod rng;
+mod small;
+mod wire;
+mod world;
+
+pub use plan::Plan;
+pub use rng::Rng;
+pub use world::{Outcome, World};
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// One seed from its first write to the last check. The error says what went wrong and how to see it again.
+pub fn run(seed: u64) -> Result<Outcome, String> {
+    let result = catch_unwind(AssertUnwindSafe(|| World::new(seed).and_then(World::run)));
+    let failure = match result {
+        Ok(Ok(outcome)) => return Ok(outcome),
+        Ok(Err(failure)) => failure,
+        Err(panic) => panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_else(|| "a panic".into()),
+    };
+    Err(format!(
+        "seed {seed}: {failure}\n  {:?}\n  alone: ATOLL_SEED={seed} cargo test -p atoll-tests --test simulation",
+        Plan::of(seed)
+    ))
+}

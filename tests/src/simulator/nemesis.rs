@@ -1,0 +1,226 @@
+//! The evils that befall nodes and links, as the seed's plan allows, and their end.
+
+use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
+use super::world::World;
+use atoll_storage::op::{BodyEdit, BodyWrite, CellWrite, Count, Seen, Write};
+use atoll_storage::{
+    Dot, Hlc, Id, NodeId, Op, Origin, Payload, Read, Replica, StreamId, Value, Vector,
+};
+use std::sync::atomic::Ordering;
+
+const TEN_YEARS_MS: u64 = 315_000_000_000;
+
+type Outcome = Result<(), String>;
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Called every beat.
+pub fn strike(world: &mut World) -> Outcome {
+    let plan = world.plan.clone();
+    let node = world.rng.below(world.nodes.len());
+    if plan.partitions && world.rng.percent(4) {
+        let (link, ms) = (world.rng.below(world.links.len()), world.rng.between(300, 6_000));
+        world.links[link].down_until_ms = world.now() + ms;
+        world.links[link].hang_up();
+        world.say(|| format!("{:?} down for {ms}", world.links[link].nodes));
+    }
+    if plan.one_way && world.rng.percent(3) {
+        let (link, end) = (world.rng.below(world.links.len()), world.rng.below(2));
+        let until_ms = world.now() + world.rng.between(500, 5_000);
+        world.links[link].deaf = Some((end, until_ms));
+    }
+    if plan.cuts {
+        cut(world);
+    }
+    if plan.clocks && world.rng.percent(3) {
+        turn_clock(world, node);
+    }
+    if plan.trims && world.rng.percent(5) {
+        trim(world, node)?;
+    }
+    if plan.kills && world.rng.percent(3) {
+        kill(world, node)?;
+    }
+    if plan.restores {
+        if world.nodes[node].backup.is_none() && world.rng.percent(5) {
+            world.nodes[node].backup = world.nodes[node].copy(&format!("b{}", world.now()))?;
+        } else if world.rng.percent(2) {
+            restore(world, node)?;
+        }
+    }
+    if plan.poison && world.rng.percent(4) {
+        poison(world, node)?;
+    }
+    if plan.absence && world.rng.percent(1) && !world.nodes[node].is_away {
+        world.nodes[node].is_away = true;
+        hang_up(world, node);
+        world.say(|| format!("{node} is away"));
+    }
+    if plan.latecomer && world.nodes.len() == plan.nodes && world.rng.percent(1) {
+        world.add_node(false)?;
+    }
+    Ok(())
+}
+
+/// Ends all that is evil, but leaves the clocks as they are.
+pub fn heal(world: &mut World) -> Outcome {
+    if world.plan.latecomer && world.nodes.len() == world.plan.nodes {
+        world.add_node(false)?;
+    }
+    if world.plan.trims {
+        for node in 0..world.nodes.len() {
+            if world.rng.percent(40) {
+                trim(world, node)?;
+            }
+        }
+    }
+    world.wire.calm = true;
+    world.nodes.iter_mut().for_each(|node| node.is_away = false);
+    for link in &mut world.links {
+        (link.down_until_ms, link.deaf) = (0, None);
+    }
+    world.say(|| "healed".into());
+    Ok(())
+}
+
+fn hang_up(world: &mut World, node: usize) {
+    world.links.iter_mut().filter(|link| link.joins(node)).for_each(super::wire::Link::hang_up);
+}
+
+/// Links are cut at random, and gladly while a snapshot is being taken.
+fn cut(world: &mut World) {
+    for link in 0..world.links.len() {
+        let Some(ends) = &world.links[link].ends else { continue };
+        let is_pulling = ends.iter().any(|end| end.status().pulling.is_some());
+        if world.rng.percent(if is_pulling { 15 } else { 1 }) {
+            world.outcome.cut_pulls += u64::from(is_pulling);
+            world.links[link].hang_up();
+            world.say(|| format!("{:?} cut", world.links[link].nodes));
+        }
+    }
+}
+
+fn turn_clock(world: &mut World, node: usize) {
+    let far = world.rng.percent(40);
+    let by = world.rng.between(0, if far { TEN_YEARS_MS } else { 5_000 }) as i64;
+    let skew_ms = if world.rng.percent(50) { by } else { -by };
+    world.nodes[node].skew_ms.store(skew_ms, Ordering::Relaxed);
+    world.say(|| format!("{node} clock off by {skew_ms}"));
+}
+
+fn trim(world: &mut World, node: usize) -> Outcome {
+    for head in world.nodes[node].db.heads(None).map_err(text)? {
+        if world.rng.percent(50) {
+            let mut upto = Vector::default();
+            for (origin, seq) in &head.vector.0 {
+                let part = if world.rng.percent(50) { *seq } else { world.rng.between(0, *seq) };
+                upto.raise(*origin, part);
+            }
+            world.nodes[node].db.trim(&head.stream, &upto).map_err(text)?;
+            world.outcome.trims += 1;
+            world.say(|| format!("{node} trims {} to {upto:?}", head.stream));
+        }
+    }
+    Ok(())
+}
+
+/// The process dies: what was on disk then is what there is.
+fn kill(world: &mut World, node: usize) -> Outcome {
+    let name = format!("k{}", world.now());
+    let Some(left) = world.nodes[node].copy(&name)? else { return Ok(()) };
+    hang_up(world, node);
+    world.nodes[node].reopen(&left, &format!("{name}a"))?;
+    world.outcome.kills += 1;
+    world.say(|| format!("{node} is killed and starts again"));
+    Ok(())
+}
+
+/// An administrator puts an old copy of the file back, as often as it pleases him.
+fn restore(world: &mut World, node: usize) -> Outcome {
+    let Some(backup) = world.nodes[node].backup.clone() else { return Ok(()) };
+    hang_up(world, node);
+    let name = format!("r{}", world.now());
+    world.nodes[node].reopen(&backup, &name)?;
+    world.nodes[node].db.raise_epoch().map_err(text)?;
+    let vectors = world.nodes[node].vectors().map_err(text)?;
+    let id = world.nodes[node].db.origin().node;
+    for op in world.model.ops.iter().filter(|op| op.dot.origin.node == id) {
+        if !vectors.get(&op.stream).is_some_and(|v| v.covers(op.dot)) {
+            world.model.set_back.insert((op.stream.clone(), op.dot));
+        }
+    }
+    world.outcome.restores += 1;
+    world.say(|| format!("{node} is set back to {vectors:?}"));
+    Ok(())
+}
+
+/// An op as only a broken or evil release would write it. It must do no harm, and travel on.
+fn poison(world: &mut World, node: usize) -> Outcome {
+    let n = world.rng.next();
+    let mut id = [0xee; 16];
+    id[8..].copy_from_slice(&n.to_le_bytes());
+    let origin = Origin { node: NodeId(id), epoch: 1 };
+    let fresh = Id::natural(&[b"poison", &n.to_le_bytes()]);
+    world.model.poisoned.insert(fresh);
+    let kind = world.nodes[node].kinds[0];
+    let notes = world.model.keys_of(&NOTE);
+    let target = if notes.is_empty() { None } else { Some(world.rng.pick(&notes)) };
+    let record = target.map(|(_, key)| world.nodes[node].db.reader().get(kind, key));
+    let record = record.transpose().map_err(text)?.flatten();
+    let garbage: Vec<u8> = (0..40).map(|i| (n >> (i % 8 * 8)) as u8 ^ i as u8).collect();
+    let content = |tenant: Id| StreamId::new(tenant, "content");
+    let cell = |field: u16| CellWrite { field, element: None, value: Some(Value::from("evil")) };
+    let writes =
+        |creates, seen, cells, bodies| Payload::Write(Write { creates, seen, cells, bodies });
+    let none = Seen::default;
+    let (stream, kind, key, payload) = match (world.rng.below(8), &record) {
+        (0, Some(record)) => {
+            let edit = record
+                .state
+                .body(BODY.code)
+                .map(|body| BodyEdit::Change { creation: body.creation, bytes: garbage });
+            let bodies =
+                edit.into_iter().map(|edit| BodyWrite { field: BODY.code, edit }).collect();
+            let seen = record.state.seen();
+            (content(record.tenant), NOTE.code, record.key, writes(false, seen, vec![], bodies))
+        }
+        (1, Some(record)) => {
+            let cells = vec![cell(TITLE.code)];
+            let other = if record.tenant == Id::NIL { Id([1; 16]) } else { Id::NIL };
+            (content(other), NOTE.code, record.key, writes(false, none(), cells, vec![]))
+        }
+        (2, _) => {
+            let stream = StreamId::new(Id([2; 16]), "insight");
+            (stream, NOTE.code, fresh, writes(true, none(), vec![cell(TITLE.code)], vec![]))
+        }
+        (3, _) => {
+            let bodies = vec![BodyWrite { field: 9, edit: BodyEdit::Born("alien".into()) }];
+            let stream = StreamId::new(Id::NIL, "elsewhere");
+            (stream, 999, fresh, writes(true, none(), vec![cell(1), cell(7)], bodies))
+        }
+        (4, _) => {
+            let registers = vec![(0, 3), (60_000, 255), (5, 200)];
+            let counts = vec![
+                Count::Sketch { field: VISITORS.code, registers },
+                Count::Total { field: 77, total: u64::MAX },
+            ];
+            let key = Id::natural(&[b"stats", &[1; 16], &[9]]);
+            world.model.poisoned.insert(key);
+            (StreamId::new(Id([1; 16]), "insight"), STATS.code, key, Payload::Count(counts))
+        }
+        (5, _) => (content(Id::NIL), NOTE.code, fresh, Payload::Erased { hash: [3; 32] }),
+        (6, _) => {
+            let cells = vec![cell(TITLE.code), cell(TITLE.code), cell(4_000)];
+            (content(Id::NIL), NOTE.code, fresh, writes(true, none(), cells, vec![]))
+        }
+        _ => (content(Id([1; 16])), NOTE.code, fresh, Payload::Delete { seen: none() }),
+    };
+    let hlc = if world.rng.percent(20) { Hlc(u64::MAX >> 1) } else { Hlc(1 << 16) };
+    let dot = Dot { origin, seq: 1 };
+    let op = Op { stream, dot, hlc, kind, schema: 9, key, payload };
+    world.say(|| format!("{node} gets poison {op:?}"));
+    Replica::apply(&mut world.nodes[node].db, vec![op]).map_err(text)?;
+    world.committed(node)
+}

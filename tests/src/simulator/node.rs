@@ -1,0 +1,122 @@
+//! One node: a real database in memory or in a file, a clock that can be turned, and the ends of its links.
+
+use super::kinds;
+use super::small::Small;
+use atoll_storage::{Clock, Db, Error, Kind, Lane, NodeId, Op, Replica, StreamId, Vector};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// Unix milliseconds at which every run begins.
+pub const BEGIN_MS: u64 = 1_700_000_000_000;
+
+pub struct Node {
+    pub number: usize,
+    pub kinds: &'static [&'static Kind],
+    pub db: Db,
+    /// How far its clock is off.
+    pub skew_ms: Arc<AtomicI64>,
+    now_ms: Arc<AtomicU64>,
+    chunk_records: Option<usize>,
+    file: Option<PathBuf>,
+    /// A copy of its file, as an administrator would have kept one.
+    pub backup: Option<PathBuf>,
+    pub is_away: bool,
+}
+
+pub fn clock(now_ms: &Arc<AtomicU64>, skew_ms: &Arc<AtomicI64>) -> Clock {
+    let (now_ms, skew_ms) = (now_ms.clone(), skew_ms.clone());
+    Clock::from_fn(move || {
+        let now_ms = (BEGIN_MS + now_ms.load(Ordering::Relaxed)) as i64;
+        (now_ms + skew_ms.load(Ordering::Relaxed)) as u64
+    })
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+impl Node {
+    pub fn new(
+        number: usize,
+        is_old: bool,
+        now_ms: Arc<AtomicU64>,
+        chunk_records: Option<usize>,
+        dir: Option<&Path>,
+    ) -> Result<Self, String> {
+        let skew_ms = Arc::new(AtomicI64::new(0));
+        let kinds = if is_old { kinds::OLD } else { kinds::NEW };
+        let file = dir.map(|dir| dir.join(format!("{number}.0.db")));
+        let clock = clock(&now_ms, &skew_ms);
+        let id = NodeId([number as u8 + 1; 16]);
+        let db = match &file {
+            Some(file) => Db::open(file, kinds, id, clock),
+            None => Db::open_in_memory(kinds, id, clock),
+        };
+        let (db, backup, is_away) = (db.map_err(text)?, None, false);
+        Ok(Self { number, kinds, db, skew_ms, now_ms, chunk_records, file, backup, is_away })
+    }
+
+    pub fn wall_ms(&self) -> u64 {
+        clock(&self.now_ms, &self.skew_ms).now_ms()
+    }
+
+    pub fn is_old(&self) -> bool {
+        self.kinds.len() == kinds::OLD.len()
+    }
+
+    /// Lends the database as sessions see it.
+    pub fn with_replica<T>(&mut self, f: impl FnOnce(&mut dyn Replica) -> T) -> T {
+        match self.chunk_records {
+            Some(chunk_records) => f(&mut Small { db: &mut self.db, chunk_records }),
+            None => f(&mut self.db),
+        }
+    }
+
+    /// Copies the files as they lie there, with the database open: what a killed process leaves.
+    pub fn copy(&self, name: &str) -> Result<Option<PathBuf>, String> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let to = file.with_file_name(format!("{}.{name}.db", self.number));
+        copy_files(file, &to)?;
+        Ok(Some(to))
+    }
+
+    /// Goes on from another copy of the file, which is left as it is.
+    pub fn reopen(&mut self, from: &Path, name: &str) -> Result<(), String> {
+        let file = from.with_file_name(format!("{}.{name}.db", self.number));
+        copy_files(from, &file)?;
+        let clock = clock(&self.now_ms, &self.skew_ms);
+        let id = self.db.origin().node;
+        self.db = Db::open(&file, self.kinds, id, clock).map_err(text)?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    pub fn log_end(&mut self) -> u64 {
+        self.db.log_end().unwrap_or_default()
+    }
+
+    pub fn vectors(&mut self) -> Result<BTreeMap<StreamId, Vector>, Error> {
+        Ok(self.db.heads(None)?.into_iter().map(|head| (head.stream, head.vector)).collect())
+    }
+
+    /// The ops in the log that `known` lacks, in the order in which they were applied.
+    pub fn ops_since(&mut self, known: &BTreeMap<StreamId, Vector>) -> Result<Vec<Op>, Error> {
+        let mut ops = Vec::new();
+        for lane in [Lane::Urgent, Lane::Rest] {
+            let start = self.db.start_of(lane, known)?;
+            ops.extend(self.db.ops(lane, start, known, 100_000, 1 << 30)?.ops);
+        }
+        Ok(ops)
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<(), String> {
+    std::fs::copy(from, to).map_err(text)?;
+    let wal = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
+    if wal(from).exists() {
+        std::fs::copy(wal(from), wal(to)).map_err(text)?;
+    }
+    Ok(())
+}

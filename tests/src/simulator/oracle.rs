@@ -1,0 +1,361 @@
+//! What must hold once everything is healed.
+
+use super::kinds;
+use super::model::difference;
+use super::node::{Node, clock};
+use super::world::World;
+use atoll_storage::{
+    Cause, Db, Field, Kind, Merge, NodeId, Op, Query, Read, Record, Replica, StreamHead, StreamId,
+    Vector,
+};
+use atoll_sync::session::{Effect, Event, Now, Options, Phase, Session};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+type Outcome = Result<(), String>;
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+pub fn roots_are_equal(world: &mut World) -> Result<bool, String> {
+    let roots = world.nodes.iter_mut().map(|node| node.db.root()).collect::<Result<Vec<_>, _>>();
+    Ok(roots.map_err(text)?.windows(2).all(|pair| pair[0] == pair[1]))
+}
+
+/// In which streams the nodes differ, for the message of a failure.
+pub fn differences(world: &mut World) -> Result<String, String> {
+    let mut by_stream: BTreeMap<StreamId, Vec<StreamHead>> = BTreeMap::new();
+    for node in &mut world.nodes {
+        for head in node.db.heads(None).map_err(text)? {
+            by_stream.entry(head.stream.clone()).or_default().push(head);
+        }
+    }
+    let mut out = String::new();
+    let nodes = world.nodes.len();
+    for (stream, heads) in by_stream {
+        if heads.len() < nodes || heads.windows(2).any(|p| p[0].leaf() != p[1].leaf()) {
+            let _ = write!(out, "\n  {stream}:");
+            for head in heads {
+                let _ = write!(
+                    out,
+                    "\n    {:?} floor {:?} {} of {}",
+                    head.vector.0, head.floor.0, head.digest, head.records
+                );
+            }
+        }
+    }
+    for link in &world.links {
+        let phases = link.ends.as_ref().map(|ends| {
+            let status = ends.each_ref().map(Session::status);
+            status.map(|s| (s.phase, s.to_send, s.to_receive, s.pulling))
+        });
+        let _ = write!(out, "\n  link {:?}: {phases:?}", link.nodes);
+    }
+    Ok(out)
+}
+
+pub fn check(world: &mut World) -> Outcome {
+    heads_are_equal(world)?;
+    let dumps = dumps(world)?;
+    for (node, dump) in world.nodes.iter().zip(&dumps).skip(1) {
+        same("records", 0, node.number, &dumps[0], dump)?;
+    }
+    inboxes_are_equal(world)?;
+    views_are_sound(world, &dumps)?;
+    world.outcome.records = dumps[0].lines().count() as u64;
+    nothing_is_lost(world)?;
+    a_greeting_is_short(world)?;
+    shuffled_ops_give_the_same(world)?;
+    if world.outcome.alarms > 0 && !world.plan.restores {
+        return Err(format!(
+            "{} alarms: states differed under equal vectors",
+            world.outcome.alarms
+        ));
+    }
+    world.outcome.ops = world.model.ops.len() as u64;
+    Ok(())
+}
+
+fn same(what: &str, a: usize, b: usize, left: &str, right: &str) -> Outcome {
+    if left == right {
+        return Ok(());
+    }
+    let only = |x: &str, y: &str| -> Vec<String> {
+        x.lines().filter(|l| !y.lines().any(|m| m == *l)).map(str::to_owned).collect()
+    };
+    Err(format!("{what} differ\n {a}: {:#?}\n {b}: {:#?}", only(left, right), only(right, left)))
+}
+
+fn heads_are_equal(world: &mut World) -> Outcome {
+    let mut all = Vec::new();
+    for node in &mut world.nodes {
+        let heads = node.db.heads(None).map_err(text)?;
+        let shown = |h: &StreamHead| (h.stream.clone(), h.vector.clone(), h.digest, h.records);
+        all.push(heads.iter().map(shown).collect::<Vec<_>>());
+    }
+    if all.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(());
+    }
+    Err(format!("heads differ: {}", differences(world)?))
+}
+
+fn dumps(world: &World) -> Result<Vec<String>, String> {
+    let all_new = world.nodes.iter().all(|node| !node.is_old());
+    let kinds = if all_new { kinds::NEW } else { kinds::OLD };
+    world.nodes.iter().map(|node| dump(&node.db, node.kinds, kinds)).collect()
+}
+
+/// Everything that a reader can see, of the kinds and fields of `shown`.
+fn dump(
+    db: &Db,
+    kinds: &'static [&'static Kind],
+    shown: &'static [&'static Kind],
+) -> Result<String, String> {
+    let mut out = String::new();
+    for (kind, shown) in shown.iter().filter_map(|s| {
+        let kind = kinds.iter().find(|k| k.code == s.code)?;
+        Some((*kind, *s))
+    }) {
+        let mut after = None;
+        let mut seen = 0;
+        loop {
+            let query = Query::everywhere(kind).sort("key", false).after(after).limit(100);
+            let page = db.reader().list(&query.with_bodies()).map_err(text)?;
+            seen += page.records.len() as u64;
+            for record in &page.records {
+                show(db, record, shown.fields, &mut out)?;
+            }
+            after = page.next;
+            if after.is_none() {
+                if page.total != seen {
+                    return Err(format!("{} of {} {} listed", seen, page.total, kind.plural));
+                }
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn show(db: &Db, record: &Record, fields: &[Field], out: &mut String) -> Outcome {
+    let _ = write!(out, "{} {} {}", record.kind.name, record.tenant, record.key);
+    for field in fields {
+        let _ = match field.merge {
+            Merge::Set => {
+                write!(out, " {}={:?}", field.name, record.set(field).collect::<Vec<_>>())
+            }
+            Merge::Body => write!(out, " {}={:?}", field.name, record.body(field)),
+            Merge::Counter => write!(out, " {}={}", field.name, record.total(field)),
+            Merge::Sketch => write!(out, " {}={}", field.name, record.estimate(field)),
+            Merge::Register => {
+                write!(out, " {}={:?}/{:?}", field.name, record.value(field), record.text(field))
+            }
+        };
+        if let (Some(space), Some(name)) = (field.claim, record.opt_text(field)) {
+            let holder = db.reader().claimed(record.tenant, space, name).map_err(text)?;
+            if holder != Some(record.key) {
+                return Err(format!("{record:?} does not answer to its name {name:?}"));
+            }
+        }
+    }
+    let _ = writeln!(
+        out,
+        " parent={:?} made={} changed={}",
+        record.tree_parent(),
+        record.created_ms(),
+        record.updated_ms()
+    );
+    Ok(())
+}
+
+/// The inbox without what each node sees for itself: writes that met a deletion.
+fn inbox(db: &Db, skip: &[u16]) -> Result<String, String> {
+    let mut out = String::new();
+    for row in db.reader().conflicts(None, 1_000, None).map_err(text)? {
+        if row.cause != Cause::LostWrite && !skip.contains(&row.kind) {
+            let _ = writeln!(
+                out,
+                "{:?} {} {} {} {} {:?}",
+                row.cause, row.kind, row.key, row.field_code, row.at_ms, row.values
+            );
+        }
+    }
+    Ok(out)
+}
+
+fn inboxes_are_equal(world: &mut World) -> Outcome {
+    // A node of the old release cannot know of conflicts in what it does not know.
+    let skip: &[u16] = if world.nodes.iter().any(Node::is_old) {
+        &[kinds::NOTE.code, kinds::BADGE.code]
+    } else {
+        &[]
+    };
+    let first = inbox(&world.nodes[0].db, skip)?;
+    for node in &world.nodes[1..] {
+        same("inboxes", 0, node.number, &first, &inbox(&node.db, skip)?)?;
+    }
+    world.outcome.conflicts = first.lines().count() as u64;
+    let quarantined = world.nodes[0].db.reader().quarantined(1_000).map_err(text)?;
+    world.outcome.quarantined = quarantined.len() as u64;
+    Ok(())
+}
+
+fn verified(db: &Db, name: &str) -> Outcome {
+    let problems = db.verify().map_err(text)?.problems;
+    if problems.is_empty() { Ok(()) } else { Err(format!("{name}: verify found {problems:#?}")) }
+}
+
+fn views_are_sound(world: &mut World, dumps: &[String]) -> Outcome {
+    let all_new = world.nodes.iter().all(|node| !node.is_old());
+    let shown = if all_new { kinds::NEW } else { kinds::OLD };
+    for (node, before) in world.nodes.iter_mut().zip(dumps) {
+        let name = format!("node {}", node.number);
+        verified(&node.db, &name)?;
+        let conflicts = inbox(&node.db, &[])?;
+        let root = node.db.root().map_err(text)?;
+        node.db.rebuild(|_, _| {}).map_err(text)?;
+        verified(&node.db, &format!("{name}, rebuilt"))?;
+        same(
+            "rebuilt records",
+            node.number,
+            node.number,
+            before,
+            &dump(&node.db, node.kinds, shown)?,
+        )?;
+        same("rebuilt inboxes", node.number, node.number, &conflicts, &inbox(&node.db, &[])?)?;
+        if node.db.root().map_err(text)? != root {
+            return Err(format!("{name}: rebuilding changed the root"));
+        }
+    }
+    Ok(())
+}
+
+/// Against the model: each record is what the acknowledged ops make it.
+fn nothing_is_lost(world: &mut World) -> Outcome {
+    let vectors = world.nodes[0].vectors().map_err(text)?;
+    let arrived = |op: &Op| vectors.get(&op.stream).is_some_and(|v| v.covers(op.dot));
+    for op in &world.model.ops {
+        if !arrived(op) && !world.model.set_back.contains(&(op.stream.clone(), op.dot)) {
+            return Err(format!("an acknowledged op is gone: {op:?}"));
+        }
+    }
+    let (expected, lost) = world.model.expected(arrived);
+    let Some(node) = world.nodes.iter().find(|node| !node.is_old()) else { return Ok(()) };
+    let reader = node.db.reader();
+    for ((code, key), state) in &expected {
+        let Some(kind) = node.kinds.iter().find(|k| k.code == *code) else { continue };
+        let found = reader.get_full(kind, *key).map_err(text)?;
+        let found_state = found.as_ref().map(|r| r.state.clone()).unwrap_or_default();
+        if let Some(difference) = difference(state, &found_state) {
+            return Err(format!("{} {key} should be otherwise: {difference}", kind.name));
+        }
+        let Some(record) = found else { continue };
+        for (_, _, field, creation, word) in
+            world.model.words.iter().filter(|w| (w.0, w.1) == (*code, *key))
+        {
+            let Some(field) = kind.field_by_code(*field) else { continue };
+            let shows = record.state.body(field.code).is_some_and(|b| b.creation == *creation);
+            let is_there = record.body(field).contains(word.as_str());
+            if shows && !is_there && !world.model.unwritten.contains(word) && !world.plan.restores {
+                return Err(format!("{record:?} has lost the word {word}: {}", record.body(field)));
+            }
+        }
+    }
+    for kind in node.kinds {
+        let all = Query::everywhere(kind).limit(1_000).without_total();
+        for record in reader.list(&all).map_err(text)?.records {
+            let is_ours = expected.contains_key(&(kind.code, record.key));
+            if !is_ours && !world.model.poisoned.contains(&record.key) {
+                return Err(format!("{record:?} came from nowhere"));
+            }
+        }
+    }
+    if world.plan.restores {
+        // An inbox that was set back with its node has forgotten what it held.
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    for node in &world.nodes {
+        rows.extend(node.db.reader().conflicts(None, 1_000, None).map_err(text)?);
+    }
+    for lost in lost {
+        let is_kept = rows.iter().any(|row| {
+            row.cause == Cause::LostWrite
+                && (row.kind, row.key, row.field_code) == (lost.kind, lost.key, lost.field)
+                && row.values.iter().any(|value| value.hlc == lost.hlc)
+        });
+        if !is_kept {
+            return Err(format!("a write that met a deletion is in no inbox: {lost:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Two nodes with nothing new say so in under 200 bytes each.
+fn a_greeting_is_short(world: &mut World) -> Outcome {
+    let now = Now { elapsed_ms: world.now(), wall_ms: world.nodes[0].wall_ms() };
+    let options =
+        Options { name: "a node with a long name for people".into(), ..Options::default() };
+    let mut ends = [Session::new(options.clone(), now), Session::new(options, now)];
+    let mut sent = [0; 2];
+    let mut events: Vec<(usize, Event)> = vec![(0, Event::Open), (1, Event::Open)];
+    while let Some((end, event)) = events.pop() {
+        let effects =
+            world.nodes[end].with_replica(|replica| ends[end].handle(now, replica, event));
+        for effect in effects {
+            let Effect::Send(bytes) = effect else {
+                return Err(format!("equal nodes meet, and: {effect:?}"));
+            };
+            sent[end] += bytes.len() + atoll_sync::frame::HEADER_BYTES;
+            events.insert(0, (1 - end, Event::Frame(bytes)));
+        }
+    }
+    let is_live = ends.iter().all(|end| end.status().phase == Phase::Live);
+    if !is_live || sent.iter().any(|bytes| *bytes > 200) {
+        return Err(format!("equal nodes say {sent:?} bytes to each other"));
+    }
+    Ok(())
+}
+
+/// The same ops in any order, doubled and in any pieces, make the same state.
+fn shuffled_ops_give_the_same(world: &mut World) -> Outcome {
+    let is_whole = |heads: &[StreamHead]| heads.iter().all(|h| h.floor.0.values().all(|s| *s == 0));
+    let mut whole = None;
+    for number in 0..world.nodes.len() {
+        if is_whole(&world.nodes[number].db.heads(None).map_err(text)?) {
+            whole = Some(number);
+        }
+    }
+    let Some(number) = whole else { return Ok(()) };
+    let known: BTreeMap<StreamId, Vector> = BTreeMap::new();
+    let mut ops = world.nodes[number].ops_since(&known).map_err(text)?;
+    let doubles: Vec<Op> = ops.iter().filter(|_| world.rng.percent(20)).cloned().collect();
+    ops.extend(doubles);
+    world.rng.shuffle(&mut ops);
+    let clock = clock(&world.now_ms, &Arc::new(AtomicI64::new(0)));
+    let mut fresh = Db::open_in_memory(kinds::NEW, NodeId([99; 16]), clock).map_err(text)?;
+    while !ops.is_empty() {
+        let rest = ops.split_off(world.rng.between(1, 20).min(ops.len() as u64) as usize);
+        fresh.apply(std::mem::replace(&mut ops, rest)).map_err(text)?;
+    }
+    if fresh.parked() > 0 {
+        return Err(format!("{} ops stay parked though all are there", fresh.parked()));
+    }
+    let node = &mut world.nodes[number];
+    if fresh.root().map_err(text)? != node.db.root().map_err(text)? {
+        let shown = if node.is_old() { kinds::OLD } else { kinds::NEW };
+        let left = dump(&node.db, node.kinds, shown)?;
+        same("shuffled records", number, 99, &left, &dump(&fresh, kinds::NEW, shown)?)?;
+        return Err("shuffled ops give another root".into());
+    }
+    verified(&fresh, "the one with shuffled ops")?;
+    if !node.is_old() {
+        let left = dump(&node.db, kinds::NEW, kinds::NEW)?;
+        same("shuffled records", number, 99, &left, &dump(&fresh, kinds::NEW, kinds::NEW)?)?;
+        same("shuffled inboxes", number, 99, &inbox(&node.db, &[])?, &inbox(&fresh, &[])?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What a seed has in store: how many nodes, which wire, which evils. Derived from the seed alone.
+
+use super::rng::Rng;
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub nodes: usize,
+    /// Nodes of the old release, by number from the end.
+    pub old_nodes: usize,
+    pub actions: u64,
+    /// Each node knows its neighbours only, instead of all others.
+    pub is_line: bool,
+    pub in_files: bool,
+    /// Percent of frames.
+    pub loss: u64,
+    pub doubled: u64,
+    pub reorders: bool,
+    pub flips: bool,
+    pub partitions: bool,
+    pub one_way: bool,
+    pub cuts: bool,
+    pub kills: bool,
+    pub restores: bool,
+    pub trims: bool,
+    pub clocks: bool,
+    pub poison: bool,
+    pub absence: bool,
+    pub latecomer: bool,
+    pub snapshot_from_ops: u64,
+    pub batch_ops: usize,
+    pub window: usize,
+    /// Records a snapshot chunk at most; none: as the store cuts them.
+    pub chunk_records: Option<usize>,
+}
+
+impl Plan {
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        let lossy = rng.percent(35);
+        let nodes = if rng.percent(70) { 3 } else { 4 };
+        let in_files = rng.percent(30);
+        Self {
+            nodes,
+            old_nodes: if rng.percent(30) { 1 } else { 0 },
+            actions: rng.between(30, 110),
+            is_line: rng.percent(30),
+            in_files,
+            loss: if lossy { rng.pick(&[5, 30]) } else { 0 },
+            doubled: if lossy { rng.pick(&[0, 20]) } else { 0 },
+            reorders: lossy && rng.percent(60),
+            flips: rng.percent(15),
+            partitions: rng.percent(60),
+            one_way: rng.percent(20),
+            cuts: rng.percent(40),
+            kills: in_files && rng.percent(70),
+            restores: in_files && rng.percent(50),
+            trims: rng.percent(50),
+            clocks: rng.percent(40),
+            poison: rng.percent(25),
+            absence: rng.percent(30),
+            latecomer: rng.percent(40),
+            snapshot_from_ops: rng.pick(&[5, 30, 2_000]),
+            batch_ops: rng.pick(&[1, 3, 20, 1_000]),
+            window: rng.pick(&[1, 2, 4]),
+            chunk_records: if rng.percent(60) { Some(rng.pick(&[1, 2, 5])) } else { None },
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The run itself: beats of made-up time in which frames arrive, clocks tick, people write and evil happens; then
+//! everything heals, and the oracles look.
+
+use super::act;
+use super::model::Model;
+use super::nemesis;
+use super::node::Node;
+use super::oracle;
+use super::plan::Plan;
+use super::rng::Rng;
+use super::wire::{Frame, Link, Wire};
+use atoll_sync::session::{Effect, Event, Now, Options, Phase, Reason, Session};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tempfile::TempDir;
+
+const BEAT_MS: u64 = 100;
+/// Virtual time in which a healed network must become equal.
+const HEAL_MS: u64 = 240_000;
+
+pub struct World {
+    pub seed: u64,
+    pub plan: Plan,
+    pub rng: Rng,
+    pub now_ms: Arc<AtomicU64>,
+    pub nodes: Vec<Node>,
+    pub links: Vec<Link>,
+    pub wire: Wire,
+    pub model: Model,
+    pub outcome: Outcome,
+    dir: Option<TempDir>,
+    trace: bool,
+}
+
+/// What happened in a run, for the curious and to see that the evils do occur.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub ops: u64,
+    pub frames: u64,
+    pub alarms: u64,
+    pub pulls: u64,
+    pub cut_pulls: u64,
+    pub quarantined: u64,
+    pub kills: u64,
+    pub restores: u64,
+    pub trims: u64,
+    pub flipped: u64,
+    pub conflicts: u64,
+    pub heal_ms: u64,
+    pub records: u64,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Result<Self, String> {
+        let plan = Plan::of(seed);
+        let dir = plan.in_files.then(scratch).transpose()?;
+        let mut world = Self {
+            seed,
+            rng: Rng::new(seed),
+            now_ms: Arc::new(AtomicU64::new(0)),
+            nodes: vec![],
+            links: vec![],
+            wire: Wire::default(),
+            model: Model::default(),
+            outcome: Outcome::default(),
+            dir,
+            trace: std::env::var_os("ATOLL_TRACE").is_some(),
+            plan,
+        };
+        for number in 0..world.plan.nodes {
+            world.add_node(number + world.plan.old_nodes >= world.plan.nodes)?;
+        }
+        Ok(world)
+    }
+
+    pub fn add_node(&mut self, is_old: bool) -> Result<(), String> {
+        let number = self.nodes.len();
+        let dir = self.dir.as_ref().map(TempDir::path);
+        let chunk_records = self.plan.chunk_records;
+        self.nodes.push(Node::new(number, is_old, self.now_ms.clone(), chunk_records, dir)?);
+        let first = if self.plan.is_line { number.saturating_sub(1) } else { 0 };
+        self.links.extend((first..number).map(|other| Link::new(other, number)));
+        Ok(())
+    }
+
+    pub fn now(&self) -> u64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    pub fn say(&self, text: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("[{:>7}] {}", self.now(), text());
+        }
+    }
+
+    pub fn run(mut self) -> Result<Outcome, String> {
+        let mut left = self.plan.actions;
+        while left > 0 {
+            self.beat()?;
+            if self.rng.percent(60) {
+                left -= 1;
+                let node = self.rng.below(self.nodes.len());
+                act::act(&mut self, node)?;
+                self.committed(node)?;
+            }
+            nemesis::strike(&mut self)?;
+        }
+        nemesis::heal(&mut self)?;
+        self.settle()?;
+        oracle::check(&mut self)?;
+        self.outcome.frames = self.wire.sent;
+        self.outcome.flipped = self.wire.flipped;
+        Ok(self.outcome)
+    }
+
+    fn beat(&mut self) -> Result<(), String> {
+        let now_ms = self.now_ms.fetch_add(BEAT_MS, Ordering::Relaxed) + BEAT_MS;
+        while let Some(frame) = self.wire.next_due(now_ms) {
+            self.deliver(frame)?;
+        }
+        for link in 0..self.links.len() {
+            if self.links[link].ends.is_none() {
+                let [a, b] = self.links[link].nodes;
+                let is_up = self.links[link].down_until_ms <= now_ms;
+                let is_there = !self.nodes[a].is_away && !self.nodes[b].is_away;
+                if is_up && is_there && (self.wire.calm || self.rng.percent(40)) {
+                    self.connect(link)?;
+                }
+            } else if now_ms.is_multiple_of(3 * BEAT_MS) {
+                for end in 0..2 {
+                    self.event(link, end, Event::Tick)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, link: usize) -> Result<(), String> {
+        let new = |world: &Self, end: usize| {
+            let options = world.options(&format!("node {}", world.links[link].nodes[end]));
+            Session::new(options, world.session_now(link, end))
+        };
+        self.links[link].ends = Some([new(self, 0), new(self, 1)]);
+        self.say(|| format!("{:?} connect", self.links[link].nodes));
+        for end in 0..2 {
+            self.event(link, end, Event::Open)?;
+        }
+        Ok(())
+    }
+
+    fn options(&self, name: &str) -> Options {
+        Options {
+            name: name.into(),
+            answer_timeout_ms: 1_500,
+            root_every_ms: 2_000,
+            quiet_ms: 500,
+            snapshot_from_ops: self.plan.snapshot_from_ops,
+            window: self.plan.window,
+            batch_ops: self.plan.batch_ops,
+            batch_bytes: 64 << 10,
+        }
+    }
+
+    fn session_now(&self, link: usize, end: usize) -> Now {
+        let node = &self.nodes[self.links[link].nodes[end]];
+        Now { elapsed_ms: self.now(), wall_ms: node.wall_ms() }
+    }
+
+    fn deliver(&mut self, frame: Frame) -> Result<(), String> {
+        if self.links[frame.link].connection == frame.connection {
+            self.event(frame.link, frame.to, Event::Frame(frame.bytes))?;
+        }
+        Ok(())
+    }
+
+    /// Lets one end of a link take a step, and carries out what it wants.
+    fn event(&mut self, link: usize, end: usize, event: Event) -> Result<(), String> {
+        let now = self.session_now(link, end);
+        let number = self.links[link].nodes[end];
+        let Some(ends) = &mut self.links[link].ends else { return Ok(()) };
+        let node = &mut self.nodes[number];
+        let before = node.log_end();
+        let effects = node.with_replica(|replica| ends[end].handle(now, replica, event));
+        let has_written = node.log_end() != before;
+        for effect in effects {
+            self.carry_out(link, end, effect)?;
+        }
+        if has_written { self.committed(number) } else { Ok(()) }
+    }
+
+    fn carry_out(&mut self, link: usize, end: usize, effect: Effect) -> Result<(), String> {
+        let now_ms = self.now();
+        match effect {
+            Effect::Send(bytes) => {
+                let place = (link, &mut self.links[link]);
+                self.wire.send(&mut self.rng, &self.plan, place, end, bytes, now_ms);
+            }
+            Effect::Close(reason) => {
+                self.say(|| format!("{:?}.{end} closes: {reason}", self.links[link].nodes));
+                if !(self.plan.flips && matches!(reason, Reason::Malformed(_))) {
+                    return Err(format!("a session closed: {reason}"));
+                }
+                self.links[link].hang_up();
+            }
+            Effect::Alarm { stream, mine, theirs } => {
+                self.outcome.alarms += 1;
+                let nodes = self.links[link].nodes;
+                self.say(|| format!("{nodes:?}.{end} alarm {stream} {mine} {theirs}"));
+            }
+            Effect::Note(text) => {
+                self.outcome.pulls += u64::from(text.starts_with("taking"));
+                self.say(|| format!("{:?}.{end} {text}", self.links[link].nodes));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells all sessions of a node that there is something new.
+    pub fn committed(&mut self, node: usize) -> Result<(), String> {
+        for link in 0..self.links.len() {
+            if let Some(end) = self.links[link].nodes.iter().position(|n| *n == node) {
+                self.event(link, end, Event::Committed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Beats on until all nodes are equal and nothing is on its way.
+    fn settle(&mut self) -> Result<(), String> {
+        let begin_ms = self.now();
+        loop {
+            self.beat()?;
+            if self.now().is_multiple_of(5 * BEAT_MS) && self.is_settled()? {
+                self.outcome.heal_ms = self.now() - begin_ms;
+                return Ok(());
+            }
+            if self.now() > begin_ms + HEAL_MS {
+                return Err(format!("not equal after healing: {}", oracle::differences(self)?));
+            }
+        }
+    }
+
+    fn is_settled(&mut self) -> Result<bool, String> {
+        let is_live = |link: &Link| {
+            let ends = link.ends.as_ref();
+            ends.is_some_and(|ends| ends.iter().all(|e| e.status().phase == Phase::Live))
+        };
+        Ok(self.links.iter().all(is_live) && oracle::roots_are_equal(self)?)
+    }
+}
+
+fn scratch() -> Result<TempDir, String> {
+    let memory = std::path::Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    dir.map_err(|e| e.to_string())
+}
+
+impl Outcome {
+    pub fn add(&mut self, other: &Self) {
+        self.ops += other.ops;
+        self.frames += other.frames;
+        self.alarms += other.alarms;
+        self.pulls += other.pulls;
+        self.cut_pulls += other.cut_pulls;
+        self.quarantined += other.quarantined;
+        self.kills += other.kills;
+        self.restores += other.restores;
+        self.trims += other.trims;
+        self.flipped += other.flipped;
+        self.conflicts += other.conflicts;
+        self.heal_ms = self.heal_ms.max(other.heal_ms);
+        self.records += other.records;
+    }
+}

@@ -1,0 +1,159 @@
+use super::{all, at, make, text};
+use atoll_node::Role;
+use atoll_tests::{Client, TestNode};
+use serde_json::{Value as Json, json};
+
+async fn category(client: &Client, name: &str, parent: Option<&Json>) -> Json {
+    let new = json!({ "name": name, "parent_id": parent.map(|parent| &parent["id"]) });
+    client.post("/api/v1/categories", &new).await.expect(201).data()
+}
+
+#[tokio::test]
+async fn a_category_is_proposed_approved_and_then_public() {
+    let test = TestNode::start().await;
+    let (admin, editor) = (test.admin().await, test.user("eve", Role::Editor).await);
+    let made = category(&editor, "Field notes", None).await;
+    assert_eq!((text(&made, "slug"), text(&made, "status")), ("field-notes", "pending"));
+    let path = at("categories", &made, "");
+    test.stranger().get(&path).await.refused(404, "not_found");
+    assert_eq!(
+        test.stranger().get("/api/v1/categories").await.expect(200).json()["page"]["total"],
+        0
+    );
+    editor.post(&format!("{path}/approve"), &json!({})).await.refused(403, "denied");
+    for _ in 0..2 {
+        assert_eq!(
+            admin.post(&format!("{path}/approve"), &json!({})).await.expect(200).data()["status"],
+            "approved"
+        );
+    }
+    let _ = test.stranger().get("/api/v1/categories/field-notes").await.expect(200);
+    assert_eq!(
+        test.stranger().get("/api/v1/categories").await.expect(200).json()["page"]["total"],
+        1
+    );
+    let events = test
+        .node
+        .store
+        .read(|r| atoll_storage::outbox::events_after(r, Some(test.tenant), 0, 100))
+        .unwrap();
+    let approved =
+        events.iter().filter(|event| event.event_type == "cortex.category.approved").count();
+    assert_eq!(approved, 1);
+    editor
+        .post("/api/v1/categories", &json!({ "name": "X", "slug": "field-notes" }))
+        .await
+        .refused(409, "slug_taken");
+    let renamed = editor
+        .put("/api/v1/categories/field-notes", &json!({ "name": "Notes" }))
+        .await
+        .expect(200)
+        .data();
+    assert_eq!((text(&renamed, "name"), text(&renamed, "slug")), ("Notes", "field-notes"));
+}
+
+#[tokio::test]
+async fn a_tree_is_shown_and_never_closes_into_a_circle() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let top = category(&admin, "Top", None).await;
+    let middle = category(&admin, "Middle", Some(&top)).await;
+    let leaf = category(&admin, "Leaf", Some(&middle)).await;
+    let tree = admin.get("/api/v1/categories?tree=true").await.expect(200).data();
+    assert_eq!(all(&tree, "name"), ["Top"]);
+    assert_eq!(text(&tree[0]["children"][0]["children"][0], "name"), "Leaf");
+    for parent in [&leaf, &top] {
+        let answer = admin
+            .put(&at("categories", &top, ""), &json!({ "parent_id": parent["id"] }))
+            .await
+            .expect(422);
+        assert_eq!(text(&answer.json()["errors"][0], "code"), "cycle");
+    }
+    let _ =
+        admin.put(&at("categories", &leaf, ""), &json!({ "parent_id": null })).await.expect(200);
+    let _ = admin
+        .put(&at("categories", &top, ""), &json!({ "parent_id": leaf["id"] }))
+        .await
+        .expect(200);
+    let _ = admin.post(&at("categories", &middle, "/approve"), &json!({})).await.expect(200);
+    let seen = test.stranger().get("/api/v1/categories?tree=true").await.expect(200).data();
+    assert_eq!(all(&seen, "name"), ["Middle"]);
+}
+
+#[tokio::test]
+async fn sub_categories_are_categories_with_a_parent() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let (top, other) = (category(&admin, "Top", None).await, category(&admin, "Other", None).await);
+    let answer = admin.post("/api/v1/sub-categories", &json!({ "name": "Lost" })).await.expect(422);
+    assert_eq!(text(&answer.json()["errors"][0], "field"), "parent_id");
+    let new = json!({ "name": "Below", "parent_id": top["id"] });
+    let below = admin.post("/api/v1/sub-categories", &new).await.expect(201).data();
+    admin.get(&at("sub-categories", &top, "")).await.refused(404, "not_found");
+    let _ = admin.get("/api/v1/sub-categories/below").await.expect(200);
+    let names = async |query: &str| {
+        all(&admin.get(&format!("/api/v1/sub-categories{query}")).await.expect(200).data(), "name")
+    };
+    assert_eq!(names("").await, ["Below"]);
+    assert_eq!(names("?category=top").await, ["Below"]);
+    assert_eq!(names("?category=other").await, [""; 0]);
+    let moved = json!({ "parent_id": other["id"] });
+    let _ = admin.put(&at("sub-categories", &below, ""), &moved).await.expect(200);
+    assert_eq!(names("?category=other").await, ["Below"]);
+    let _ = admin.delete(&at("sub-categories", &below, "")).await.expect(204);
+}
+
+#[tokio::test]
+async fn a_category_in_use_goes_only_when_its_posts_and_children_have_another_place() {
+    let test = TestNode::start().await;
+    let (admin, editor) = (test.admin().await, test.user("eve", Role::Editor).await);
+    let (old, new) = (category(&admin, "Old", None).await, category(&admin, "New", None).await);
+    let child = category(&admin, "Child", Some(&old)).await;
+    for i in 0..3 {
+        make(&editor, json!({ "title": format!("Post {i}"), "category_id": old["id"] })).await;
+    }
+    let path = at("categories", &old, "");
+    editor.delete(&path).await.refused(403, "denied");
+    let refused = admin.delete(&path).await;
+    refused.refused(409, "category_in_use");
+    assert!(refused.text().contains("3 posts and 1 sub-categories"), "{}", refused.text());
+    for target in [&old, &child] {
+        let _ =
+            admin.delete(&format!("{path}?reassign_to={}", text(target, "id"))).await.expect(422);
+    }
+    let _ = admin.delete(&format!("{path}?reassign_to=nowhere")).await.expect(400);
+    let _ = admin.delete(&format!("{path}?reassign_to=new")).await.expect(204);
+    admin.get(&path).await.refused(404, "not_found");
+    assert_eq!(
+        admin.get("/api/v1/posts?category=new").await.expect(200).json()["page"]["total"],
+        3
+    );
+    let child = admin.get(&at("categories", &child, "")).await.expect(200).data();
+    assert_eq!(child["parent_id"], new["id"]);
+}
+
+#[tokio::test]
+async fn a_tag_is_unique_by_its_slug_and_leaves_its_posts_when_it_goes() {
+    let test = TestNode::start().await;
+    let (admin, editor) = (test.admin().await, test.user("eve", Role::Editor).await);
+    let tag = editor.post("/api/v1/tags", &json!({ "name": "Rust" })).await.expect(201).data();
+    editor.post("/api/v1/tags", &json!({ "name": "RUST" })).await.refused(409, "slug_taken");
+    let _ = editor.post("/api/v1/tags", &json!({ "name": "?" })).await.expect(422);
+    let post = make(&editor, json!({ "title": "Tagged", "tag_ids": [tag["id"]] })).await;
+    assert_eq!(test.stranger().get("/api/v1/tags/rust").await.expect(200).data()["post_count"], 0);
+    let _ = editor.post(&at("posts", &post, "/publish"), &json!({})).await.expect(200);
+    assert_eq!(test.stranger().get("/api/v1/tags/rust").await.expect(200).data()["post_count"], 1);
+    let renamed = editor
+        .put(&at("tags", &tag, ""), &json!({ "name": "Oxide", "slug": "oxide" }))
+        .await
+        .expect(200)
+        .data();
+    assert_eq!((text(&renamed, "name"), text(&renamed, "slug")), ("Oxide", "oxide"));
+    let again = editor.post("/api/v1/tags", &json!({ "name": "Rust" })).await.expect(201).data();
+    assert_ne!(again["id"], tag["id"]);
+    editor.delete(&at("tags", &tag, "")).await.refused(403, "denied");
+    let _ = admin.delete(&at("tags", &tag, "")).await.expect(204);
+    let post = editor.get(&at("posts", &post, "")).await.expect(200).data();
+    assert_eq!(post["tag_ids"], json!([]));
+    admin.get(&at("tags", &tag, "")).await.refused(404, "not_found");
+}

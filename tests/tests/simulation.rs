@@ -1,0 +1,48 @@
+//! The network of nodes in one thread, a thousand seeds of it. `ATOLL_SEED=n` runs one, `ATOLL_SEEDS=from..to` many.
+
+use atoll_tests::simulator;
+
+const SEEDS: u64 = 1_000;
+/// Test functions, so that every core has something to do.
+const PARTS: u64 = 4;
+
+/// The seeds to run, and whether they were asked for by name.
+fn seeds() -> (u64, u64) {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    if let Some(seed) = std::env::var("ATOLL_SEED").ok().as_deref().and_then(number) {
+        return (seed, seed + 1);
+    }
+    let range = std::env::var("ATOLL_SEEDS").ok();
+    let range = range.as_deref().and_then(|text| text.split_once(".."));
+    range.and_then(|(from, to)| Some((number(from)?, number(to)?))).unwrap_or((0, SEEDS))
+}
+
+fn run_part(part: u64) {
+    let (from, to) = seeds();
+    let failures: Vec<String> = (from..to)
+        .filter(|seed| seed % PARTS == part)
+        .filter_map(|seed| simulator::run(seed).err())
+        .take(3)
+        .collect();
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
+}
+
+#[test]
+fn nodes_are_equal_after_whatever_befell_them_first_quarter() {
+    run_part(0);
+}
+
+#[test]
+fn nodes_are_equal_after_whatever_befell_them_second_quarter() {
+    run_part(1);
+}
+
+#[test]
+fn nodes_are_equal_after_whatever_befell_them_third_quarter() {
+    run_part(2);
+}
+
+#[test]
+fn nodes_are_equal_after_whatever_befell_them_last_quarter() {
+    run_part(3);
+}
