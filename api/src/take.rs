@@ -106,7 +106,8 @@ fn change_set(
     for (i, element) in elements.iter().enumerate() {
         match scalar(field.ty, element) {
             Ok(Value::Null) => {
-                changes = refuse(changes, errors, format!("{}.{i}", field.name), "must not be null");
+                changes =
+                    refuse(changes, errors, format!("{}.{i}", field.name), "must not be null");
             }
             Ok(value) => wanted.push(value),
             Err(text) => changes = refuse(changes, errors, format!("{}.{i}", field.name), text),

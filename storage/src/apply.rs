@@ -12,7 +12,7 @@ use crate::id::{Dot, Id, StreamId};
 use crate::op::{BodyEdit, Op, Payload, Write};
 use crate::read::{load, load_content};
 use crate::record::Record;
-use crate::state::{BodyState, LostWrite, State};
+use crate::state::{BodyState, Lost, LostEdit, LostWrite, State};
 use crate::value::Value;
 use rusqlite::{OptionalExtension, params};
 
@@ -47,6 +47,7 @@ impl Db {
             Payload::Delete { seen } => {
                 self.forget_lost(&place, |lost| seen.covers(lost.dot))?;
                 let lost = state.delete(seen);
+                let lost = self.with_texts(&place, lost)?;
                 self.drop_bodies(&place, old.as_ref().map(|r| &r.state), &state)?;
                 lost
             }
@@ -91,7 +92,7 @@ impl Db {
                                 load_content(&self.conn, place.key, body.field, *creation)?;
                             let content = body::apply(&content, *creation, &[bytes])?;
                             let mut known = BodyState { heads: content.heads.clone(), ..known };
-                            known.note_edit(op.dot);
+                            known.note_edit(op.dot, op.hlc);
                             state.put_body(known);
                             self.save_content(place.key, body.field, *creation, &content)?;
                         }
@@ -145,6 +146,16 @@ impl Db {
             }
         }
         Ok(())
+    }
+
+    /// The lost writes, edits of bodies among them with the whole text that they had made. Bodies must still be there.
+    pub(crate) fn with_texts(&self, place: &Place, lost: Lost) -> Result<Vec<LostWrite>> {
+        let mut writes = lost.writes;
+        for LostEdit { field, creation, dot, hlc } in lost.edits {
+            let value = Value::Text(load_content(&self.conn, place.key, field, creation)?.text);
+            writes.push(LostWrite { field, element: None, dot, hlc, value });
+        }
+        Ok(writes)
     }
 
     pub(crate) fn keep_lost(&self, place: &Place, lost: &[LostWrite]) -> Result<()> {

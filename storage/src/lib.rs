@@ -54,8 +54,8 @@ pub use query::{Cursor, Page, Query};
 pub use read::{Quarantined, Read, Reader};
 pub use record::Record;
 pub use replica::{
-    ChunkHead, Lane, OpBatch, RecordKey, Replica, SnapshotBody, SnapshotChunk, SnapshotIndex,
-    SnapshotRecord,
+    ChunkHead, Lane, OpBatch, RecordKey, RecordRange, Replica, SnapshotBody, SnapshotChunk,
+    SnapshotIndex, SnapshotRecord,
 };
 pub use store::{OpenOptions, Store};
 pub use tx::{Changes, Tx};

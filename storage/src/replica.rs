@@ -13,7 +13,8 @@ use crate::id::{Dot, Id, Origin, StreamId};
 use crate::op::Op;
 use crate::read::{Plans, load_content};
 use crate::schema::table_of;
-use crate::state::State;
+use crate::state::{Lost, LostEdit, LostWrite, State};
+use crate::value::Value;
 use crate::vector::Vector;
 use bincode::{Decode, Encode};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -41,6 +42,9 @@ pub struct OpBatch {
 
 /// Kind and key: the order in which a stream's records are compared.
 pub type RecordKey = (u16, Id);
+
+/// Above the first, up to and with the second; none is the stream's end.
+pub type RecordRange = (Option<RecordKey>, Option<RecordKey>);
 
 /// A stream's records cut into chunks by their content, so that two nodes cut alike where they are alike.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -115,6 +119,8 @@ pub trait Replica {
     ) -> Result<SnapshotChunk>;
     /// Reconciles the chunk's range by causal context.
     fn merge_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()>;
+    /// These ranges are, record by record, as a peer has them at `vector`: what it holds stands in them here too.
+    fn hold(&mut self, stream: &StreamId, ranges: &[RecordRange], vector: &Vector) -> Result<()>;
     /// Counts a whole snapshot as received. The log cannot serve what it covers.
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()>;
 }
@@ -413,12 +419,29 @@ impl Db {
                 }
                 db.merge_record(&place, theirs.get(&(kind, key)).copied(), &mine, &chunk.vector)?;
             }
-            if !mine.includes(&chunk.vector) {
-                ahead::note(&db.conn, stream, chunk.after, chunk.upto, &chunk.vector)?;
-                db.heads.set_ahead(stream, true);
-            }
+            db.note_ahead(stream, (chunk.after, chunk.upto), &chunk.vector)?;
             db.settle()
         })
+    }
+
+    pub(crate) fn hold_in_group(
+        &mut self,
+        stream: &StreamId,
+        ranges: &[RecordRange],
+        vector: &Vector,
+    ) -> Result<()> {
+        self.savepoint(|db| {
+            let number = db.heads.stream_number(&db.conn, stream)?;
+            ranges.iter().try_for_each(|range| db.note_ahead(number, *range, vector))
+        })
+    }
+
+    fn note_ahead(&mut self, stream: i64, range: RecordRange, vector: &Vector) -> Result<()> {
+        if self.heads.vector(stream).is_none_or(|mine| !mine.includes(vector)) {
+            ahead::note(&self.conn, stream, range.0, range.1, vector)?;
+            self.heads.set_ahead(stream, true);
+        }
+        Ok(())
     }
 
     fn merge_record(
@@ -469,10 +492,33 @@ impl Db {
             });
             self.save_content(place.key, known.field, known.creation, &content)?;
         }
+        let lost = self.with_sent_texts(place, lost, &before, bodies)?;
         self.drop_bodies(place, Some(&before), &state)?;
         self.keep_lost(place, &lost)?;
         self.put_state(place, old, state)?;
         Ok(())
+    }
+
+    /// Edits of bodies that were deleted here come with the text that the peer sent.
+    fn with_sent_texts(
+        &self,
+        place: &Place,
+        lost: Lost,
+        before: &State,
+        sent: &[SnapshotBody],
+    ) -> Result<Vec<LostWrite>> {
+        let is_here = |edit: &LostEdit| before.body_of(edit.field, edit.creation).is_some();
+        let (here, there): (Vec<_>, Vec<_>) = lost.edits.into_iter().partition(is_here);
+        let mut writes = self.with_texts(place, Lost { writes: lost.writes, edits: here })?;
+        for LostEdit { field, creation, dot, hlc } in there {
+            let of_edit = |body: &&SnapshotBody| (body.field, body.creation) == (field, creation);
+            let Some(body) = sent.iter().find(of_edit) else { continue };
+            let (born, doc) = (body.born.clone(), body.doc.clone());
+            let sent = Content { born: born.clone(), text: String::new(), doc, heads: vec![] };
+            let value = Value::Text(body::merge(&Content::born(born), &sent, creation)?.text);
+            writes.push(LostWrite { field, element: None, dot, hlc, value });
+        }
+        Ok(writes)
     }
 
     pub(crate) fn finish_snapshot_in_group(
@@ -562,6 +608,9 @@ impl Replica for Db {
     }
     fn merge_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()> {
         self.grouped(|db| db.merge_chunk_in_group(chunk))
+    }
+    fn hold(&mut self, stream: &StreamId, ranges: &[RecordRange], vector: &Vector) -> Result<()> {
+        self.grouped(|db| db.hold_in_group(stream, ranges, vector))
     }
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
         self.grouped(|db| db.finish_snapshot_in_group(stream, vector))

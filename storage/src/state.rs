@@ -48,8 +48,8 @@ pub struct BodyState {
     pub born: [u8; 32],
     /// Heads of its automerge document, sorted; empty until the first edit.
     pub heads: Vec<[u8; 32]>,
-    /// The latest edit an origin, sorted.
-    pub edits: Vec<Dot>,
+    /// The latest edit of each origin, sorted.
+    pub edits: Vec<(Dot, Hlc)>,
 }
 
 /// A write that met the deletion of what it changed: it goes to the conflict inbox.
@@ -60,6 +60,22 @@ pub struct LostWrite {
     pub dot: Dot,
     pub hlc: Hlc,
     pub value: Value,
+}
+
+/// What a deletion took away unseen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    pub writes: Vec<LostWrite>,
+    pub edits: Vec<LostEdit>,
+}
+
+/// An edit of a body that went with its record: whoever holds the text makes a [`LostWrite`] of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostEdit {
+    pub field: u16,
+    pub creation: Dot,
+    pub dot: Dot,
+    pub hlc: Hlc,
 }
 
 impl State {
@@ -96,8 +112,9 @@ impl State {
     }
 
     pub fn latest_hlc(&self) -> Hlc {
-        let created = self.creations.values().max().copied().unwrap_or_default();
-        self.cells.iter().map(|c| c.hlc).max().unwrap_or_default().max(created)
+        let edits = self.bodies.iter().flat_map(|body| body.edits.iter().map(|(_, hlc)| *hlc));
+        let written = self.cells.iter().map(|cell| cell.hlc).chain(edits);
+        written.chain(self.creations.values().copied()).max().unwrap_or_default()
     }
 
     pub fn created_hlc(&self) -> Hlc {
@@ -107,7 +124,7 @@ impl State {
     /// What a write made here and now has seen.
     pub fn seen(&self) -> Seen {
         let mut context = Vector::default();
-        let edits = self.bodies.iter().flat_map(|b| b.edits.iter().copied());
+        let edits = self.bodies.iter().flat_map(|b| b.edits.iter().map(|(dot, _)| *dot));
         let dots =
             self.creations.keys().copied().chain(self.cells.iter().map(|c| c.dot)).chain(edits);
         dots.for_each(|dot| context.raise(dot.origin, dot.seq));
@@ -174,19 +191,19 @@ impl State {
         self.cells.insert(at, cell);
     }
 
-    /// Ends the creations seen. Returns the values that the deleting side had not seen.
-    pub fn delete(&mut self, seen: &Seen) -> Vec<LostWrite> {
+    /// Ends the creations seen. Returns what the deleting side had not seen.
+    pub fn delete(&mut self, seen: &Seen) -> Lost {
         self.creations.retain(|dot, _| !seen.creations.contains(dot));
-        self.drop_orphans(|cell| !seen.covers(cell.dot))
+        self.drop_orphans(|dot| !seen.covers(dot))
     }
 
-    fn drop_orphans(&mut self, is_lost: impl Fn(&Cell) -> bool) -> Vec<LostWrite> {
-        let mut lost = Vec::new();
+    fn drop_orphans(&mut self, is_lost: impl Fn(Dot) -> bool) -> Lost {
+        let mut lost = Lost::default();
         let creations = &self.creations;
         self.cells.retain_mut(|cell| {
             cell.on.retain(|dot| creations.contains_key(dot));
-            if cell.on.is_empty() && is_lost(cell) {
-                lost.push(LostWrite {
+            if cell.on.is_empty() && is_lost(cell.dot) {
+                lost.writes.push(LostWrite {
                     field: cell.field,
                     element: cell.element.clone(),
                     dot: cell.dot,
@@ -196,7 +213,17 @@ impl State {
             }
             !cell.on.is_empty()
         });
-        self.bodies.retain(|body| creations.contains_key(&body.creation));
+        self.bodies.retain(|body| {
+            let is_alive = creations.contains_key(&body.creation);
+            let unseen = body.edits.iter().filter(|(dot, _)| !is_alive && is_lost(*dot));
+            lost.edits.extend(unseen.map(|(dot, hlc)| LostEdit {
+                field: body.field,
+                creation: body.creation,
+                dot: *dot,
+                hlc: *hlc,
+            }));
+            is_alive
+        });
         lost
     }
 
@@ -229,11 +256,11 @@ impl State {
     /// Reconciles with the state of the same record on a node whose vector is `theirs`, by causal context:
     /// what one side has and the other lacks was deleted there if the other's vector covers its dot, and is
     /// new to it if it does not. Bodies that both sides edited keep the heads of `self`: the caller merges
-    /// their documents. Returns the writes that met a deletion.
+    /// their documents. Returns what met a deletion unseen.
     ///
     /// With equal vectors two states can only differ by damage. Then nothing that either side has is taken for
     /// deleted: both keep the union, and of two values under one dot the greater.
-    pub fn merge(&mut self, mine: &Vector, other: &Self, theirs: &Vector) -> Vec<LostWrite> {
+    pub fn merge(&mut self, mine: &Vector, other: &Self, theirs: &Vector) -> Lost {
         let is_repair = mine == theirs;
         let deleted_there = |dot: Dot| theirs.covers(dot) && !is_repair;
         let deleted_here = |dot: Dot| mine.covers(dot) && !is_repair;
@@ -287,7 +314,7 @@ impl State {
         for (field, sketch) in &other.sketches {
             self.sketches.entry(*field).or_default().raise(&sketch.registers());
         }
-        self.drop_orphans(|cell| !(mine.covers(cell.dot) && theirs.covers(cell.dot)))
+        self.drop_orphans(|dot| !(mine.covers(dot) && theirs.covers(dot)))
     }
 
     /// The canonical bytes: equal on every node that applied the same ops.
@@ -341,15 +368,18 @@ impl State {
     }
 }
 
-fn merge_edits(a: &[Dot], b: &[Dot]) -> Vec<Dot> {
-    let mut merged = Vector::default();
-    a.iter().chain(b).for_each(|dot| merged.raise(dot.origin, dot.seq));
-    merged.0.into_iter().map(|(origin, seq)| Dot { origin, seq }).collect()
+fn merge_edits(a: &[(Dot, Hlc)], b: &[(Dot, Hlc)]) -> Vec<(Dot, Hlc)> {
+    let mut latest: BTreeMap<Origin, (Dot, Hlc)> = BTreeMap::new();
+    for edit in a.iter().chain(b) {
+        let known = latest.entry(edit.0.origin).or_insert(*edit);
+        *known = (*known).max(*edit);
+    }
+    latest.into_values().collect()
 }
 
 impl BodyState {
-    pub fn note_edit(&mut self, dot: Dot) {
-        self.edits = merge_edits(&self.edits, &[dot]);
+    pub fn note_edit(&mut self, dot: Dot, hlc: Hlc) {
+        self.edits = merge_edits(&self.edits, &[(dot, hlc)]);
     }
 }
 

@@ -10,7 +10,9 @@ use crate::id::{Id, NodeId, Origin, StreamId};
 use crate::kind::Kind;
 use crate::op::Op;
 use crate::read::{Plans, Read, Reader};
-use crate::replica::{Lane, LogReader, OpBatch, RecordKey, Replica, SnapshotChunk, SnapshotIndex};
+use crate::replica::{
+    Lane, LogReader, OpBatch, RecordKey, RecordRange, Replica, SnapshotChunk, SnapshotIndex,
+};
 use crate::tx::Tx;
 use crate::vector::Vector;
 use crate::verify::Report;
@@ -356,11 +358,12 @@ fn write_groups(mut db: Db, mut requests: mpsc::Receiver<Request>, shared: &Shar
         if let Some(error) = &failed {
             tracing::error!(%error, "a group of writes could not be committed; none of it was kept");
         }
+        shared.parked.store(db.parked() as u64, Ordering::Relaxed);
+        // Before the answers: what is cached under an older number must not outlive an acknowledged write.
+        shared.commits.send_modify(|n| *n += 1);
         for reply in replies {
             reply(failed.as_ref().map(again));
         }
-        shared.parked.store(db.parked() as u64, Ordering::Relaxed);
-        shared.commits.send_modify(|n| *n += 1);
     }
 }
 
@@ -450,6 +453,10 @@ impl Replica for Store {
     fn merge_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()> {
         let chunk = chunk.clone();
         self.call(move |db| db.merge_chunk_in_group(&chunk))
+    }
+    fn hold(&mut self, stream: &StreamId, ranges: &[RecordRange], vector: &Vector) -> Result<()> {
+        let (stream, ranges, vector) = (stream.clone(), ranges.to_vec(), vector.clone());
+        self.call(move |db| db.hold_in_group(&stream, &ranges, &vector))
     }
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
         let (stream, vector) = (stream.clone(), vector.clone());

@@ -152,13 +152,11 @@ impl Client {
         self.with_token(answer.json()["data"]["access_token"].as_str().unwrap())
     }
 
-    #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
     /// In another tenant, by its id or slug.
-    #[must_use]
     pub fn in_tenant(&self, tenant: &str) -> Self {
         Self { tenant: Some(tenant.to_owned()), ..self.clone() }
     }
@@ -302,7 +300,6 @@ impl Answer {
 
     /// Asserts the status, and shows the answer if it is another.
     #[track_caller]
-    #[must_use]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self

@@ -15,6 +15,9 @@ const PAGE_CACHE_BYTES: u64 = 4 << 20;
 const SEGMENT_BYTES: usize = 128 << 10;
 const FLUSH_EVERY_MS: u64 = 30_000;
 const MAX_CLOSE_TIME: Duration = Duration::from_secs(3);
+/// A folder that is locked is looked at so often, at such intervals, before it counts as another process's.
+const LOCK_LOOKS: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const GENERATION: &str = "generation-";
 const DAMAGED: &str = "damaged";
 
@@ -173,7 +176,16 @@ fn open_generation(path: &Path, closing: &Arc<Closing>) -> Result<Arc<Generation
         .segment_size(SEGMENT_BYTES)
         .mode(sled::Mode::HighThroughput)
         .flush_every_ms(Some(FLUSH_EVERY_MS));
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+    let mut opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+    // Threads of a database that has just been closed may hold its lock a moment longer.
+    for _ in 0..LOCK_LOOKS {
+        if !matches!(&opened, Ok(Err(sled::Error::Io(error))) if is_lock(error)) {
+            break;
+        }
+        std::thread::park_timeout(LOCK_PAUSE);
+        opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+    }
+    match opened {
         Ok(Ok(database)) => {
             let (database, path) = (Some(database), path.to_owned());
             let closing = Arc::clone(closing);

@@ -176,6 +176,7 @@ impl Session {
     fn finish_round(&mut self, replica: &mut dyn Replica) -> Result<()> {
         self.rounds.waiting_since_ms = None;
         self.rounds.finished_ms = self.now.elapsed_ms;
+        self.offer_snapshots(replica)?;
         self.begin_pushing(replica)?;
         self.pull_next();
         Ok(())

@@ -3,7 +3,7 @@
 
 use super::{Reason, Result, Session};
 use crate::message::{Collector, Message, Packed, Page, unpack_chunk};
-use atoll_storage::{ChunkHead, RecordKey, Replica, StreamId, Vector};
+use atoll_storage::{ChunkHead, RecordKey, RecordRange, Replica, StreamId, Vector};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +31,10 @@ struct Pull {
     vector: Option<Vector>,
     progress_ms: u64,
     misses: u32,
-    todo: VecDeque<Range>,
-    asked: BTreeMap<u64, (Range, u64)>,
+    todo: VecDeque<RecordRange>,
+    asked: BTreeMap<u64, (RecordRange, u64)>,
     chunks: usize,
 }
-
-/// After the first, up to the second; none is the stream's end.
-type Range = (Option<RecordKey>, Option<RecordKey>);
 
 /// A pull that makes no progress for so many timeouts is given up until the next round.
 const MAX_MISSES: u32 = 8;
@@ -109,7 +106,10 @@ impl Session {
         }
         let Some(theirs) = pull.index.put(request, page) else { return Ok(()) };
         let mine = replica.snapshot_index(&pull.stream)?;
-        pull.todo = differing(&mine.chunks, &theirs)?;
+        let (equal, differing) = compare(&mine.chunks, &theirs)?;
+        // An op that these ranges hold already may yet come from somebody else.
+        replica.hold(&pull.stream, &equal, &vector)?;
+        pull.todo = differing.into();
         pull.vector = Some(vector);
         pull.progress_ms = now_ms;
         self.busy_ms = now_ms;
@@ -202,12 +202,12 @@ impl Session {
     }
 }
 
-fn chunk_request(request: u64, stream: &StreamId, (after, upto): Range) -> Message {
+fn chunk_request(request: u64, stream: &StreamId, (after, upto): RecordRange) -> Message {
     Message::ChunkRequest { request, stream: stream.clone(), after, upto }
 }
 
 /// True if `part` begins where `whole` does, goes on, and ends no later.
-fn is_part(part: Range, whole: Range) -> bool {
+fn is_part(part: RecordRange, whole: RecordRange) -> bool {
     let ends = match (part.1, whole.1) {
         (None, end) => end.is_none(),
         (Some(_), None) => true,
@@ -217,8 +217,11 @@ fn is_part(part: Range, whole: Range) -> bool {
     part.0 == whole.0 && goes_on && ends
 }
 
-/// The ranges of `theirs` in which `mine` is not the same.
-fn differing(mine: &[ChunkHead], theirs: &[ChunkHead]) -> Result<VecDeque<Range>> {
+/// The ranges in which both are the same, neighbours joined, and those of `theirs` in which `mine` is not.
+fn compare(
+    mine: &[ChunkHead],
+    theirs: &[ChunkHead],
+) -> Result<(Vec<RecordRange>, Vec<RecordRange>)> {
     let is_sorted = theirs.windows(2).all(|pair| pair[0].last < pair[1].last);
     if !is_sorted {
         return Err(Reason::Malformed("a snapshot index out of order".into()));
@@ -228,17 +231,25 @@ fn differing(mine: &[ChunkHead], theirs: &[ChunkHead]) -> Result<VecDeque<Range>
     };
     let mine_by_start: HashMap<Option<RecordKey>, &ChunkHead> =
         starts(mine).into_iter().zip(mine).collect();
-    let mut ranges = VecDeque::new();
+    let (mut equal, mut differing): (Vec<RecordRange>, Vec<RecordRange>) = (vec![], vec![]);
+    let mut hold = |range: RecordRange| match equal.last_mut().filter(|last| last.1 == range.0) {
+        Some(last) => last.1 = range.1,
+        None => equal.push(range),
+    };
     for (after, chunk) in starts(theirs).into_iter().zip(theirs) {
         if mine_by_start.get(&after).is_none_or(|own| *own != chunk) {
-            ranges.push_back((after, Some(chunk.last)));
+            differing.push((after, Some(chunk.last)));
+        } else {
+            hold((after, Some(chunk.last)));
         }
     }
     let end = theirs.last().map(|chunk| chunk.last);
     if mine.last().map(|chunk| chunk.last) > end {
-        ranges.push_back((end, None));
+        differing.push((end, None));
+    } else {
+        hold((end, None));
     }
-    Ok(ranges)
+    Ok((equal, differing))
 }
 
 #[cfg(test)]
@@ -257,13 +268,14 @@ mod tests {
     #[test]
     fn only_ranges_that_differ_are_asked_for() {
         let theirs = [chunk(10, 1), chunk(20, 2), chunk(30, 3)];
-        assert!(differing(&theirs, &theirs).is_ok_and(|ranges| ranges.is_empty()));
+        assert_eq!(compare(&theirs, &theirs), Ok((vec![(None, None)], vec![])));
         let mine = [chunk(10, 1), chunk(20, 9), chunk(30, 3), chunk(40, 4)];
-        let expected = [(Some(key(10)), Some(key(20))), (Some(key(30)), None)];
-        assert_eq!(differing(&mine, &theirs), Ok(VecDeque::from(expected)));
-        assert_eq!(differing(&mine, &[]), Ok(VecDeque::from([(None, None)])));
-        assert_eq!(differing(&[], &theirs).map(|ranges| ranges.len()), Ok(3));
-        assert!(differing(&mine, &[chunk(20, 1), chunk(10, 1)]).is_err());
+        let equal = vec![(None, Some(key(10))), (Some(key(20)), Some(key(30)))];
+        let differing = vec![(Some(key(10)), Some(key(20))), (Some(key(30)), None)];
+        assert_eq!(compare(&mine, &theirs), Ok((equal, differing)));
+        assert_eq!(compare(&mine, &[]), Ok((vec![], vec![(None, None)])));
+        assert_eq!(compare(&[], &theirs).map(|(_, differing)| differing.len()), Ok(3));
+        assert!(compare(&mine, &[chunk(20, 1), chunk(10, 1)]).is_err());
     }
 
     #[test]

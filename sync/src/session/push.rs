@@ -4,7 +4,7 @@
 use super::{Result, Session};
 use crate::message::{Message, Packed, unpack_ops};
 use atoll_storage::{Lane, Op, Replica, StreamId, Vector};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub(super) struct Pushing {
@@ -14,6 +14,8 @@ pub(super) struct Pushing {
     pub flights: BTreeMap<u64, Flight>,
     /// Streams that the peer must take, or is taking, as a snapshot.
     pub blocked: BTreeMap<StreamId, Block>,
+    /// Streams that the peer has nothing of and had time to take as a snapshot.
+    offered: BTreeSet<StreamId>,
     /// Since when it has been known that something sent did not arrive in the peer's vector.
     gap_since_ms: Option<u64>,
     misses: u32,
@@ -57,6 +59,20 @@ impl Session {
         self.pushing.gap_since_ms = None;
         self.rewind(replica)?;
         self.push(replica)
+    }
+
+    /// A peer that has nothing of a long stream asks for a snapshot, and ops on their way would only double it. One that
+    /// does not ask gets the ops after a while.
+    pub(super) fn offer_snapshots(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        let nothing = Vector::default();
+        for head in replica.heads(None)? {
+            let is_new = self.known(&head.stream).is_none_or(|known| known.0.is_empty());
+            let is_long = head.vector.lead_over(&nothing) >= self.options.snapshot_from_ops;
+            if is_new && is_long && self.pushing.offered.insert(head.stream.clone()) {
+                self.block(&head.stream, &head.vector, true);
+            }
+        }
+        Ok(())
     }
 
     fn rewind(&mut self, replica: &mut dyn Replica) -> Result<()> {

@@ -29,6 +29,7 @@ pub struct Lost {
     pub kind: u16,
     pub key: Id,
     pub field: u16,
+    pub dot: Dot,
     pub hlc: Hlc,
     pub is_body: bool,
 }
@@ -115,12 +116,13 @@ fn state_of(ops: &[&Op], lost: &mut Vec<Lost>) -> State {
         }
     }
     state.cells.sort();
+    state.cells.dedup(); // one write may say the same twice
     count(ops, &mut state);
     state
 }
 
 fn lost_write(op: &Op, field: u16, is_body: bool) -> Lost {
-    Lost { kind: op.kind, key: op.key, field, hlc: op.hlc, is_body }
+    Lost { kind: op.kind, key: op.key, field, dot: op.dot, hlc: op.hlc, is_body }
 }
 
 fn is_same_slot(a: &CellWrite, b: &CellWrite) -> bool {

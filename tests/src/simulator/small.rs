@@ -1,7 +1,7 @@
 //! A replica that cuts snapshots fine, so that a few dozen records make many chunks. All else is the store's.
 
 use atoll_storage::{
-    ChunkHead, Db, Digest, Id, Lane, Op, OpBatch, Origin, RecordKey, Replica, Result,
+    ChunkHead, Db, Digest, Id, Lane, Op, OpBatch, Origin, RecordKey, RecordRange, Replica, Result,
     SnapshotChunk, SnapshotIndex, StreamHead, StreamId, Vector, codec,
 };
 use std::collections::BTreeMap;
@@ -48,10 +48,21 @@ impl Replica for Small<'_> {
     }
 
     fn snapshot_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex> {
-        let whole = self.db.snapshot_chunk(stream, None, None)?;
+        // What stands in every chunk is at least this.
+        let vector = self.db.snapshot_index(stream)?.vector;
+        let mut records = Vec::new();
+        let mut after = None;
+        loop {
+            let chunk = self.db.snapshot_chunk(stream, after, None)?;
+            records.extend(chunk.records);
+            after = chunk.upto;
+            if after.is_none() {
+                break;
+            }
+        }
         let mut chunks: Vec<ChunkHead> = Vec::new();
         let mut open = false;
-        for record in &whole.records {
+        for record in &records {
             let last = (record.kind, record.key);
             let digest = Digest::of(&codec::encode(&(record.kind, record.key, &record.state)));
             match chunks.last_mut().filter(|c| open && c.last.0 == record.kind) {
@@ -63,7 +74,7 @@ impl Replica for Small<'_> {
             }
             open = Id::natural(&[&record.key.0]).0[0] as usize % (self.chunk_records + 1) != 0;
         }
-        Ok(SnapshotIndex { stream: stream.clone(), vector: whole.vector, chunks })
+        Ok(SnapshotIndex { stream: stream.clone(), vector, chunks })
     }
 
     fn snapshot_chunk(
@@ -82,6 +93,9 @@ impl Replica for Small<'_> {
 
     fn merge_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()> {
         self.db.merge_chunk(chunk)
+    }
+    fn hold(&mut self, stream: &StreamId, ranges: &[RecordRange], vector: &Vector) -> Result<()> {
+        self.db.hold(stream, ranges, vector)
     }
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
         self.db.finish_snapshot(stream, vector)

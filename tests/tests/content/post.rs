@@ -148,7 +148,7 @@ async fn a_change_that_insists_on_an_old_version_is_refused() {
 #[tokio::test]
 async fn only_the_author_and_administrators_change_a_post_and_only_insiders_see_a_draft() {
     let test = TestNode::start().await;
-    let (eve, ed) = (test.user("eve", Role::Editor).await, test.user("ed", Role::Editor).await);
+    let (eve, ed) = (test.user("eve", Role::Editor).await, test.user("edna", Role::Editor).await);
     let viewer = test.user("vic", Role::Viewer).await;
     let post = draft(&eve, "Mine").await;
     let path = at("posts", &post, "");

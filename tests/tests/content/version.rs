@@ -73,7 +73,7 @@ async fn every_change_is_a_version_that_can_be_read_compared_and_brought_back() 
 #[tokio::test]
 async fn the_history_of_a_post_is_for_its_author_and_editors() {
     let test = TestNode::start().await;
-    let (eve, ed) = (test.user("eve", Role::Editor).await, test.user("ed", Role::Editor).await);
+    let (eve, ed) = (test.user("eve", Role::Editor).await, test.user("edna", Role::Editor).await);
     let viewer = test.user("vic", Role::Viewer).await;
     let post = draft(&eve, "Mine").await;
     let _ = eve.post(&at("posts", &post, "/publish"), &json!({})).await.expect(200);
