@@ -124,7 +124,7 @@ start_atoll() {
   ATOLL_ADMIN_EMAIL=admin@versus.example
   ATOLL_ADMIN_PASSWORD=$(od -An -N18 -tx1 /dev/urandom | tr -d ' \n')
   export ATOLL_ADMIN_EMAIL ATOLL_ADMIN_PASSWORD
-  "$atoll" serve --data "$folder/atoll" --listen "127.0.0.1:$atoll_port" >"$folder/atoll.log" 2>&1 </dev/null &
+  "$atoll" serve --data "$folder/atoll" --listen "127.0.0.1:$atoll_port" --sync-listen 127.0.0.1:0 --set limits.rate=0 >"$folder/atoll.log" 2>&1 </dev/null &
   pids=($!)
   wait_for_port Atoll "$atoll_port" 30
 }

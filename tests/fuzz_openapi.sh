@@ -14,7 +14,7 @@ checks=${FUZZ_CHECKS:-not_a_server_error}
 # What would end the run or the login it runs under: the stream of events never ends, and the rest revokes tokens.
 skipped='^/api/v1/(events|auth/logout|auth/change-password|auth/reset-password)'
 # How to serve. The last line that names an address in the log is read for the port.
-serve=(serve --listen 127.0.0.1:0)
+serve=(serve --listen 127.0.0.1:0 --sync-listen 127.0.0.1:0 --set limits.rate=0)
 
 fail() { printf 'fuzz_openapi.sh: %s\n' "$*" >&2; exit 1; }
 [[ -x $atoll ]] || fail "no binary at $atoll: cargo build"

@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::runtime::Node;
 use atoll_storage::{Event, Id, NodeId, Record, Store, Tx};
 use std::path::Path;
-use tokio::sync::watch;
 
 pub use session::{SignedIn, login, logout, refresh};
 pub use token::authenticate;
@@ -28,7 +27,7 @@ pub struct Identity {
     tokens: token::Cache,
     tenants: tenant::Directory,
     attempts: lockout::Attempts,
-    commits: watch::Receiver<u64>,
+    store: Store,
 }
 
 impl Identity {
@@ -40,13 +39,14 @@ impl Identity {
             tokens: token::Cache::default(),
             tenants: tenant::Directory::default(),
             attempts: lockout::Attempts::default(),
-            commits: store.subscribe(),
+            store: store.clone(),
         })
     }
 
-    /// The number of the latest commit. Take it before the reads whose result is cached under it.
+    /// The number of the latest commit that changed who may do what. Take it before the reads whose result is cached
+    /// under it.
     fn commit(&self) -> u64 {
-        *self.commits.borrow()
+        self.store.access_changes()
     }
 }
 

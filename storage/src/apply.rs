@@ -112,8 +112,10 @@ impl Db {
         if text.len() > 4 * body::MAX_BYTES {
             return Err(Error::TooLong { size: text.len(), limit: body::MAX_BYTES });
         }
-        let sql = "INSERT OR IGNORE INTO body (key, field, creation, born) VALUES (?1, ?2, ?3, ?4)";
-        self.conn.prepare_cached(sql)?.execute(params![key.0, field, creation.to_bytes(), text])?;
+        // The text stands in the log, and is moved here when its op goes.
+        let sql = "INSERT OR IGNORE INTO body (key, field, creation, op) VALUES (?1, ?2, ?3, ?4)";
+        let args = params![key.0, field, creation.to_bytes(), self.heads.next_pos];
+        self.conn.prepare_cached(sql)?.execute(args)?;
         Ok(())
     }
 
@@ -124,7 +126,7 @@ impl Db {
         creation: Dot,
         content: &Content,
     ) -> Result<()> {
-        let sql = "INSERT INTO body VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+        let sql = "INSERT INTO body VALUES (?1, ?2, ?3, NULL, ?4, ?5, ?6) \
                    ON CONFLICT DO UPDATE SET text = excluded.text, doc = excluded.doc";
         let text = content.doc.as_ref().map(|_| &content.text);
         let args = params![key.0, field, creation.to_bytes(), content.born, text, content.doc];

@@ -54,8 +54,9 @@ pub fn holder(conn: &Connection, tenant: Id, space: &str, name: &str) -> Result<
 
 /// All claims on one name, the one that holds it first.
 pub fn claimants(conn: &Connection, tenant: Id, space: &str, name: &str) -> Result<Vec<Claim>> {
+    // Sorted here: with an ORDER BY, SQLite prepares this statement anew at every call.
     let sql = "SELECT key, kind, field, hlc, dot, confirmed, won FROM claim \
-               WHERE tenant = ?1 AND space = ?2 AND name = ?3 ORDER BY confirmed DESC, hlc, dot, key";
+               WHERE tenant = ?1 AND space = ?2 AND name = ?3";
     let mut statement = conn.prepare_cached(sql)?;
     let rows = statement.query_map(params![tenant.0, space, name], |r| {
         Ok(Claim {
@@ -68,7 +69,9 @@ pub fn claimants(conn: &Connection, tenant: Id, space: &str, name: &str) -> Resu
             won: r.get(6)?,
         })
     })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut claims = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    claims.sort_by_key(|claim| (!claim.confirmed, claim.hlc, claim.dot, claim.key));
+    Ok(claims)
 }
 
 pub fn put(conn: &Connection, tenant: Id, space: &str, name: &str, claim: &Claim) -> Result<()> {

@@ -186,7 +186,7 @@ pub(crate) fn list(
 ) -> Result<Vec<Conflict>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM conflict WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR id > ?2) \
-         ORDER BY id LIMIT ?3"
+         ORDER BY id LIMIT (?3 + 0)"
     );
     let mut statement = conn.prepare_cached(&sql)?;
     let limit = limit.min(1_000) as i64;
@@ -257,7 +257,8 @@ fn explain(conn: &Connection, plans: &Plans, row: Row) -> Result<Conflict> {
             format!("the {name} was removed while it was edited elsewhere; the edit stands")
         }
         Cause::Cycle => {
-            format!("moves of {name}s made a circle; the latest of them does not count")
+            let plural = plan.map_or("records", |p| p.kind.plural);
+            format!("moves of {plural} made a circle; the latest of them does not count")
         }
     };
     Ok(Conflict {

@@ -7,7 +7,7 @@ use crate::heads::Heads;
 use crate::id::{NodeId, Origin, StreamId};
 use crate::kind::Kind;
 use crate::op::Op;
-use crate::read::{Plans, Reader};
+use crate::read::{Plans, Reader, born_in};
 use crate::schema;
 use crate::tx::Tx;
 use crate::vector::Vector;
@@ -59,12 +59,14 @@ impl Db {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(path, flags)?;
-        conn.pragma_update(None, "page_size", 8192)?;
+        conn.pragma_update(None, "page_size", 4096)?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "wal_autocheckpoint", 0)?;
         conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
         conn.pragma_update(None, "cache_size", -16_000)?;
+        // Each request is a savepoint: what undoes it is kept in memory, not in a file of its own.
+        conn.pragma_update(None, "temp_store", "MEMORY")?;
         Self::over(conn, kinds, node, clock)
     }
 
@@ -277,6 +279,7 @@ impl Db {
             self.future_ops += 1;
         }
         self.heads.hlc = self.heads.hlc.observe(now_ms, op.hlc);
+        self.heads.hlc_must_be_kept = true;
         if !applied.streams.contains(&op.stream) {
             applied.streams.push(op.stream.clone());
         }
@@ -346,6 +349,33 @@ impl Db {
         self.parked_count
     }
 
+    /// Moves the texts that bodies were born with from ops that go into the bodies' own table.
+    fn take_texts_out(&self, stream: i64, origin: i64, upto: u64) -> Result<()> {
+        let sql = "SELECT b.key, b.field, b.creation, o.payload, o.seq FROM op o JOIN body b ON b.key = o.key AND b.op = o.pos \
+                   WHERE o.stream = ?1 AND o.origin = ?2 AND o.seq > ?3 AND o.seq <= ?4 ORDER BY o.seq LIMIT 500";
+        let mut after = 0;
+        loop {
+            let mut found = Vec::new();
+            {
+                let mut statement = self.conn.prepare_cached(sql)?;
+                let mut rows = statement.query(params![stream, origin, after, upto as i64])?;
+                while let Some(row) = rows.next()? {
+                    let (key, field, creation): ([u8; 16], u16, Vec<u8>) =
+                        (row.get(0)?, row.get(1)?, row.get(2)?);
+                    let born = born_in(row.get_ref(3)?.as_blob().unwrap_or_default(), field)?;
+                    found.push((key, field, creation, born, row.get::<_, i64>(4)?));
+                }
+            }
+            // One op may give birth to several bodies: those of the last one are looked at again.
+            let Some(last) = found.last().map(|(.., seq)| *seq) else { return Ok(()) };
+            after = last - 1;
+            for (key, field, creation, born, _) in found {
+                let sql = "UPDATE body SET op = NULL, born = ?4 WHERE key = ?1 AND field = ?2 AND creation = ?3";
+                self.conn.prepare_cached(sql)?.execute(params![key, field, creation, born])?;
+            }
+        }
+    }
+
     /// Drops what the log holds of a stream at or below `upto`, as far as it is here at all.
     pub fn trim(&mut self, stream: &StreamId, upto: &Vector) -> Result<u64> {
         let Some(head) = self.heads.head(stream).cloned() else { return Ok(0) };
@@ -359,10 +389,12 @@ impl Db {
             let mut dropped = 0;
             for (origin, seq) in &floor.0 {
                 let origin = db.heads.origin_number(&db.conn, *origin)?;
+                db.take_texts_out(number, origin, *seq)?;
                 let sql = "DELETE FROM op WHERE stream = ?1 AND origin = ?2 AND seq <= ?3";
                 dropped += db.conn.execute(sql, params![number, origin, *seq as i64])? as u64;
             }
             schema::put_meta(&db.conn, "next_pos", &db.heads.next_pos.to_le_bytes())?;
+            db.heads.hlc_must_be_kept = true;
             db.heads.raise_floor(number, &floor);
             Ok(dropped)
         });

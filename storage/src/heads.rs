@@ -8,7 +8,7 @@ use crate::id::{Dot, Id, Origin, StreamId};
 use crate::schema;
 use crate::value::Value;
 use crate::vector::Vector;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A stream as others see it.
@@ -54,6 +54,10 @@ enum Undo {
 #[derive(Default)]
 pub struct Heads {
     pub hlc: Hlc,
+    /// The clock was moved by others' ops: the last op of the log does not tell it.
+    pub hlc_must_be_kept: bool,
+    /// The group that was flushed last changed who may do what.
+    pub changed_access: bool,
     pub next_pos: i64,
     streams: HashMap<i64, StreamHead>,
     stream_ids: HashMap<StreamId, i64>,
@@ -70,7 +74,9 @@ impl Heads {
         let hlc = schema::meta(conn, "hlc")?
             .and_then(|b| b.try_into().ok())
             .map_or(0, u64::from_le_bytes);
-        heads.hlc = Hlc(hlc);
+        let sql = "SELECT hlc FROM op ORDER BY pos DESC LIMIT 1";
+        let last: Option<i64> = conn.query_row(sql, [], |r| r.get(0)).optional()?;
+        heads.hlc = Hlc(hlc.max(last.unwrap_or_default() as u64));
         heads.next_pos =
             conn.query_row("SELECT coalesce(max(pos), 0) + 1 FROM op", [], |r| r.get(0))?;
         if let Some(floor) = schema::meta(conn, "next_pos")?.and_then(|b| b.try_into().ok()) {
@@ -132,6 +138,9 @@ impl Heads {
 
     /// Writes what the group changed; the caller commits.
     pub fn flush(&mut self, conn: &Connection) -> Result<()> {
+        let touched = self.dirty_states.iter().chain(self.dirty_seqs.iter().map(|(id, _)| id));
+        let is_urgent = |id: &i64| self.streams.get(id).is_some_and(|s| s.stream.is_urgent());
+        self.changed_access = touched.into_iter().any(is_urgent);
         for id in std::mem::take(&mut self.dirty_states) {
             let Some(head) = self.streams.get(&id) else { continue };
             let sql = "UPDATE stream SET digest = ?2, records = ?3 WHERE id = ?1";
@@ -160,7 +169,9 @@ impl Heads {
                 ])?;
             }
         }
-        schema::put_meta(conn, "hlc", &self.hlc.0.to_le_bytes())?;
+        if std::mem::take(&mut self.hlc_must_be_kept) {
+            schema::put_meta(conn, "hlc", &self.hlc.0.to_le_bytes())?;
+        }
         self.undo.clear();
         Ok(())
     }

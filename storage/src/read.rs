@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::heads::{StreamHead, read_heads};
 use crate::id::{Dot, Id};
 use crate::kind::{Field, Kind, Merge};
+use crate::op::{BodyEdit, Payload};
 use crate::query::{Cursor, Page, Query};
 use crate::record::Record;
 use crate::schema::{Plan, table_of};
@@ -176,7 +177,7 @@ pub trait Read {
     }
 
     fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>> {
-        let sql = "SELECT op, at_ms, reason FROM quarantine ORDER BY at_ms DESC LIMIT ?1";
+        let sql = "SELECT op, at_ms, reason FROM quarantine ORDER BY at_ms DESC LIMIT (?1 + 0)";
         let mut statement = self.conn().prepare_cached(sql)?;
         let rows = statement.query_map([limit.min(1_000) as i64], |row| {
             Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
@@ -245,14 +246,34 @@ pub(crate) fn load(conn: &Connection, plan: &Plan, key: Id) -> Result<Option<Rec
 pub(crate) fn load_texts(conn: &Connection, record: &mut Record) -> Result<()> {
     for field in record.kind.fields.iter().filter(|f| f.merge == Merge::Body) {
         let Some(body) = record.state.body(field.code) else { continue };
-        let sql =
-            "SELECT coalesce(text, born) FROM body WHERE key = ?1 AND field = ?2 AND creation = ?3";
+        let sql = "SELECT coalesce(b.text, b.born), o.payload FROM body b \
+                   LEFT JOIN op o ON o.pos = b.op AND b.text IS NULL AND b.born IS NULL \
+                   WHERE b.key = ?1 AND b.field = ?2 AND b.creation = ?3";
         let mut statement = conn.prepare_cached(sql)?;
-        let args = params![record.key.0, field.code, body.creation.to_bytes()];
-        let text: Option<String> = statement.query_row(args, |r| r.get(0)).optional()?;
-        record.texts.push((field.code, text.unwrap_or_default()));
+        let mut rows =
+            statement.query(params![record.key.0, field.code, body.creation.to_bytes()])?;
+        let text = match rows.next()? {
+            Some(row) => match row.get(0)? {
+                Some(text) => text,
+                None => born_in(row.get_ref(1)?.as_blob().unwrap_or_default(), field.code)?,
+            },
+            None => String::new(),
+        };
+        record.texts.push((field.code, text));
     }
     Ok(())
+}
+
+/// The text that an op of the log gave a body.
+pub(crate) fn born_in(payload: &[u8], field: u16) -> Result<String> {
+    if let Payload::Write(write) = crate::codec::decode(payload)? {
+        for body in write.bodies.into_iter().filter(|body| body.field == field) {
+            if let BodyEdit::Born(text) = body.edit {
+                return Ok(text);
+            }
+        }
+    }
+    Err(Error::Damaged("a body stands neither in its table nor in the log".into()))
 }
 
 pub(crate) fn load_content(
@@ -261,16 +282,17 @@ pub(crate) fn load_content(
     field: u16,
     creation: Dot,
 ) -> Result<Content> {
-    let sql = "SELECT born, text, doc FROM body WHERE key = ?1 AND field = ?2 AND creation = ?3";
+    let sql = "SELECT b.born, b.text, b.doc, o.payload FROM body b \
+               LEFT JOIN op o ON o.pos = b.op AND b.born IS NULL \
+               WHERE b.key = ?1 AND b.field = ?2 AND b.creation = ?3";
     let mut statement = conn.prepare_cached(sql)?;
-    let row = statement.query_row(params![key.0, field, creation.to_bytes()], |r| {
-        Ok((
-            r.get::<_, Option<String>>(0)?,
-            r.get::<_, Option<String>>(1)?,
-            r.get::<_, Option<Vec<u8>>>(2)?,
-        ))
-    });
-    let (born, text, doc) = row.optional()?.ok_or(Error::Missing("body"))?;
-    let born = born.unwrap_or_default();
+    let mut rows = statement.query(params![key.0, field, creation.to_bytes()])?;
+    let row = rows.next()?.ok_or(Error::Missing("body"))?;
+    let (born, text, doc): (Option<String>, Option<String>, Option<Vec<u8>>) =
+        (row.get(0)?, row.get(1)?, row.get(2)?);
+    let born = match born {
+        Some(born) => born,
+        None => born_in(row.get_ref(3)?.as_blob().unwrap_or_default(), field)?,
+    };
     Ok(Content { text: text.unwrap_or_else(|| born.clone()), born, doc, heads: vec![] })
 }

@@ -33,6 +33,8 @@ const GROUP: usize = 256;
 const MAX_POOL: usize = 16;
 /// The write-ahead log is moved into the file at least this often while it grows.
 const CHECKPOINT: Duration = Duration::from_millis(1_000);
+/// From this size on the log is begun anew at each checkpoint.
+const WAL_BYTES: u64 = 32 << 20;
 
 pub struct OpenOptions {
     /// Holds `atoll.db`.
@@ -52,6 +54,7 @@ struct Shared {
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     idle: Mutex<Vec<Connection>>,
     commits: watch::Sender<u64>,
+    access_changes: AtomicU64,
     parked: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: Mutex<Option<std::sync::mpsc::Sender<()>>>,
@@ -81,6 +84,7 @@ impl Store {
             requests: Mutex::new(Some(sender)),
             idle: Mutex::new(vec![]),
             commits,
+            access_changes: AtomicU64::new(0),
             parked: AtomicU64::new(0),
             threads: Mutex::new(vec![]),
             stop: Mutex::new(Some(stop)),
@@ -191,6 +195,12 @@ impl Store {
         self.shared.commits.subscribe()
     }
 
+    /// A number that rises with each commit that changed who may do what: users, sessions, keys, tenants. Whoever caches
+    /// such a thing asks for the number before he reads it.
+    pub fn access_changes(&self) -> u64 {
+        self.shared.access_changes.load(Ordering::Acquire)
+    }
+
     /// Waits of the writer's queue, of `1024`.
     pub fn queue_depth(&self) -> usize {
         lock(&self.shared.requests).as_ref().map_or(0, |s| s.max_capacity() - s.capacity())
@@ -205,7 +215,7 @@ impl Store {
         self.read(|reader| {
             let mut statement = reader
                 .conn
-                .prepare_cached("SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT ?1")?;
+                .prepare_cached("SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT (?1 + 0)")?;
             let rows = statement.query_map([limit as i64], |r| {
                 Ok((r.get::<_, i64>(0)? as u64, r.get(1)?, Id(r.get(2)?)))
             })?;
@@ -360,6 +370,9 @@ fn write_groups(mut db: Db, mut requests: mpsc::Receiver<Request>, shared: &Shar
         }
         shared.parked.store(db.parked() as u64, Ordering::Relaxed);
         // Before the answers: what is cached under an older number must not outlive an acknowledged write.
+        if failed.is_some() || db.heads.changed_access {
+            shared.access_changes.fetch_add(1, Ordering::Release);
+        }
         shared.commits.send_modify(|n| *n += 1);
         for reply in replies {
             reply(failed.as_ref().map(again));
@@ -376,6 +389,10 @@ fn again(error: &Error) -> Error {
     }
 }
 
+fn checkpoint_once(conn: &Connection, mode: &str) {
+    let _ = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+}
+
 fn checkpoint(path: &Path, stopped: &std::sync::mpsc::Receiver<()>) {
     let Ok(conn) = Connection::open(path) else { return };
     let mut seen = 0;
@@ -384,13 +401,18 @@ fn checkpoint(path: &Path, stopped: &std::sync::mpsc::Receiver<()>) {
             stopped.recv_timeout(CHECKPOINT),
             Err(std::sync::mpsc::RecvTimeoutError::Timeout)
         );
-        let size = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |m| m.len());
-        // A log that grew far beyond what readers hold back is cut; the writer waits for that moment.
-        let mode = if size > 256 << 20 || stop { "TRUNCATE" } else { "PASSIVE" };
         let version: i64 = conn.query_row("PRAGMA data_version", [], |r| r.get(0)).unwrap_or(0);
         if version != seen || stop {
             seen = version;
-            let _ = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+            let size = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |m| m.len());
+            checkpoint_once(&conn, "PASSIVE");
+            if stop {
+                checkpoint_once(&conn, "TRUNCATE");
+            } else if size > WAL_BYTES {
+                // Hardly anything is left for the writer to wait for. The file keeps its size: to write over it costs
+                // the disk less than to make it grow.
+                checkpoint_once(&conn, "RESTART");
+            }
         }
         if stop {
             return;

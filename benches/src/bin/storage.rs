@@ -131,6 +131,17 @@ fn main() {
     let dir =
         std::env::args().nth(1).map_or_else(|| scratch.path().to_owned(), std::path::PathBuf::from);
     let time = Duration::from_secs(3);
+    if std::env::args().nth(2).is_some() {
+        println!(
+            "{}",
+            creates(
+                &dir,
+                std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(1),
+                time * 2
+            )
+        );
+        return;
+    }
     let create_rates: BTreeMap<u64, f64> = [1, 16, 64]
         .into_iter()
         .map(|clients| (clients, creates(&dir, clients, time).round()))
