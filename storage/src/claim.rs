@@ -54,7 +54,6 @@ pub fn holder(conn: &Connection, tenant: Id, space: &str, name: &str) -> Result<
 
 /// All claims on one name, the one that holds it first.
 pub fn claimants(conn: &Connection, tenant: Id, space: &str, name: &str) -> Result<Vec<Claim>> {
-    // Sorted here: with an ORDER BY, SQLite prepares this statement anew at every call.
     let sql = "SELECT key, kind, field, hlc, dot, confirmed, won FROM claim \
                WHERE tenant = ?1 AND space = ?2 AND name = ?3";
     let mut statement = conn.prepare_cached(sql)?;

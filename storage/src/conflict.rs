@@ -186,7 +186,7 @@ pub(crate) fn list(
 ) -> Result<Vec<Conflict>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM conflict WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR id > ?2) \
-         ORDER BY id LIMIT (?3 + 0)"
+         ORDER BY id LIMIT ?3"
     );
     let mut statement = conn.prepare_cached(&sql)?;
     let limit = limit.min(1_000) as i64;

@@ -85,6 +85,7 @@ impl Db {
         clock: Clock,
     ) -> Result<Self> {
         conn.set_prepared_statement_cache_capacity(256);
+        crate::schema::plan_once(&conn)?;
         conn.pragma_update(None, "trusted_schema", false)?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
         let stale = schema::prepare(&conn, kinds)?;

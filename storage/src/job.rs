@@ -108,7 +108,7 @@ pub fn find(reader: &impl Read, id: i64) -> Result<Option<Job>> {
 
 /// Jobs in a state, newest first.
 pub fn list(reader: &impl Read, state: &str, limit: usize) -> Result<Vec<Job>> {
-    let sql = format!("SELECT {COLUMNS} FROM job WHERE state = ?1 ORDER BY id DESC LIMIT (?2 + 0)");
+    let sql = format!("SELECT {COLUMNS} FROM job WHERE state = ?1 ORDER BY id DESC LIMIT ?2");
     let mut statement = reader.conn().prepare_cached(&sql)?;
     let rows = statement.query_map(params![state, limit.min(1_000) as i64], job_of)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -61,7 +61,7 @@ pub fn events_after(
     limit: usize,
 ) -> Result<Vec<StoredEvent>> {
     let sql = "SELECT pos, id, type, at_ms, tenant, user, payload FROM outbox \
-               WHERE pos > ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY pos LIMIT (?3 + 0)";
+               WHERE pos > ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY pos LIMIT ?3";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let rows = statement.query_map(
         params![pos as i64, tenant.map(|t| t.0), limit.min(1_000) as i64],

@@ -177,7 +177,7 @@ pub trait Read {
     }
 
     fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>> {
-        let sql = "SELECT op, at_ms, reason FROM quarantine ORDER BY at_ms DESC LIMIT (?1 + 0)";
+        let sql = "SELECT op, at_ms, reason FROM quarantine ORDER BY at_ms DESC LIMIT ?1";
         let mut statement = self.conn().prepare_cached(sql)?;
         let rows = statement.query_map([limit.min(1_000) as i64], |row| {
             Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))

@@ -220,7 +220,7 @@ impl LogReader<'_> {
         let origins: HashMap<i64, Origin> =
             self.origin_numbers()?.into_iter().map(|(o, n)| (n, o)).collect();
         let sql = "SELECT pos, stream, origin, seq, hlc, kind, schema, key, payload FROM op WHERE pos >= ?1 \
-                   ORDER BY pos LIMIT (?2 + 0)";
+                   ORDER BY pos LIMIT ?2";
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query(params![from_pos as i64, MAX_SCAN as i64])?;
         let mut batch = OpBatch { ops: vec![], next_pos: from_pos };

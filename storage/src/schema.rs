@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kind::{Field, Kind, Merge, Type};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// The format of what is not derived. Raised only by a release that cannot read the old one in place.
@@ -92,6 +93,13 @@ pub fn prepare(conn: &Connection, kinds: &[&'static Kind]) -> Result<Vec<&'stati
         }
     }
     Ok(stale)
+}
+
+/// A plan never depends on what is bound to it. Without this SQLite looks at bound values for some statements (a LIMIT, a
+/// LEFT JOIN), and prepares those anew at each use.
+pub fn plan_once(conn: &Connection) -> Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 fn has_aliens(conn: &Connection, kind: &Kind) -> Result<bool> {

@@ -215,7 +215,7 @@ impl Store {
         self.read(|reader| {
             let mut statement = reader
                 .conn
-                .prepare_cached("SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT (?1 + 0)")?;
+                .prepare_cached("SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT ?1")?;
             let rows = statement.query_map([limit as i64], |r| {
                 Ok((r.get::<_, i64>(0)? as u64, r.get(1)?, Id(r.get(2)?)))
             })?;
@@ -331,6 +331,7 @@ fn open_reader(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.set_prepared_statement_cache_capacity(128);
+    crate::schema::plan_once(&conn)?;
     conn.pragma_update(None, "cache_size", -2_000)?;
     conn.busy_timeout(Duration::from_secs(5))?;
     Ok(conn)

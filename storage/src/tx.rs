@@ -143,8 +143,13 @@ impl Tx<'_> {
             }
             write.bodies.push(BodyWrite { field: field.code, edit: BodyEdit::Born(text) });
         }
+        let texts: Vec<(u16, String)> = write.bodies.iter().filter_map(born).collect();
         let record = self.issue(kind, tenant, key, Hlc(0), Payload::Write(write))?;
-        record.ok_or(Error::Missing(kind.name))
+        let mut record = record.ok_or(Error::Missing(kind.name))?;
+        if record.state.creations.len() == 1 {
+            record.texts = texts;
+        }
+        Ok(record)
     }
 
     /// Changes a record; what says so already is left out. `Missing` if it is not alive.
@@ -276,6 +281,10 @@ impl Tx<'_> {
         let op = Op { stream, dot, hlc, kind: kind.code, schema: kind.schema, key, payload };
         self.db.apply_op(&op)
     }
+}
+
+fn born(body: &BodyWrite) -> Option<(u16, String)> {
+    if let BodyEdit::Born(text) = &body.edit { Some((body.field, text.clone())) } else { None }
 }
 
 fn add(set: &Field, element: Value) -> CellWrite {

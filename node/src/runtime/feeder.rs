@@ -1,6 +1,7 @@
 //! Feeds the search index from the store's list of changed records: a batch is in the index before it leaves the
 //! list, so a crash repeats a batch and loses none. Never makes a request wait.
 
+use super::pool::Pool;
 use super::workers::Stop;
 use crate::error::Result;
 use crate::kinds;
@@ -12,20 +13,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-const BATCH: usize = 1_000;
-/// Between two commits of the index.
+const BATCH: usize = 2_000;
+/// Between two commits of the index; each makes a segment that is merged later, so many changes wait longer.
 const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_OF_MANY: Duration = Duration::from_secs(1);
+const MANY: usize = 100;
 /// After a failure.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
 /// Without changes for so long, the writer's memory is given back.
 const IDLE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
+    let pool = match Pool::in_background("atoll-search") {
+        Ok(pool) => pool,
+        Err(error) => return tracing::error!(%error, "nothing feeds the search index"),
+    };
     let mut commits = node.store.subscribe();
     loop {
         commits.mark_unchanged();
-        let pause = match feed_all(&node, &stop).await {
-            Ok(()) => PAUSE,
+        let pause = match feed_all(&node, &pool, &stop).await {
+            Ok(count) if count >= MANY => PAUSE_OF_MANY,
+            Ok(_) => PAUSE,
             Err(error) => {
                 tracing::warn!(%error, "the search index could not be fed; it is tried again");
                 commits.mark_changed();
@@ -42,31 +50,31 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         if changed.is_ok() {
             continue;
         }
-        release(&node).await;
+        release(&node, &pool).await;
         tokio::select! {
             changed = commits.changed() => if changed.is_err() { break },
             () = stop.stopped() => break,
         }
     }
-    release(&node).await;
+    release(&node, &pool).await;
 }
 
-/// Until nothing is left to feed, or the node stops.
-async fn feed_all(node: &Arc<Node>, stop: &Stop) -> Result<()> {
+/// Until nothing is left to feed, or the node stops; how many changes that were.
+async fn feed_all(node: &Arc<Node>, pool: &Pool, stop: &Stop) -> Result<usize> {
+    let mut all = 0;
     loop {
         let feeding = node.clone();
-        let count = tokio::task::spawn_blocking(move || feed(&feeding))
-            .await
-            .map_err(super::internal)??;
+        let count = pool.run(move || feed(&feeding)).await??;
+        all += count;
         if count < BATCH || stop.is_stopped() {
-            return Ok(());
+            return Ok(all);
         }
     }
 }
 
-async fn release(node: &Arc<Node>) {
+async fn release(node: &Arc<Node>, pool: &Pool) {
     let search = node.search.clone();
-    let released = tokio::task::spawn_blocking(move || search.release_writer()).await;
+    let released = pool.run(move || search.release_writer()).await;
     if let Ok(Err(error)) = released {
         tracing::warn!(%error, "the search index's writer did not end in order");
     }

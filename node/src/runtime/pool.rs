@@ -7,7 +7,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
-const THREADS: usize = 2;
+/// For work that somebody waits for.
+pub(super) const THREADS: usize = 2;
+/// How far work that nobody waits for stands back where the processor is short.
+const STAND_BACK: i32 = 19;
 const QUEUE: usize = 64;
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -17,13 +20,28 @@ pub(super) struct Pool(SyncSender<Work>);
 
 impl Pool {
     pub(super) fn new() -> Result<Self> {
+        Self::of("atoll-pool", THREADS, 0)
+    }
+
+    /// One thread that stands back behind all that requests wait for, with the threads that its work begins.
+    pub(super) fn in_background(name: &str) -> Result<Self> {
+        Self::of(name, 1, STAND_BACK)
+    }
+
+    fn of(name: &str, threads: usize, nice: i32) -> Result<Self> {
         let (sender, receiver) = sync_channel::<Work>(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
-        for number in 0..THREADS {
+        for number in 0..threads {
             let receiver = receiver.clone();
             std::thread::Builder::new()
-                .name(format!("atoll-pool-{number}"))
-                .spawn(move || work(&receiver))
+                .name(format!("{name}-{number}"))
+                .spawn(move || {
+                    // On Linux a priority is a thread's own, and inherited. Without it the work is done all the same.
+                    if nice != 0 {
+                        let _ = rustix::process::nice(nice);
+                    }
+                    work(&receiver);
+                })
                 .map_err(|error| Error::Internal(format!("cannot start a thread: {error}")))?;
         }
         Ok(Self(sender))
