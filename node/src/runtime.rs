@@ -132,9 +132,10 @@ impl Node {
     pub fn feed_search(&self) -> Result<u64> {
         let mut fed = 0;
         loop {
-            match feeder::feed(self)? {
-                0 => return Ok(fed),
-                count => fed += count as u64,
+            let (count, more) = feeder::feed(self)?;
+            fed += count as u64;
+            if !more {
+                return Ok(fed);
             }
         }
     }

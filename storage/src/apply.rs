@@ -58,7 +58,11 @@ impl Db {
             Payload::Erased { .. } => vec![],
         };
         self.keep_lost(&place, &lost)?;
-        let record = self.put_state(&place, old, state)?;
+        // The log tells the search index.
+        self.is_logging = true;
+        let record = self.put_state(&place, old, state);
+        self.is_logging = false;
+        let record = record?;
         self.log(stream, op)?;
         Ok(record)
     }
@@ -81,15 +85,15 @@ impl Db {
         }
         for body in &write.bodies {
             match &body.edit {
-                BodyEdit::Born(text) if write.creates => {
-                    self.bear(place.key, body.field, op.dot, text)?;
+                // The text stands in the log, and moves to a table of its own when it is edited or its op goes.
+                BodyEdit::Born(text) if text.len() > 4 * body::MAX_BYTES => {
+                    return Err(Error::TooLong { size: text.len(), limit: body::MAX_BYTES });
                 }
                 BodyEdit::Born(_) => {}
                 BodyEdit::Change { creation, bytes } => {
                     match state.body_of(body.field, *creation).cloned() {
                         Some(known) => {
-                            let content =
-                                load_content(&self.conn, place.key, body.field, *creation)?;
+                            let content = self.content(place, body.field, *creation)?;
                             let content = body::apply(&content, *creation, &[bytes])?;
                             let mut known = BodyState { heads: content.heads.clone(), ..known };
                             known.note_edit(op.dot, op.hlc);
@@ -108,15 +112,8 @@ impl Db {
         Ok(lost)
     }
 
-    fn bear(&self, key: Id, field: u16, creation: Dot, text: &str) -> Result<()> {
-        if text.len() > 4 * body::MAX_BYTES {
-            return Err(Error::TooLong { size: text.len(), limit: body::MAX_BYTES });
-        }
-        // The text stands in the log, and is moved here when its op goes.
-        let sql = "INSERT OR IGNORE INTO body (key, field, creation, op) VALUES (?1, ?2, ?3, ?4)";
-        let args = params![key.0, field, creation.to_bytes(), self.heads.next_pos];
-        self.conn.prepare_cached(sql)?.execute(args)?;
-        Ok(())
+    pub(crate) fn content(&self, place: &Place, field: u16, creation: Dot) -> Result<Content> {
+        load_content(&self.conn, place.stream, place.key, field, creation)
     }
 
     pub(crate) fn save_content(
@@ -126,7 +123,7 @@ impl Db {
         creation: Dot,
         content: &Content,
     ) -> Result<()> {
-        let sql = "INSERT INTO body VALUES (?1, ?2, ?3, NULL, ?4, ?5, ?6) \
+        let sql = "INSERT INTO body VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
                    ON CONFLICT DO UPDATE SET text = excluded.text, doc = excluded.doc";
         let text = content.doc.as_ref().map(|_| &content.text);
         let args = params![key.0, field, creation.to_bytes(), content.born, text, content.doc];
@@ -154,7 +151,7 @@ impl Db {
     pub(crate) fn with_texts(&self, place: &Place, lost: Lost) -> Result<Vec<LostWrite>> {
         let mut writes = lost.writes;
         for LostEdit { field, creation, dot, hlc } in lost.edits {
-            let value = Value::Text(load_content(&self.conn, place.key, field, creation)?.text);
+            let value = Value::Text(self.content(place, field, creation)?.text);
             writes.push(LostWrite { field, element: None, dot, hlc, value });
         }
         Ok(writes)

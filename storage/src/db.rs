@@ -1,14 +1,17 @@
 //! One SQLite file and the one connection that writes to it. Requests run in savepoints of a group; the group
 //! commits once. Synchronous and without threads, so that a simulator can drive it as well as the writer thread.
 
+use crate::apply::Place;
 use crate::clock::{Clock, Hlc};
+use crate::codec;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
-use crate::id::{NodeId, Origin, StreamId};
+use crate::id::{Dot, Id, NodeId, Origin, StreamId};
 use crate::kind::Kind;
-use crate::op::Op;
-use crate::read::{Plans, Reader, born_in};
+use crate::op::{BodyEdit, Op, Payload};
+use crate::read::{Plans, Reader};
 use crate::schema;
+use crate::store::indexed_pos;
 use crate::tx::Tx;
 use crate::vector::Vector;
 use crate::view::Unsettled;
@@ -30,10 +33,12 @@ pub struct Db {
     pub(crate) origin: Origin,
     pub(crate) unsettled: Unsettled,
     pub(crate) clock: Clock,
-    parked: BTreeMap<StreamId, BTreeMap<crate::id::Dot, Op>>,
+    parked: BTreeMap<StreamId, BTreeMap<Dot, Op>>,
     parked_count: usize,
     /// Ops that the running attempt took from the parked ones; they go back if it fails.
     released: Vec<Op>,
+    /// What is written now is also in the log, and need not be told twice.
+    pub(crate) is_logging: bool,
     /// Ops seen whose clock was far ahead.
     pub future_ops: u64,
 }
@@ -108,6 +113,7 @@ impl Db {
             parked: BTreeMap::new(),
             parked_count: 0,
             released: vec![],
+            is_logging: false,
             future_ops: 0,
         };
         db.rebuild_kinds(&stale)?;
@@ -200,6 +206,7 @@ impl Db {
             return Ok(value);
         }
         self.heads.roll_back();
+        self.is_logging = false;
         self.unsettled = Unsettled::default();
         self.execute("ROLLBACK TO request")?;
         self.execute("RELEASE request")?;
@@ -309,14 +316,8 @@ impl Db {
         let stream = self.heads.stream_number(&self.conn, &op.stream)?;
         let origin = self.heads.origin_number(&self.conn, op.dot.origin)?;
         let sql = "INSERT OR REPLACE INTO quarantine VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let args = params![
-            stream,
-            origin,
-            op.dot.seq as i64,
-            now_ms as i64,
-            reason,
-            crate::codec::encode(op)
-        ];
+        let args =
+            params![stream, origin, op.dot.seq as i64, now_ms as i64, reason, codec::encode(op)];
         self.conn.execute(sql, args)?;
         self.log(stream, op)
     }
@@ -331,7 +332,7 @@ impl Db {
     /// A parked op whose past has come.
     fn unpark(&mut self, stream: &StreamId) -> Option<Op> {
         let waiting = self.parked.get(stream)?;
-        let covered = |dot: &crate::id::Dot| self.heads.covers(stream, *dot);
+        let covered = |dot: &Dot| self.heads.covers(stream, *dot);
         let late: Vec<_> = waiting.keys().filter(|dot| covered(dot)).copied().collect();
         let ready =
             waiting.values().find(|op| !covered(&op.dot) && self.is_ready(stream, op)).cloned();
@@ -350,31 +351,35 @@ impl Db {
         self.parked_count
     }
 
-    /// Moves the texts that bodies were born with from ops that go into the bodies' own table.
-    fn take_texts_out(&self, stream: i64, origin: i64, upto: u64) -> Result<()> {
-        let sql = "SELECT b.key, b.field, b.creation, o.payload, o.seq FROM op o JOIN body b ON b.key = o.key AND b.op = o.pos \
-                   WHERE o.stream = ?1 AND o.origin = ?2 AND o.seq > ?3 AND o.seq <= ?4 ORDER BY o.seq LIMIT 500";
-        let mut after = 0;
-        loop {
-            let mut found = Vec::new();
-            {
-                let mut statement = self.conn.prepare_cached(sql)?;
-                let mut rows = statement.query(params![stream, origin, after, upto as i64])?;
-                while let Some(row) = rows.next()? {
-                    let (key, field, creation): ([u8; 16], u16, Vec<u8>) =
-                        (row.get(0)?, row.get(1)?, row.get(2)?);
-                    let born = born_in(row.get_ref(3)?.as_blob().unwrap_or_default(), field)?;
-                    found.push((key, field, creation, born, row.get::<_, i64>(4)?));
+    /// Moves what still needs the text of ops that go: bodies that were never edited into a table of their own, and
+    /// what the search index has not seen onto its list.
+    fn take_out(&self, stream: i64, tenant: Id, origin: i64, upto: u64) -> Result<()> {
+        let sql = "INSERT INTO dirty (kind, key) SELECT kind, key FROM op \
+                   WHERE stream = ?1 AND origin = ?2 AND seq <= ?3 AND pos > ?4";
+        let indexed = indexed_pos(&self.conn)? as i64;
+        self.conn.prepare_cached(sql)?.execute(params![stream, origin, upto as i64, indexed])?;
+        let sql = "SELECT o.seq, o.kind, o.key, o.payload, g.bytes FROM op o JOIN origin g ON g.id = o.origin \
+                   WHERE o.stream = ?1 AND o.origin = ?2 AND o.seq <= ?3";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params![stream, origin, upto as i64])?;
+        while let Some(row) = rows.next()? {
+            let payload = codec::decode(row.get_ref(3)?.as_blob().unwrap_or_default())?;
+            let Payload::Write(write) = payload else { continue };
+            let place = Place { stream, tenant, kind: row.get(1)?, key: Id(row.get(2)?) };
+            let origin = row.get_ref(4)?.as_blob().ok().and_then(Origin::from_slice);
+            let (Some(origin), seq) = (origin, row.get::<_, i64>(0)? as u64) else { continue };
+            let creation = Dot { origin, seq };
+            for body in write.bodies {
+                let BodyEdit::Born(text) = body.edit else { continue };
+                let record = self.load_state(&place).ok().flatten();
+                if record.is_some_and(|r| r.state.body_of(body.field, creation).is_some()) {
+                    let sql = "INSERT OR IGNORE INTO body (key, field, creation, born) VALUES (?1, ?2, ?3, ?4)";
+                    let args = params![place.key.0, body.field, creation.to_bytes(), text];
+                    self.conn.prepare_cached(sql)?.execute(args)?;
                 }
             }
-            // One op may give birth to several bodies: those of the last one are looked at again.
-            let Some(last) = found.last().map(|(.., seq)| *seq) else { return Ok(()) };
-            after = last - 1;
-            for (key, field, creation, born, _) in found {
-                let sql = "UPDATE body SET op = NULL, born = ?4 WHERE key = ?1 AND field = ?2 AND creation = ?3";
-                self.conn.prepare_cached(sql)?.execute(params![key, field, creation, born])?;
-            }
         }
+        Ok(())
     }
 
     /// Drops what the log holds of a stream at or below `upto`, as far as it is here at all.
@@ -390,7 +395,7 @@ impl Db {
             let mut dropped = 0;
             for (origin, seq) in &floor.0 {
                 let origin = db.heads.origin_number(&db.conn, *origin)?;
-                db.take_texts_out(number, origin, *seq)?;
+                db.take_out(number, stream.tenant, origin, *seq)?;
                 let sql = "DELETE FROM op WHERE stream = ?1 AND origin = ?2 AND seq <= ?3";
                 dropped += db.conn.execute(sql, params![number, origin, *seq as i64])? as u64;
             }

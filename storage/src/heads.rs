@@ -2,12 +2,14 @@
 //! Every change is undone if its request fails, and written to the tables when its group commits.
 
 use crate::clock::Hlc;
+use crate::codec;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::id::{Dot, Id, Origin, StreamId};
 use crate::schema;
 use crate::value::Value;
 use crate::vector::Vector;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -63,8 +65,7 @@ pub struct Heads {
     stream_ids: HashMap<StreamId, i64>,
     origins: HashMap<Origin, i64>,
     totals: BTreeMap<Bucket, i64>,
-    dirty_states: BTreeSet<i64>,
-    dirty_seqs: BTreeSet<(i64, Origin)>,
+    dirty: BTreeSet<i64>,
     undo: Vec<Undo>,
 }
 
@@ -109,7 +110,6 @@ impl Heads {
                         head.vector.0.insert(origin, seq);
                         if seq == 0 {
                             head.vector.0.remove(&origin);
-                            self.dirty_seqs.remove(&(stream, origin));
                         }
                     }
                 }
@@ -121,7 +121,7 @@ impl Heads {
                 Undo::Stream(stream, id) => {
                     self.stream_ids.remove(&stream);
                     self.streams.remove(&id);
-                    self.dirty_states.remove(&id);
+                    self.dirty.remove(&id);
                 }
                 Undo::Origin(origin) => {
                     self.origins.remove(&origin);
@@ -138,24 +138,14 @@ impl Heads {
 
     /// Writes what the group changed; the caller commits.
     pub fn flush(&mut self, conn: &Connection) -> Result<()> {
-        let touched = self.dirty_states.iter().chain(self.dirty_seqs.iter().map(|(id, _)| id));
-        let is_urgent = |id: &i64| self.streams.get(id).is_some_and(|s| s.stream.is_urgent());
-        self.changed_access = touched.into_iter().any(is_urgent);
-        for id in std::mem::take(&mut self.dirty_states) {
+        self.changed_access = false;
+        for id in std::mem::take(&mut self.dirty) {
             let Some(head) = self.streams.get(&id) else { continue };
-            let sql = "UPDATE stream SET digest = ?2, records = ?3 WHERE id = ?1";
-            let records = head.records as i64;
-            conn.prepare_cached(sql)?.execute(params![id, head.digest.to_bytes(), records])?;
-        }
-        for (id, origin) in std::mem::take(&mut self.dirty_seqs) {
-            let (Some(head), Some(number)) = (self.streams.get(&id), self.origins.get(&origin))
-            else {
-                continue;
-            };
-            let sql = "INSERT INTO vector VALUES (?1, ?2, ?3, ?4) \
-                       ON CONFLICT DO UPDATE SET seq = excluded.seq, floor = excluded.floor";
-            let (seq, floor) = (head.vector.get(origin) as i64, head.floor.get(origin) as i64);
-            conn.prepare_cached(sql)?.execute(params![id, number, seq, floor])?;
+            self.changed_access |= head.stream.is_urgent();
+            let sql = "UPDATE stream SET digest = ?2, records = ?3, vectors = ?4 WHERE id = ?1";
+            let (digest, records) = (head.digest.to_bytes(), head.records as i64);
+            let vectors = codec::encode(&(&head.vector, &head.floor));
+            conn.prepare_cached(sql)?.execute(params![id, digest, records, vectors])?;
         }
         for ((kind, tenant, col, value), by) in std::mem::take(&mut self.totals) {
             if by != 0 {
@@ -225,7 +215,7 @@ impl Heads {
         if let Some(head) = self.streams.get_mut(&stream) {
             self.undo.push(Undo::Seq(stream, dot.origin, head.vector.get(dot.origin)));
             head.vector.raise(dot.origin, dot.seq);
-            self.dirty_seqs.insert((stream, dot.origin));
+            self.dirty.insert(stream);
         }
     }
 
@@ -243,7 +233,7 @@ impl Heads {
     pub fn raise_floor(&mut self, stream: i64, floor: &Vector) {
         if let Some(head) = self.streams.get_mut(&stream) {
             head.floor.merge(floor);
-            self.dirty_seqs.extend(floor.0.keys().map(|origin| (stream, *origin)));
+            self.dirty.insert(stream);
         }
     }
 
@@ -259,7 +249,7 @@ impl Heads {
             head.digest.add(new);
             head.records += 1;
         }
-        self.dirty_states.insert(stream);
+        self.dirty.insert(stream);
     }
 
     pub fn count(&mut self, kind: u16, tenant: Id, column: &'static str, value: Value, by: i64) {
@@ -276,7 +266,8 @@ pub fn total_value(value: &Value) -> Value {
 
 /// The heads of all streams, or of one tenant's, as committed.
 pub fn read_heads(conn: &Connection, tenant: Option<Id>) -> Result<Vec<(i64, StreamHead)>> {
-    let sql = "SELECT id, tenant, scope, digest, records FROM stream WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, scope";
+    let sql = "SELECT id, tenant, scope, digest, records, vectors FROM stream \
+               WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, scope";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([tenant.map(|t| t.0)])?;
     let mut heads = Vec::new();
@@ -287,7 +278,10 @@ pub fn read_heads(conn: &Connection, tenant: Option<Id>) -> Result<Vec<(i64, Str
         let bytes: [u8; 32] = row.get(3)?;
         lanes.add(Digest::from_hash(&bytes));
         let records: i64 = row.get(4)?;
-        let (vector, floor) = (Vector::default(), Vector::default());
+        let (vector, floor) = match row.get_ref(5)? {
+            ValueRef::Blob(bytes) => codec::decode(bytes)?,
+            _ => (Vector::default(), Vector::default()),
+        };
         heads.push((
             row.get(0)?,
             StreamHead {
@@ -305,17 +299,6 @@ pub fn read_heads(conn: &Connection, tenant: Option<Id>) -> Result<Vec<(i64, Str
         statement.query_map([], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;
     for (id, head) in &mut heads {
         head.is_ahead = ahead.contains(id);
-        let sql = "SELECT o.bytes, v.seq, v.floor FROM vector v JOIN origin o ON o.id = v.origin WHERE v.stream = ?1";
-        let mut statement = conn.prepare_cached(sql)?;
-        let mut rows = statement.query([*id])?;
-        while let Some(row) = rows.next()? {
-            let Some(origin) = Origin::from_slice(row.get_ref(0)?.as_blob().unwrap_or_default())
-            else {
-                continue;
-            };
-            head.vector.raise(origin, row.get::<_, i64>(1)? as u64);
-            head.floor.raise(origin, row.get::<_, i64>(2)? as u64);
-        }
     }
     Ok(heads)
 }

@@ -57,6 +57,6 @@ pub use replica::{
     ChunkHead, Lane, OpBatch, RecordKey, RecordRange, Replica, SnapshotBody, SnapshotChunk,
     SnapshotIndex, SnapshotRecord,
 };
-pub use store::{OpenOptions, Store};
+pub use store::{OpenOptions, Store, Unindexed};
 pub use tx::{Changes, Tx};
 pub use verify::Report;

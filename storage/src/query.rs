@@ -205,6 +205,10 @@ impl Query {
         }
         for test in &self.tests {
             match test {
+                // A flag is written out: the planner can then use an index of the rows that have it.
+                Test::Is(column, "=", Value::Bool(flag)) => {
+                    let _ = write!(sql, " AND {} = {}", self.column(column)?, i32::from(*flag));
+                }
                 Test::Is(column, op, value) => {
                     args.push(value.clone());
                     let _ = write!(sql, " AND {} {op} ?{}", self.column(column)?, args.len());

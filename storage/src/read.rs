@@ -138,7 +138,10 @@ pub trait Read {
     ) -> Result<String> {
         let record = self.get(kind, key)?.ok_or(Error::Missing(kind.name))?;
         let Some(state) = record.state.body(field.code) else { return Ok(String::new()) };
-        body::text_at(&load_content(self.conn(), key, field.code, state.creation)?, heads)
+        body::text_at(
+            &load_content(self.conn(), record.stream, key, field.code, state.creation)?,
+            heads,
+        )
     }
 
     /// The conflict inbox, newest first, of one tenant or of all.
@@ -223,7 +226,8 @@ pub(crate) fn record_of(plan: &Plan, row: &Row<'_>) -> Result<(Record, usize)> {
     let id = |i: usize| blob(i).map(|b| Id::from_slice(b).unwrap_or_default());
     let mut record = Record::new(plan.kind, id(0)?, id(1)?, State::from_bytes(blob(2)?)?);
     record.digest = Digest::from_slice(blob(3)?).unwrap_or_default();
-    let mut at = 4;
+    record.stream = row.get(4)?;
+    let mut at = 5;
     for field in &plan.claims {
         if let ValueRef::Text(name) = row.get_ref(at)? {
             record.names.push((field.code, String::from_utf8_lossy(name).into_owned()));
@@ -246,22 +250,28 @@ pub(crate) fn load(conn: &Connection, plan: &Plan, key: Id) -> Result<Option<Rec
 pub(crate) fn load_texts(conn: &Connection, record: &mut Record) -> Result<()> {
     for field in record.kind.fields.iter().filter(|f| f.merge == Merge::Body) {
         let Some(body) = record.state.body(field.code) else { continue };
-        let sql = "SELECT coalesce(b.text, b.born), o.payload FROM body b \
-                   LEFT JOIN op o ON o.pos = b.op AND b.text IS NULL AND b.born IS NULL \
-                   WHERE b.key = ?1 AND b.field = ?2 AND b.creation = ?3";
+        let sql =
+            "SELECT coalesce(text, born) FROM body WHERE key = ?1 AND field = ?2 AND creation = ?3";
         let mut statement = conn.prepare_cached(sql)?;
-        let mut rows =
-            statement.query(params![record.key.0, field.code, body.creation.to_bytes()])?;
-        let text = match rows.next()? {
-            Some(row) => match row.get(0)? {
-                Some(text) => text,
-                None => born_in(row.get_ref(1)?.as_blob().unwrap_or_default(), field.code)?,
-            },
-            None => String::new(),
+        let args = params![record.key.0, field.code, body.creation.to_bytes()];
+        let text: Option<String> = statement.query_row(args, |r| r.get(0)).optional()?;
+        let text = match text {
+            Some(text) => text,
+            None => born_text(conn, record.stream, field.code, body.creation)?,
         };
         record.texts.push((field.code, text));
     }
     Ok(())
+}
+
+/// The text that a body was born with, out of the log.
+fn born_text(conn: &Connection, stream: i64, field: u16, creation: Dot) -> Result<String> {
+    let sql = "SELECT payload FROM op WHERE stream = ?1 AND origin = (SELECT id FROM origin WHERE bytes = ?2) AND seq = ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let args = params![stream, creation.origin.to_bytes(), creation.seq as i64];
+    let mut rows = statement.query(args)?;
+    let row = rows.next()?.ok_or(Error::Missing("body"))?;
+    born_in(row.get_ref(0)?.as_blob().unwrap_or_default(), field)
 }
 
 /// The text that an op of the log gave a body.
@@ -278,21 +288,18 @@ pub(crate) fn born_in(payload: &[u8], field: u16) -> Result<String> {
 
 pub(crate) fn load_content(
     conn: &Connection,
+    stream: i64,
     key: Id,
     field: u16,
     creation: Dot,
 ) -> Result<Content> {
-    let sql = "SELECT b.born, b.text, b.doc, o.payload FROM body b \
-               LEFT JOIN op o ON o.pos = b.op AND b.born IS NULL \
-               WHERE b.key = ?1 AND b.field = ?2 AND b.creation = ?3";
+    let sql = "SELECT born, text, doc FROM body WHERE key = ?1 AND field = ?2 AND creation = ?3";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params![key.0, field, creation.to_bytes()])?;
-    let row = rows.next()?.ok_or(Error::Missing("body"))?;
-    let (born, text, doc): (Option<String>, Option<String>, Option<Vec<u8>>) =
-        (row.get(0)?, row.get(1)?, row.get(2)?);
-    let born = match born {
-        Some(born) => born,
-        None => born_in(row.get_ref(3)?.as_blob().unwrap_or_default(), field)?,
+    let Some(row) = rows.next()? else {
+        return Ok(Content::born(born_text(conn, stream, field, creation)?));
     };
+    let (born, text, doc): (String, Option<String>, Option<Vec<u8>>) =
+        (row.get(0)?, row.get(1)?, row.get(2)?);
     Ok(Content { text: text.unwrap_or_else(|| born.clone()), born, doc, heads: vec![] })
 }

@@ -14,6 +14,8 @@ pub struct Record {
     pub key: Id,
     pub tenant: Id,
     pub state: State,
+    /// The stream's number in this file; 0 until the record is stored.
+    pub(crate) stream: i64,
     pub(crate) names: Vec<(u16, String)>,
     pub(crate) texts: Vec<(u16, String)>,
     pub(crate) tree_parent: Option<Id>,
@@ -33,6 +35,7 @@ impl Record {
             key,
             tenant,
             state,
+            stream: 0,
             names: vec![],
             texts: vec![],
             tree_parent: None,

@@ -363,7 +363,7 @@ impl LogReader<'_> {
                 cut = true;
                 return Ok(false);
             }
-            let bodies = self.bodies_of(key, state)?;
+            let bodies = self.bodies_of(number, key, state)?;
             let text = |b: &SnapshotBody| b.born.len() + b.doc.as_ref().map_or(0, Vec::len);
             bytes += 32 + state.len() + bodies.iter().map(text).sum::<usize>();
             records.push(SnapshotRecord { kind, key, state: state.to_vec(), bodies });
@@ -373,11 +373,11 @@ impl LogReader<'_> {
         Ok(SnapshotChunk { stream: stream.clone(), vector, after, upto, records })
     }
 
-    fn bodies_of(&self, key: Id, state: &[u8]) -> Result<Vec<SnapshotBody>> {
+    fn bodies_of(&self, stream: i64, key: Id, state: &[u8]) -> Result<Vec<SnapshotBody>> {
         let state = State::from_bytes(state)?;
         let mut bodies = Vec::with_capacity(state.bodies.len());
         for body in &state.bodies {
-            let content = load_content(self.conn, key, body.field, body.creation)?;
+            let content = load_content(self.conn, stream, key, body.field, body.creation)?;
             let (field, creation) = (body.field, body.creation);
             bodies.push(SnapshotBody { field, creation, born: content.born, doc: content.doc });
         }
@@ -477,7 +477,7 @@ impl Db {
             let there = before.body_of(known.field, known.creation);
             let content = match there {
                 Some(_) => {
-                    let mine = load_content(&self.conn, place.key, known.field, known.creation)?;
+                    let mine = self.content(place, known.field, known.creation)?;
                     let mine = body::apply_if_edited(&mine, known.creation)?;
                     body::merge(&mine, &sent, known.creation)?
                 }

@@ -13,10 +13,7 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWI
 CREATE TABLE IF NOT EXISTS origin (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS stream (
   id INTEGER PRIMARY KEY, tenant BLOB NOT NULL, scope TEXT NOT NULL, digest BLOB NOT NULL,
-  records INTEGER NOT NULL DEFAULT 0, UNIQUE (tenant, scope));
-CREATE TABLE IF NOT EXISTS vector (
-  stream INTEGER NOT NULL, origin INTEGER NOT NULL, seq INTEGER NOT NULL, floor INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (stream, origin)) WITHOUT ROWID;
+  records INTEGER NOT NULL DEFAULT 0, vectors BLOB, UNIQUE (tenant, scope));
 CREATE TABLE IF NOT EXISTS ahead (
   stream INTEGER NOT NULL, low BLOB NOT NULL, high BLOB NOT NULL, vector BLOB NOT NULL,
   PRIMARY KEY (stream, low)) WITHOUT ROWID;
@@ -28,7 +25,7 @@ CREATE TABLE IF NOT EXISTS alien (
   kind INTEGER NOT NULL, key BLOB NOT NULL, tenant BLOB NOT NULL, stream INTEGER NOT NULL, state BLOB NOT NULL,
   PRIMARY KEY (kind, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS body (
-  key BLOB NOT NULL, field INTEGER NOT NULL, creation BLOB NOT NULL, op INTEGER, born TEXT, text TEXT, doc BLOB,
+  key BLOB NOT NULL, field INTEGER NOT NULL, creation BLOB NOT NULL, born TEXT, text TEXT, doc BLOB,
   PRIMARY KEY (key, field, creation)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claim (
   tenant BLOB NOT NULL, space TEXT NOT NULL, name TEXT NOT NULL, key BLOB NOT NULL, kind INTEGER NOT NULL,
@@ -144,12 +141,25 @@ pub fn create_view(conn: &Connection, kind: &Kind) -> Result<()> {
     ))?;
     for (number, index) in kind.indexes.iter().enumerate() {
         let columns: Vec<String> = index.iter().map(|c| format!("c_{c}")).collect();
+        let only = index.first().map_or(String::new(), |first| only_rows(kind, first));
         let columns = columns.join(", ");
-        let sql =
-            format!("CREATE INDEX {table}_{} ON {table} (tenant, {columns}, key)", number + 1);
+        let sql = format!(
+            "CREATE INDEX {table}_{} ON {table} (tenant, {columns}, key){only}",
+            number + 1
+        );
         conn.execute_batch(&sql)?;
     }
     Ok(())
+}
+
+/// Rows that nobody looks for by an index are left out of it, and cost it nothing: those without a reference, or
+/// without the flag.
+fn only_rows(kind: &Kind, first: &str) -> String {
+    match kind.columns().find(|(name, _)| *name == first) {
+        Some((_, Type::Bool)) => format!(" WHERE c_{first} = 1"),
+        Some((_, Type::Id)) => format!(" WHERE c_{first} IS NOT NULL"),
+        _ => String::new(),
+    }
 }
 
 /// The statements of one kind, made once.
@@ -170,7 +180,7 @@ impl Plan {
         let claims: Vec<Field> =
             kind.fields.iter().filter(|f| f.claim.is_some()).copied().collect();
         let is_set = |f: &&Field| f.merge == Merge::Set && f.column;
-        let mut head = "key, tenant, state, digest".to_owned();
+        let mut head = "key, tenant, state, digest, stream".to_owned();
         claims.iter().for_each(|f| head.push_str(&format!(", c_{}", f.name)));
         if kind.tree.is_some() {
             head.push_str(", c_tree_parent");

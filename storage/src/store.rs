@@ -13,10 +13,11 @@ use crate::read::{Plans, Read, Reader};
 use crate::replica::{
     Lane, LogReader, OpBatch, RecordKey, RecordRange, Replica, SnapshotChunk, SnapshotIndex,
 };
+use crate::schema;
 use crate::tx::Tx;
 use crate::vector::Vector;
 use crate::verify::Report;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, params};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -210,31 +211,55 @@ impl Store {
         self.shared.parked.load(Ordering::Relaxed)
     }
 
-    /// Records to be searched that changed: (position, kind, key), oldest first.
-    pub fn dirty(&self, limit: usize) -> Result<Vec<(u64, u16, Id)>> {
+    /// Records to be searched that changed since the index was last fed: those that the log tells of, and those on the
+    /// list of what came otherwise.
+    pub fn unindexed(&self, limit: usize) -> Result<Unindexed> {
         self.read(|reader| {
-            let mut statement = reader
-                .conn
-                .prepare_cached("SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT ?1")?;
-            let rows = statement.query_map([limit as i64], |r| {
-                Ok((r.get::<_, i64>(0)? as u64, r.get(1)?, Id(r.get(2)?)))
-            })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let pos = indexed_pos(reader.conn)?;
+            let mut found = Unindexed { records: vec![], before: pos, pos, listed: 0, more: false };
+            let sql = "SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT ?1";
+            let mut statement = reader.conn.prepare_cached(sql)?;
+            let mut rows = statement.query([limit as i64])?;
+            while let Some(row) = rows.next()? {
+                found.listed = row.get::<_, i64>(0)? as u64;
+                found.records.push((row.get(1)?, Id(row.get(2)?)));
+            }
+            found.more = found.records.len() >= limit;
+            let mut ops = 0;
+            let sql = "SELECT pos, kind, key FROM op WHERE pos > ?1 ORDER BY pos LIMIT ?2";
+            let mut statement = reader.conn.prepare_cached(sql)?;
+            let mut rows = statement.query(params![found.pos as i64, limit as i64])?;
+            while let Some(row) = rows.next()? {
+                found.pos = row.get::<_, i64>(0)? as u64;
+                ops += 1;
+                let kind: u16 = row.get(1)?;
+                if reader.plans.of(kind).is_some_and(|plan| plan.kind.search.is_some()) {
+                    found.records.push((kind, Id(row.get(2)?)));
+                }
+            }
+            found.more |= ops >= limit;
+            Ok(found)
         })
     }
 
-    pub fn dirty_depth(&self) -> Result<u64> {
+    /// How many changes the index may not hold yet.
+    pub fn unindexed_depth(&self) -> Result<u64> {
         self.read(|reader| {
-            let n: i64 = reader.conn.query_row("SELECT count(*) FROM dirty", [], |r| r.get(0))?;
-            Ok(n as u64)
+            let sql =
+                "SELECT (SELECT count(*) FROM dirty) + coalesce((SELECT max(pos) FROM op), 0)";
+            let n: i64 = reader.conn.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+            Ok((n as u64).saturating_sub(indexed_pos(reader.conn)?))
         })
     }
 
-    /// Forgets changes that the search index holds. Call from a thread that may wait.
-    pub fn clear_dirty(&self, upto: u64) -> Result<()> {
+    /// Notes that the index holds what [`Store::unindexed`] gave. Call from a thread that may wait.
+    pub fn note_indexed(&self, fed: &Unindexed) -> Result<()> {
+        let (pos, listed) = (fed.pos, fed.listed);
         self.write_blocking(move |tx| {
-            tx.conn().execute("DELETE FROM dirty WHERE pos <= ?1", [upto as i64])?;
-            Ok(())
+            if listed > 0 {
+                tx.conn().execute("DELETE FROM dirty WHERE pos <= ?1", [listed as i64])?;
+            }
+            schema::put_meta(tx.conn(), INDEXED, &pos.to_le_bytes())
         })
     }
 
@@ -242,7 +267,7 @@ impl Store {
     pub fn mark_all_dirty(&self) -> Result<()> {
         self.write_blocking(move |tx| {
             for kind in tx.plans().kinds.iter().filter(|k| k.search.is_some()) {
-                let table = crate::schema::table_of(kind);
+                let table = schema::table_of(kind);
                 let sql =
                     format!("INSERT INTO dirty (kind, key) SELECT {}, key FROM {table}", kind.code);
                 tx.conn().execute(&sql, [])?;
@@ -295,6 +320,39 @@ impl Store {
     }
 }
 
+/// What the search index is to take in, and how far that brings it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unindexed {
+    /// Kind and key; one may stand there more than once.
+    pub records: Vec<(u16, Id)>,
+    /// In the log: how far the index was fed, and how far it is now.
+    before: u64,
+    pos: u64,
+    /// On the list of what came without an op.
+    listed: u64,
+    /// There may be others after these.
+    pub more: bool,
+}
+
+impl Unindexed {
+    pub fn is_empty(&self) -> bool {
+        self.pos == self.before && self.listed == 0
+    }
+
+    /// Where in the log the index stands once it holds these.
+    pub fn cursor(&self) -> u64 {
+        self.pos
+    }
+}
+
+const INDEXED: &str = "indexed_pos";
+
+/// Up to where in the log the search index knows everything.
+pub(crate) fn indexed_pos(conn: &Connection) -> Result<u64> {
+    let bytes = schema::meta(conn, INDEXED)?.and_then(|bytes| bytes.try_into().ok());
+    Ok(bytes.map_or(0, u64::from_le_bytes))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -331,7 +389,7 @@ fn open_reader(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.set_prepared_statement_cache_capacity(128);
-    crate::schema::plan_once(&conn)?;
+    schema::plan_once(&conn)?;
     conn.pragma_update(None, "cache_size", -2_000)?;
     conn.busy_timeout(Duration::from_secs(5))?;
     Ok(conn)

@@ -213,7 +213,7 @@ impl Tx<'_> {
             )));
         };
         let creation = body.creation;
-        let content = load_content(&self.db.conn, record.key, field.code, creation)?;
+        let content = load_content(&self.db.conn, record.stream, record.key, field.code, creation)?;
         let change = body::edit(&content, creation, self.db.origin, self.now_ms, text)?;
         Ok(change.map(|bytes| BodyEdit::Change { creation, bytes }))
     }

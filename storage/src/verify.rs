@@ -5,9 +5,10 @@ use crate::claim;
 use crate::db::Db;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::id::{Id, Origin};
+use crate::heads::read_heads;
+use crate::id::Id;
 use crate::kind::Kind;
-use crate::read::{Read, record_of};
+use crate::read::{Read, load_content, record_of};
 use crate::record::Record;
 use crate::schema::{self, table_of};
 use crate::state::State;
@@ -73,7 +74,7 @@ impl Db {
     ) -> Result<()> {
         let plan = self.plans.plan(kind.code)?;
         let names: String = kind.columns().map(|(name, _)| format!(", c_{name}")).collect();
-        let sql = format!("SELECT {}, stream{names} FROM {}", plan.head, table_of(kind));
+        let sql = format!("SELECT {}{names} FROM {}", plan.head, table_of(kind));
         let mut statement = self.conn.prepare(&sql)?;
         let mut rows = statement.query([])?;
         let mut totals: BTreeMap<(Id, &str, Value), i64> = BTreeMap::new();
@@ -86,7 +87,7 @@ impl Db {
                 }
             };
             report.records += 1;
-            let stream: i64 = row.get(width)?;
+            let stream = record.stream;
             let place = Place { stream, tenant: record.tenant, kind: kind.code, key: record.key };
             let digest = digest_of(&place, &record.state.to_bytes());
             if digest != record.digest {
@@ -99,7 +100,7 @@ impl Db {
             slot.0.add(digest);
             slot.1 += 1;
             for (i, (name, value)) in columns_of(&record).iter().enumerate() {
-                if !is_same(value, row.get_ref(width + 1 + i)?) {
+                if !is_same(value, row.get_ref(width + i)?) {
                     report.problem(format!("{} {}: column {name} is stale", kind.name, record.key));
                 }
                 if kind.counted.contains(name) {
@@ -137,7 +138,7 @@ impl Db {
     fn verify_bodies(&self, record: &Record, report: &mut Report) -> Result<()> {
         for body in &record.state.bodies {
             let content =
-                crate::read::load_content(&self.conn, record.key, body.field, body.creation);
+                load_content(&self.conn, record.stream, record.key, body.field, body.creation);
             let sound = match content {
                 Ok(content) => {
                     let born = *blake3::hash(content.born.as_bytes()).as_bytes() == body.born;
@@ -210,22 +211,20 @@ impl Db {
     }
 
     fn verify_log(&self, report: &mut Report) -> Result<()> {
-        let sql = "SELECT v.stream, o.bytes, v.seq, v.floor, \
-                   (SELECT count(*) FROM op WHERE stream = v.stream AND origin = v.origin AND seq > v.floor) \
-                   FROM vector v JOIN origin o ON o.id = v.origin";
+        let sql = "SELECT count(*) FROM op WHERE stream = ?1 AND origin = (SELECT id FROM origin WHERE bytes = ?2) AND seq > ?3";
         let mut statement = self.conn.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let origin = Origin::from_slice(row.get_ref(1)?.as_blob().unwrap_or_default())
-                .unwrap_or_default();
-            let (stream, seq, floor, ops): (i64, i64, i64, i64) =
-                (row.get(0)?, row.get(2)?, row.get(3)?, row.get(4)?);
-            report.ops += ops as u64;
-            if ops != seq - floor.min(seq) {
-                report.problem(format!(
-                    "stream {stream}: {ops} ops of {origin} in the log, {} counted",
-                    seq - floor
-                ));
+        for (id, head) in read_heads(&self.conn, None)? {
+            for (origin, seq) in &head.vector.0 {
+                let floor = head.floor.get(*origin).min(*seq);
+                let ops: i64 = statement
+                    .query_row(params![id, origin.to_bytes(), floor as i64], |r| r.get(0))?;
+                report.ops += ops as u64;
+                if ops as u64 != seq - floor {
+                    report.problem(format!(
+                        "stream {id}: {ops} ops of {origin} in the log, {} counted",
+                        seq - floor
+                    ));
+                }
             }
         }
         Ok(())

@@ -86,6 +86,7 @@ impl Db {
         digest: Digest,
         state: &[u8],
     ) -> Result<()> {
+        record.stream = place.stream;
         self.move_claims(place, old, record)?;
         self.move_elements(old, Some(record))?;
         self.move_totals(old, Some(record));
@@ -132,7 +133,7 @@ impl Db {
     }
 
     fn note_search(&self, place: &Place) -> Result<()> {
-        if self.plans.kind(place.kind)?.search.is_some() {
+        if !self.is_logging && self.plans.kind(place.kind)?.search.is_some() {
             let sql = "INSERT INTO dirty (kind, key) VALUES (?1, ?2)";
             self.conn.prepare_cached(sql)?.execute(params![place.kind, place.key.0])?;
         }

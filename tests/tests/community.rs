@@ -137,7 +137,7 @@ async fn search_finds_what_the_caller_may_see() {
         .await
         .expect(201);
     let mut commits = node.node.store.subscribe();
-    while node.node.store.dirty_depth().unwrap() > 0 {
+    while node.node.store.unindexed_depth().unwrap() > 0 {
         commits.changed().await.unwrap();
     }
     let found = stranger.get("/api/v1/search?q=hive").await.expect(200).json();

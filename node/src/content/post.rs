@@ -91,7 +91,7 @@ pub static POST: Kind = Kind {
         &["category_id", "live", "published_at"],
         &["author_id", "live", "published_at"],
     ],
-    counted: &["live", "status"],
+    counted: &["live", "trashed", "status"],
     search: Some(searched),
     revives: Some(|post| post.int(&TRASHED_AT).is_some() && !is_trashed(post)),
     doc: "An article: a body with a title, an address and a place in the workflow.",

@@ -9,7 +9,7 @@ use crate::runtime::Node;
 use atoll_storage::read::{Read, Reader};
 use atoll_storage::search::{Change, Document};
 use atoll_storage::{Id, SearchText};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,9 +64,9 @@ async fn feed_all(node: &Arc<Node>, pool: &Pool, stop: &Stop) -> Result<usize> {
     let mut all = 0;
     loop {
         let feeding = node.clone();
-        let count = pool.run(move || feed(&feeding)).await??;
+        let (count, more) = pool.run(move || feed(&feeding)).await??;
         all += count;
-        if count < BATCH || stop.is_stopped() {
+        if !more || stop.is_stopped() {
             return Ok(all);
         }
     }
@@ -80,19 +80,22 @@ async fn release(node: &Arc<Node>, pool: &Pool) {
     }
 }
 
-/// One batch; how many changes it took off the list.
-pub(super) fn feed(node: &Node) -> Result<usize> {
-    let changed = node.store.dirty(BATCH)?;
-    let Some((last, _, _)) = changed.last().copied() else { return Ok(0) };
-    let records: BTreeMap<(u16, Id), ()> =
-        changed.iter().map(|(_, kind, key)| ((*kind, *key), ())).collect();
-    let batch = node.store.read(|reader| {
-        let changes = records.keys().map(|(kind, key)| change(reader, *kind, *key));
-        changes.filter_map(Result::transpose).collect::<atoll_storage::Result<Vec<Change>>>()
-    })?;
-    node.search.apply(&batch, last).map_err(super::internal)?;
-    node.store.clear_dirty(last)?;
-    Ok(changed.len())
+/// One batch; how many changes were in it, and whether there are more.
+pub(super) fn feed(node: &Node) -> Result<(usize, bool)> {
+    let fed = node.store.unindexed(BATCH)?;
+    if fed.is_empty() {
+        return Ok((0, false));
+    }
+    let records: BTreeSet<(u16, Id)> = fed.records.iter().copied().collect();
+    if !records.is_empty() {
+        let batch = node.store.read(|reader| {
+            let changes = records.iter().map(|(kind, key)| change(reader, *kind, *key));
+            changes.filter_map(Result::transpose).collect::<atoll_storage::Result<Vec<Change>>>()
+        })?;
+        node.search.apply(&batch, fed.cursor()).map_err(super::internal)?;
+    }
+    node.store.note_indexed(&fed)?;
+    Ok((fed.records.len(), fed.more))
 }
 
 /// What the index shall hold of a record now; none for kinds that are not searched.

@@ -45,7 +45,7 @@ pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
         ])
     });
     let mut figures: Vec<_> = from_store.map(Vec::from).unwrap_or_default();
-    let dirty = node.store.dirty_depth().unwrap_or_default();
+    let dirty = node.store.unindexed_depth().unwrap_or_default();
     figures.push((
         "atoll_search_waiting",
         "Changes that the search index does not hold yet.",
