@@ -26,6 +26,10 @@ use serde_json::{Value as Json, json};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// Requests make and drop many small things on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let as_json = flags.json;

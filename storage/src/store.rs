@@ -21,9 +21,9 @@ use rusqlite::{Connection, OpenFlags, params};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests that may wait for the writer; more are refused.
@@ -36,6 +36,10 @@ const MAX_POOL: usize = 16;
 const CHECKPOINT: Duration = Duration::from_millis(1_000);
 /// From this size on the log is begun anew at each checkpoint.
 const WAL_BYTES: u64 = 32 << 20;
+/// Where commits take longer, no thread of the runtime makes one.
+const QUICK_COMMIT_US: u64 = 2_000;
+/// What a checkpoint waits for readers, at most: writers wait with it.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(10);
 
 pub struct OpenOptions {
     /// Holds `atoll.db`.
@@ -53,6 +57,12 @@ struct Shared {
     plans: Arc<Plans>,
     origin: Origin,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
+    /// Whoever holds it writes; none once the store is closed.
+    db: Mutex<Option<Db>>,
+    /// Requests sent to the writer's thread and not yet answered.
+    waiting: AtomicU64,
+    /// What a commit took lately.
+    commit_us: AtomicU64,
     idle: Mutex<Vec<Connection>>,
     commits: watch::Sender<u64>,
     access_changes: AtomicU64,
@@ -83,6 +93,9 @@ impl Store {
             plans: Arc::clone(&db.plans),
             origin: db.origin(),
             requests: Mutex::new(Some(sender)),
+            db: Mutex::new(None),
+            waiting: AtomicU64::new(0),
+            commit_us: AtomicU64::new(u64::MAX),
             idle: Mutex::new(vec![]),
             commits,
             access_changes: AtomicU64::new(0),
@@ -90,13 +103,14 @@ impl Store {
             threads: Mutex::new(vec![]),
             stop: Mutex::new(Some(stop)),
         });
-        let writer = Arc::clone(&shared);
+        *lock(&shared.db) = Some(db);
+        let (writer, keeper) = (Arc::clone(&shared), Arc::clone(&shared));
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.into()).spawn(work)
         };
         let threads = vec![
-            spawn("writer", Box::new(move || write_groups(db, receiver, &writer)))?,
-            spawn("checkpoint", Box::new(move || checkpoint(&path, &stopped)))?,
+            spawn("writer", Box::new(move || write_groups(receiver, &writer)))?,
+            spawn("checkpoint", Box::new(move || checkpoint(&path, &stopped, &keeper)))?,
         ];
         *lock(&shared.threads) = threads;
         Ok(Self { shared })
@@ -125,7 +139,18 @@ impl Store {
     {
         let (answer, wait) = oneshot::channel();
         let request = request(move |db| db.run(f), answer);
-        self.sender()?.try_send(request).map_err(refused)?;
+        if let Some(mut seat) = self.seat() {
+            if let Some(db) = seat.as_mut() {
+                commit_group(db, request, None, &self.shared);
+            }
+        } else {
+            let sender = self.sender()?;
+            self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = sender.try_send(request) {
+                self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                return Err(refused(error).into());
+            }
+        }
         wait.await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 
@@ -139,6 +164,21 @@ impl Store {
         E: From<Error> + Send + 'static,
     {
         self.call(move |db| db.run(f))
+    }
+
+    /// A write that meets no other is made where it is asked for, which spares it the way to the writer's thread and
+    /// back. Not where it would hold up all else: on a runtime of one thread, or on a slow disk.
+    fn seat(&self) -> Option<MutexGuard<'_, Option<Db>>> {
+        let shared = &self.shared;
+        let is_quick = shared.commit_us.load(Ordering::Relaxed) < QUICK_COMMIT_US;
+        if !is_quick || shared.waiting.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        if runtime.metrics().num_workers() < 2 {
+            return None;
+        }
+        shared.db.try_lock().ok().filter(|db| db.is_some())
     }
 
     fn call<T, E>(&self, f: impl FnOnce(&mut Db) -> Result<T, E> + Send + 'static) -> Result<T, E>
@@ -156,6 +196,7 @@ impl Store {
         // The queue is bounded: whoever finds it full waits its turn.
         let sender = self.sender()?;
         let mut request = Some(request);
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         while let Some(waiting) = request.take() {
             match sender.try_send(waiting) {
                 Ok(()) => {}
@@ -163,7 +204,10 @@ impl Store {
                     request = Some(back);
                     std::thread::park_timeout(Duration::from_millis(1));
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(Error::Closed.into()),
+                Err(mpsc::error::TrySendError::Closed(_)) => {
+                    self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                    return Err(Error::Closed.into());
+                }
             }
         }
         wait.recv().unwrap_or_else(|_| Err(Error::Closed.into()))
@@ -225,19 +269,24 @@ impl Store {
                 found.records.push((row.get(1)?, Id(row.get(2)?)));
             }
             found.more = found.records.len() >= limit;
-            let mut ops = 0;
-            let sql = "SELECT pos, kind, key FROM op WHERE pos > ?1 ORDER BY pos LIMIT ?2";
+            let (mut ops, mut bytes) = (0, 0);
+            let sql =
+                "SELECT pos, kind, key, length(payload) FROM op WHERE pos > ?1 ORDER BY pos LIMIT ?2";
             let mut statement = reader.conn.prepare_cached(sql)?;
             let mut rows = statement.query(params![found.pos as i64, limit as i64])?;
             while let Some(row) = rows.next()? {
                 found.pos = row.get::<_, i64>(0)? as u64;
                 ops += 1;
+                bytes += row.get::<_, i64>(3)?;
                 let kind: u16 = row.get(1)?;
                 if reader.plans.of(kind).is_some_and(|plan| plan.kind.search.is_some()) {
                     found.records.push((kind, Id(row.get(2)?)));
                 }
+                if bytes > UNINDEXED_BYTES {
+                    break;
+                }
             }
-            found.more |= ops >= limit;
+            found.more |= ops >= limit || bytes > UNINDEXED_BYTES;
             Ok(found)
         })
     }
@@ -345,6 +394,8 @@ impl Unindexed {
     }
 }
 
+/// Of the ops that are taken into the index at once: as much is held in memory.
+const UNINDEXED_BYTES: i64 = 16 << 20;
 const INDEXED: &str = "indexed_pos";
 
 /// Up to where in the log the search index knows everything.
@@ -353,7 +404,7 @@ pub(crate) fn indexed_pos(conn: &Connection) -> Result<u64> {
     Ok(bytes.map_or(0, u64::from_le_bytes))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -411,32 +462,53 @@ fn check_file(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_groups(mut db: Db, mut requests: mpsc::Receiver<Request>, shared: &Shared) {
+fn write_groups(mut requests: mpsc::Receiver<Request>, shared: &Shared) {
     while let Some(first) = requests.blocking_recv() {
-        if let Err(error) = db.begin() {
-            first(&mut db)(Some(error));
-            continue;
-        }
-        let mut replies = vec![first(&mut db)];
-        while replies.len() < GROUP
-            && let Ok(next) = requests.try_recv()
-        {
-            replies.push(next(&mut db));
-        }
-        let failed = db.commit().err();
-        if let Some(error) = &failed {
-            tracing::error!(%error, "a group of writes could not be committed; none of it was kept");
-        }
-        shared.parked.store(db.parked() as u64, Ordering::Relaxed);
-        // Before the answers: what is cached under an older number must not outlive an acknowledged write.
-        if failed.is_some() || db.heads.changed_access {
-            shared.access_changes.fetch_add(1, Ordering::Release);
-        }
-        shared.commits.send_modify(|n| *n += 1);
-        for reply in replies {
-            reply(failed.as_ref().map(again));
-        }
+        let mut db = lock(&shared.db);
+        let Some(db) = db.as_mut() else { return };
+        let done = commit_group(db, first, Some(&mut requests), shared);
+        shared.waiting.fetch_sub(done, Ordering::Relaxed);
     }
+    drop(lock(&shared.db).take());
+}
+
+/// Runs a request, and those that wait behind it, in one transaction; answers them when it is on disk. How many.
+fn commit_group(
+    db: &mut Db,
+    first: Request,
+    mut others: Option<&mut mpsc::Receiver<Request>>,
+    shared: &Shared,
+) -> u64 {
+    if let Err(error) = db.begin() {
+        first(db)(Some(error));
+        return 1;
+    }
+    let mut replies = vec![first(db)];
+    while replies.len() < GROUP
+        && let Some(next) = others.as_mut().and_then(|others| others.try_recv().ok())
+    {
+        replies.push(next(db));
+    }
+    let started = Instant::now();
+    let failed = db.commit().err();
+    let took_us = started.elapsed().as_micros() as u64;
+    let usual_us = shared.commit_us.load(Ordering::Relaxed);
+    let usual_us = if usual_us == u64::MAX { took_us } else { (7 * usual_us + took_us) / 8 };
+    shared.commit_us.store(usual_us, Ordering::Relaxed);
+    if let Some(error) = &failed {
+        tracing::error!(%error, "a group of writes could not be committed; none of it was kept");
+    }
+    shared.parked.store(db.parked() as u64, Ordering::Relaxed);
+    // Before the answers: what is cached under an older number must not outlive an acknowledged write.
+    if failed.is_some() || db.heads.changed_access {
+        shared.access_changes.fetch_add(1, Ordering::Release);
+    }
+    shared.commits.send_modify(|n| *n += 1);
+    let done = replies.len() as u64;
+    for reply in replies {
+        reply(failed.as_ref().map(again));
+    }
+    done
 }
 
 /// The same error for each of the group.
@@ -452,8 +524,9 @@ fn checkpoint_once(conn: &Connection, mode: &str) {
     let _ = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
 }
 
-fn checkpoint(path: &Path, stopped: &std::sync::mpsc::Receiver<()>) {
+fn checkpoint(path: &Path, stopped: &std::sync::mpsc::Receiver<()>, shared: &Shared) {
     let Ok(conn) = Connection::open(path) else { return };
+    let _ = conn.busy_timeout(CHECKPOINT_WAIT);
     let mut seen = 0;
     loop {
         let stop = !matches!(
@@ -468,8 +541,10 @@ fn checkpoint(path: &Path, stopped: &std::sync::mpsc::Receiver<()>) {
             if stop {
                 checkpoint_once(&conn, "TRUNCATE");
             } else if size > WAL_BYTES {
-                // Hardly anything is left for the writer to wait for. The file keeps its size: to write over it costs
-                // the disk less than to make it grow.
+                // The second pass leaves next to nothing for the third, which writers wait for. The file keeps its size:
+                // to write over it costs the disk less than to make it grow.
+                checkpoint_once(&conn, "PASSIVE");
+                let _seat = lock(&shared.db);
                 checkpoint_once(&conn, "RESTART");
             }
         }

@@ -13,10 +13,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-const BATCH: usize = 2_000;
+const BATCH: usize = 4_000;
 /// Between two commits of the index; each makes a segment that is merged later, so many changes wait longer.
 const PAUSE: Duration = Duration::from_millis(200);
-const PAUSE_OF_MANY: Duration = Duration::from_secs(1);
+const PAUSE_OF_MANY: Duration = Duration::from_secs(3);
 const MANY: usize = 100;
 /// After a failure.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
