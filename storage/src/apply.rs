@@ -90,9 +90,8 @@ impl Db {
                             let content =
                                 load_content(&self.conn, place.key, body.field, *creation)?;
                             let content = body::apply(&content, *creation, &[bytes])?;
-                            let mut known = BodyState { heads: content.heads.clone(), ..known };
-                            known.note_edit(op.dot);
-                            state.put_body(known);
+                            let known = BodyState { heads: content.heads.clone(), ..known };
+                            state.edit_body(known, op.dot, op.hlc);
                             self.save_content(place.key, body.field, *creation, &content)?;
                         }
                         None => {

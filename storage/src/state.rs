@@ -26,6 +26,8 @@ pub struct State {
     /// Counters: a total an origin.
     pub totals: BTreeMap<(u16, Origin), u64>,
     pub sketches: BTreeMap<u16, Sketch>,
+    /// When the edits that the bodies name were made.
+    edited: BTreeMap<Dot, Hlc>,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -96,8 +98,12 @@ impl State {
     }
 
     pub fn latest_hlc(&self) -> Hlc {
-        let created = self.creations.values().max().copied().unwrap_or_default();
-        self.cells.iter().map(|c| c.hlc).max().unwrap_or_default().max(created)
+        let created = self.creations.values().copied();
+        created
+            .chain(self.cells.iter().map(|c| c.hlc))
+            .chain(self.edited.values().copied())
+            .max()
+            .unwrap_or_default()
     }
 
     pub fn created_hlc(&self) -> Hlc {
@@ -197,6 +203,7 @@ impl State {
             !cell.on.is_empty()
         });
         self.bodies.retain(|body| creations.contains_key(&body.creation));
+        self.forget_edits();
         lost
     }
 
@@ -224,6 +231,20 @@ impl State {
         let at =
             self.bodies.partition_point(|b| (b.field, b.creation) < (body.field, body.creation));
         self.bodies.insert(at, body);
+    }
+
+    /// A body after an edit: its new heads, and when the edit was made.
+    pub fn edit_body(&mut self, mut body: BodyState, dot: Dot, hlc: Hlc) {
+        body.edits = merge_edits(&body.edits, &[dot]);
+        self.put_body(body);
+        self.edited.insert(dot, hlc);
+        self.forget_edits();
+    }
+
+    /// Keeps the times of those edits only that a body names.
+    fn forget_edits(&mut self) {
+        let bodies = &self.bodies;
+        self.edited.retain(|dot, _| bodies.iter().any(|body| body.edits.contains(dot)));
     }
 
     /// Reconciles with the state of the same record on a node whose vector is `theirs`, by causal context:
@@ -280,6 +301,7 @@ impl State {
                 None => self.put_body(body.clone()),
             }
         }
+        self.edited.extend(&other.edited);
         for (slot, total) in &other.totals {
             let mine = self.totals.entry(*slot).or_default();
             *mine = (*mine).max(*total);
@@ -294,6 +316,7 @@ impl State {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut stamps: BTreeMap<Dot, Hlc> = self.creations.clone();
         stamps.extend(self.cells.iter().map(|c| (c.dot, c.hlc)));
+        stamps.extend(&self.edited);
         let index: BTreeMap<Dot, u32> = stamps.keys().zip(0..).map(|(dot, i)| (*dot, i)).collect();
         let at = |dot: &Dot| index.get(dot).copied().unwrap_or(u32::MAX);
         let cell = |c: &Cell| CellBytes {
@@ -331,10 +354,13 @@ impl State {
             sketch.raise(&registers);
             (field, sketch)
         });
+        let edits: Vec<Dot> = wire.bodies.iter().flat_map(|b| b.edits.iter().copied()).collect();
+        let edited = wire.stamps.iter().filter(|(dot, _)| edits.contains(dot)).copied().collect();
         Ok(Self {
             creations,
             cells,
             bodies: wire.bodies,
+            edited,
             totals: wire.totals.into_iter().map(|(f, o, n)| ((f, o), n)).collect(),
             sketches: sketches.collect(),
         })
@@ -347,13 +373,7 @@ fn merge_edits(a: &[Dot], b: &[Dot]) -> Vec<Dot> {
     merged.0.into_iter().map(|(origin, seq)| Dot { origin, seq }).collect()
 }
 
-impl BodyState {
-    pub fn note_edit(&mut self, dot: Dot) {
-        self.edits = merge_edits(&self.edits, &[dot]);
-    }
-}
-
-/// Dots stand once, in a table; cells name them by index.
+/// Dots stand once, in a table with their times; cells name them by index, bodies whole.
 #[derive(Encode, Decode)]
 struct StateBytes {
     stamps: Vec<(Dot, Hlc)>,
