@@ -2,7 +2,7 @@
 //! ever folded into a sketch and never stored. Bots are left out.
 
 use crate::access::{Actor, Permission};
-use crate::content::post::{self, AUTHOR_ID, POST};
+use crate::content::post::{self, POST};
 use crate::error::{Error, Result};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
@@ -145,7 +145,7 @@ pub fn views(reader: &impl Read, post: Id) -> Result<Figures> {
 /// A post's figures over the last `days`, for its author and for those who read analytics.
 pub fn of_post(node: &Node, actor: &Actor, post: Id, days: u64) -> Result<Statistics> {
     let record = post::get(node, actor, post)?;
-    actor.require_owner_or(record.id(&AUTHOR_ID), Permission::AnalyticsRead)?;
+    post::require_author_or(actor, &record, Permission::AnalyticsRead)?;
     let today = node.clock.now_ms() / DAY_MS;
     let days = days.clamp(1, MAX_DAYS);
     Ok(node.store.read(|reader| {
