@@ -18,13 +18,14 @@ use atoll_node::{Actor, Node};
 use axum::body::Body;
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    ETAG, HOST, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ETAG, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,6 +41,8 @@ const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining"
 const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const MAX_PATH_BYTES: usize = 2_048;
+/// An id has 36; tokens are longer.
+const MAX_LOGGED_BYTES: usize = 36;
 
 /// All that requests share.
 pub(crate) struct App {
@@ -74,6 +77,7 @@ struct Seen {
     is_head: bool,
     is_get: bool,
     if_none_match: Option<HeaderValue>,
+    if_modified_since: Option<HeaderValue>,
     standing: Option<Standing>,
     is_signed_in: bool,
     allow: Option<HeaderValue>,
@@ -118,16 +122,18 @@ impl App {
             is_head: parts.method == Method::HEAD,
             is_get: matches!(parts.method, Method::GET | Method::HEAD),
             if_none_match: parts.headers.get(IF_NONE_MATCH).cloned(),
+            if_modified_since: parts.headers.get(IF_MODIFIED_SINCE).cloned(),
             standing: None,
             is_signed_in: false,
             allow: None,
             uri: parts.uri.clone(),
         };
         let peer = self.peer_of(&parts.headers, peer);
+        let path = logged(parts.uri.path());
         let span = if seen.is_get {
-            tracing::debug_span!("request", id = %seen.request_id, path = parts.uri.path())
+            tracing::debug_span!("request", id = %seen.request_id, path = %path)
         } else {
-            tracing::info_span!("request", id = %seen.request_id, path = parts.uri.path())
+            tracing::info_span!("request", id = %seen.request_id, path = %path)
         };
         let outcome = self.run(parts, body, peer, &mut seen).instrument(span).await;
         let response = match outcome {
@@ -355,7 +361,7 @@ impl App {
     }
 
     async fn read(&self, body: Body, route: &Route, headers: &HeaderMap) -> Result<Bytes, Problem> {
-        let limit = route.body_limit_bytes.min(self.options.max_body_bytes);
+        let limit = route.body_limit_bytes.unwrap_or(self.options.max_body_bytes);
         let too_large = || {
             let message = format!("the body is too large: at most {limit} bytes here");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
@@ -451,7 +457,11 @@ impl App {
         if is_tagged && !is_strict && self.is_varied(seen) {
             let tag = etag::of(reply.version.as_ref(), &body);
             let known = seen.if_none_match.as_ref().and_then(|value| value.to_str().ok());
-            let is_known = seen.is_get && known.is_some_and(|known| etag::is_known(known, &tag));
+            let is_known = seen.is_get
+                && match known {
+                    Some(known) => etag::is_known(known, &tag),
+                    None => seen.if_none_match.is_none() && is_unmodified(headers, seen),
+                };
             if let Ok(tag) = HeaderValue::from_str(&tag) {
                 headers.insert(ETAG, tag);
             }
@@ -566,6 +576,18 @@ fn too_many(wait_s: u64) -> Problem {
     atoll_node::Error::TooMany { retry_after_s: wait_s }.into()
 }
 
+/// A path as it stands in the log: a part of it that is long enough to be a secret is cut.
+fn logged(path: &str) -> Cow<'_, str> {
+    if path.split('/').all(|part| part.len() <= MAX_LOGGED_BYTES) {
+        return Cow::Borrowed(path);
+    }
+    let shown = |part: &str| match part.char_indices().nth(4) {
+        Some((end, _)) if part.len() > MAX_LOGGED_BYTES => format!("{}…", &part[..end]),
+        _ => part.to_owned(),
+    };
+    Cow::Owned(path.split('/').map(shown).collect::<Vec<_>>().join("/"))
+}
+
 /// The request's path and query with another name in the place of the route's first parameter.
 fn renamed(uri: &Uri, route: &'static str, name: &str) -> String {
     let place = route.split('/').position(|part| part.starts_with('{'));
@@ -574,6 +596,12 @@ fn renamed(uri: &Uri, route: &'static str, name: &str) -> String {
     let parts = parts.map(|(i, part)| if Some(i) == place { name.as_str() } else { part });
     let path = parts.collect::<Vec<_>>().join("/");
     uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"))
+}
+
+/// Whether the client names the very time of the last change, as it was told it.
+fn is_unmodified(headers: &HeaderMap, seen: &Seen) -> bool {
+    let since = seen.if_modified_since.as_ref();
+    since.is_some() && since == headers.get(LAST_MODIFIED)
 }
 
 fn cache_control(is_strict: bool, seen: &Seen) -> HeaderValue {

@@ -4,6 +4,7 @@
 
 mod analytics;
 mod auth;
+mod autosaves;
 pub mod call;
 mod categories;
 mod comments;
@@ -21,13 +22,16 @@ pub mod openapi;
 pub mod options;
 mod params;
 mod posts;
+mod previews;
 pub mod problem;
 pub mod reply;
 mod request_id;
 pub mod route;
 mod search;
+mod seo;
 pub mod serve;
 pub mod show;
+mod site;
 mod sync;
 mod tags;
 mod take;
@@ -69,6 +73,8 @@ pub fn all_routes() -> Vec<Route> {
         categories::routes(),
         tags::routes(),
         posts::routes(),
+        autosaves::routes(),
+        previews::routes(),
         comments::routes(),
         search::routes(),
         analytics::routes(),
