@@ -103,7 +103,7 @@ fn counted(call: &Call, categories: &[Record], wanted: bool) -> Result<Vec<More>
     }
     let keys: Vec<Id> = categories.iter().map(|category| category.key).collect();
     let counts = category::post_counts(&call.node, call.tenant(), &keys)?;
-    let one = |key| {
+    let one = |key: &Id| {
         let posts = counts.get(key).copied().unwrap_or(0);
         More::from_iter([("post_count".to_owned(), Json::from(posts))])
     };

@@ -3,6 +3,7 @@
 
 use crate::call::Call;
 use crate::etag;
+use crate::feeds::Kept;
 use crate::idempotency::{self, Running, Turn};
 use crate::limit::{Class, Limits, Standing, Who};
 use crate::list::{self, RECORD_PARAMS};
@@ -55,6 +56,7 @@ pub(crate) struct App {
     pub streams: Arc<Semaphore>,
     /// The OpenAPI document, made when it is first asked for.
     pub openapi: OnceLock<Bytes>,
+    pub feeds: Kept,
     table: matchit::Router<Endpoint>,
     limits: Limits,
     ids: RequestIds,
@@ -97,6 +99,7 @@ impl App {
             stopping: watch::Sender::new(false),
             streams: Arc::new(Semaphore::new(options.max_streams)),
             openapi: OnceLock::new(),
+            feeds: Kept::default(),
             table: table_of(&routes),
             limits: Limits::new(options.usual, options.strict),
             ids: RequestIds::new(node.clock.now_ms()),

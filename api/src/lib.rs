@@ -12,6 +12,7 @@ mod dispatch;
 mod docs_page;
 mod etag;
 mod events;
+mod feeds;
 mod health;
 mod idempotency;
 pub mod limit;
@@ -75,6 +76,7 @@ pub fn all_routes() -> Vec<Route> {
         posts::routes(),
         autosaves::routes(),
         previews::routes(),
+        feeds::routes(),
         comments::routes(),
         search::routes(),
         analytics::routes(),

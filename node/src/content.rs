@@ -5,6 +5,7 @@
 pub mod autosave;
 pub mod batch;
 pub mod category;
+pub mod feed;
 pub mod import;
 pub mod post;
 pub mod preview;
