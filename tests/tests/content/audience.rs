@@ -104,12 +104,13 @@ async fn readers_see_the_pinned_first_with_excerpts_that_follow_the_body() {
     let test = TestNode::start().await;
     let eve = test.user("eve", Role::Editor).await;
     let pinned =
-        make(&eve, json!({ "title": "Pinned", "pinned": true, "body": "# H\n\nFirst words." }));
-    let pinned = pinned.await;
+        make(&eve, json!({ "title": "Pinned", "pinned": true, "body": "# H\n\nFirst words." }))
+            .await;
     publish(&eve, &pinned).await;
     let late =
-        make(&eve, json!({ "title": "Late", "body": "word ".repeat(300), "excerpt": "Written." }));
-    publish(&eve, &late.await).await;
+        make(&eve, json!({ "title": "Late", "body": "word ".repeat(300), "excerpt": "Written." }))
+            .await;
+    publish(&eve, &late).await;
     let stranger = test.stranger();
     let list = async |query: &str| {
         stranger.get(&format!("/api/v1/posts{query}")).await.expect(200).json()["data"].take()

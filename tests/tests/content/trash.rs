@@ -53,6 +53,7 @@ async fn what_lies_in_the_trash_goes_when_its_time_is_over_and_nothing_else_does
     let _ = admin.put(&at("posts", &old, ""), &json!({ "body": "Changed." })).await.expect(200);
     let _ = admin.delete(&at("posts", &old, "")).await.expect(204);
     now.fetch_add(DAY_MS, SeqCst);
+    let admin = test.admin().await;
     let _ = admin.delete(&at("posts", &young, "")).await.expect(204);
     let purge = async || trash::purge_due(&test.node, now.load(SeqCst)).await.unwrap();
     now.fetch_add(29 * DAY_MS - 1, SeqCst);
