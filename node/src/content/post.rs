@@ -63,9 +63,8 @@ pub const VISIBLE_TO_ROLES: Field =
     Field::set(31, "visible_to_roles", Type::Text).max(Role::NAMES.len()).choices(Role::NAMES).doc(
         "Whom a post of the visibility `role` is shown to; its authors and editors see it anyway.",
     );
-pub const NOINDEX: Field = Field::flag(32, "noindex")
-    .column()
-    .doc("Asks search engines to leave it out; the sitemap does.");
+pub const NOINDEX: Field =
+    Field::flag(32, "noindex").doc("Asks search engines to leave it out; the sitemap does.");
 
 pub const DRAFT: &str = "draft";
 pub const SCHEDULED: &str = "scheduled";
@@ -245,12 +244,11 @@ impl Draft {
         if changes.get_body(&BODY).is_none() {
             changes = changes.body(&BODY, "");
         }
-        let defaults: [(&Field, Value); 5] = [
+        let defaults: [(&Field, Value); 4] = [
             (&FORMAT, "markdown".into()),
             (&VISIBILITY, PUBLIC.into()),
             (&FEATURED, false.into()),
             (&PINNED, false.into()),
-            (&NOINDEX, false.into()),
         ];
         for (field, value) in defaults {
             if changes.get(field).is_none_or(Value::is_null) {
