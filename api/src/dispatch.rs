@@ -132,12 +132,7 @@ impl App {
             uri: parts.uri.clone(),
         };
         let peer = self.peer_of(&parts.headers, peer);
-        let path = logged(parts.uri.path());
-        let span = if seen.is_get {
-            tracing::debug_span!("request", id = %seen.request_id, path = %path)
-        } else {
-            tracing::info_span!("request", id = %seen.request_id, path = %path)
-        };
+        let span = span_of(&seen, parts.uri.path());
         let outcome = self.run(parts, body, peer, &mut seen).instrument(span).await;
         let response = match outcome {
             Outcome::Allow => self.empty(StatusCode::NO_CONTENT, &seen),
@@ -579,6 +574,15 @@ fn too_many(wait_s: u64) -> Problem {
     atoll_node::Error::TooMany { retry_after_s: wait_s }.into()
 }
 
+fn span_of(seen: &Seen, path: &str) -> tracing::Span {
+    let path = logged(path);
+    if seen.is_get {
+        tracing::debug_span!("request", id = %seen.request_id, path = %path)
+    } else {
+        tracing::info_span!("request", id = %seen.request_id, path = %path)
+    }
+}
+
 /// A path as it stands in the log: a part of it that is long enough to be a secret is cut.
 fn logged(path: &str) -> Cow<'_, str> {
     if path.split('/').all(|part| part.len() <= MAX_LOGGED_BYTES) {
@@ -613,4 +617,17 @@ fn cache_control(is_strict: bool, seen: &Seen) -> HeaderValue {
         (_, _, true) => "private, no-cache",
         (_, _, false) => "no-cache",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::logged;
+
+    #[test]
+    fn what_may_be_a_secret_is_cut_in_the_log() {
+        let id = "/api/v1/posts/0190b8e0-0000-7000-8000-000000000000/versions";
+        assert_eq!(logged(id), id);
+        let token = format!("/api/v1/preview/{}", "é".repeat(43));
+        assert_eq!(logged(&token), "/api/v1/preview/éééé…");
+    }
 }

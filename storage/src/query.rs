@@ -126,7 +126,7 @@ impl Query {
         self
     }
 
-    /// Records whose column is the value, or whose set holds it.
+    /// Records whose column is the value, or whose set holds it. Of one tenant only.
     #[must_use]
     pub fn names(mut self, column: &str, set: &Field, value: impl Into<Value>) -> Self {
         self.tests.push(Test::Names(column.into(), set.code, value.into()));
@@ -246,16 +246,24 @@ impl Query {
                 }
                 Test::Names(column, field, value) => {
                     let column = self.column(column)?;
+                    let tenant = self.tenant.ok_or_else(|| {
+                        Error::Internal("records of all tenants are named by no one value".into())
+                    })?;
                     args.extend([
                         Value::Int(i64::from(self.kind.code)),
                         Value::Int(i64::from(*field)),
+                        Value::Id(tenant),
                         value.clone(),
                     ]);
+                    // Two look-ups in indexes: with OR, every record would be looked at.
                     let n = args.len();
                     let _ = write!(
                         sql,
-                        " AND ({column} = ?{n} OR EXISTS (SELECT 1 FROM element e WHERE e.kind = ?{} \
-                         AND e.field = ?{} AND e.tenant = {table}.tenant AND e.value = ?{n} AND e.key = {table}.key))",
+                        " AND key IN (SELECT key FROM {table} WHERE tenant = ?{} AND {column} = ?{n} UNION \
+                         SELECT e.key FROM element e WHERE e.kind = ?{} AND e.field = ?{} AND e.tenant = ?{} \
+                         AND e.value = ?{n})",
+                        n - 1,
+                        n - 3,
                         n - 2,
                         n - 1
                     );

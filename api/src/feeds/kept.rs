@@ -59,7 +59,7 @@ mod tests {
         let kept = Kept::default();
         let made = |size| Made {
             content_type: "text/plain",
-            body: vec![0; size].into(),
+            body: vec![0_u8; size].into(),
             modified: String::new(),
         };
         kept.put("a".into(), 1, made(10));

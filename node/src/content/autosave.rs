@@ -14,8 +14,8 @@ use serde_json::Value as Json;
 
 pub const POST_ID: Field = Field::refers(1, "post_id", "post").column().read_only();
 pub const USER_ID: Field = Field::refers(2, "user_id", "user").column().read_only();
-pub const TITLE: Field = Field::text(3, "title").max(300);
-pub const EXCERPT: Field = Field::text(4, "excerpt").max(1_000);
+pub const TITLE: Field = Field::text(3, "title").max(300).private();
+pub const EXCERPT: Field = Field::text(4, "excerpt").max(1_000).private();
 pub const BODY: Field = Field::body(5, "body").doc("The post's own if it was never sent.");
 /// The heads of the post's body, and its fields, when the draft was begun.
 pub const BASE_HEADS: Field = Field::bytes(6, "base_heads").max(32 * 1_000).secret();

@@ -120,7 +120,7 @@ pub static POST: Kind = Kind {
         &["live", "front"],
         &["shown_to_viewers", "front"],
         &["shown_to_moderators", "front"],
-        &["trashed", "trashed_at"],
+        &["trashed_at"],
         &["status", "publish_at"],
         &["category_id", "live", "published_at"],
         &["author_id", "live", "published_at"],

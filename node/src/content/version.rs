@@ -279,7 +279,7 @@ pub fn list(
         let is_top = after.is_none();
         let merged = is_new_merge(reader, &post)?;
         let shows_merged = merged && is_top;
-        let rest = limit - usize::from(shows_merged);
+        let rest = limit.saturating_sub(usize::from(shows_merged));
         let mut page =
             reader.list(&all_of(&post).sort("made", true).limit(rest.max(1)).after(after))?;
         if page.total == 0 {

@@ -287,3 +287,31 @@ async fn a_tag_made_on_two_nodes_is_one_and_a_circle_of_categories_is_cut_alike(
     let post = Changes::new().set(&TITLE, "Within").set(&CATEGORY_ID, x);
     post::create(&pair.a, &system(), post).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_draft_that_was_begun_on_one_node_goes_on_and_ends_on_another() {
+    use atoll_node::Role;
+    use atoll_node::content::autosave;
+    let pair = Pair::open();
+    let key = pair.post().await;
+    let eve =
+        Actor { tenant: TENANT, user: Some(Id([9; 16])), role: Some(Role::Admin), session: None };
+    let text = |text: &str| Changes::new().body(&autosave::BODY, text);
+    let begun = text("The quick fox jumps over.\nThe end.\n");
+    autosave::save(&pair.a, &eve, key, begun).await.unwrap();
+    pair.meet();
+    let more = text("The quick fox jumps over it.\nThe end.\n");
+    autosave::save(&pair.b, &eve, key, more).await.unwrap();
+    let other = Changes::new().body(&BODY, "The quick fox jumps.\nThe happy end.\n");
+    post::edit(&pair.a, &system(), key, other, None).await.unwrap();
+    pair.meet();
+    let (draft, is_behind) = autosave::get(&pair.a, &eve, key).unwrap();
+    assert_eq!(draft.body(&autosave::BODY), "The quick fox jumps over it.\nThe end.\n");
+    assert!(is_behind);
+    autosave::apply(&pair.a, &eve, key, None).await.unwrap();
+    pair.meet();
+    let all = "The quick fox jumps over it.\nThe happy end.\n";
+    assert_eq!(read(&pair.b, key).body(&BODY), all);
+    assert!(autosave::get(&pair.b, &eve, key).is_err());
+    assert_eq!(causes(&pair.a), []);
+}
