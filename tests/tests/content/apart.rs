@@ -2,7 +2,8 @@ use atoll_node::content::post::{self, BODY, CATEGORY_ID, POST, PUBLISHED_AT, STA
 use atoll_node::content::version;
 use atoll_node::content::workflow::{self, Step};
 use atoll_node::content::{category, schedule};
-use atoll_node::{Actor, Config, Node};
+use atoll_node::identity::user::{self, NewUser};
+use atoll_node::{Actor, Config, Node, Role};
 use atoll_storage::{Cause, Changes, Id, Lane, Read, Record, Replica};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,6 +60,19 @@ impl Pair {
 
 fn system() -> Actor {
     Actor::system(TENANT)
+}
+
+/// A viewer, made on this node.
+async fn person(node: &Node, name: &str) -> Id {
+    let new = NewUser {
+        email: format!("{name}@example.org"),
+        username: name.to_owned(),
+        display_name: String::new(),
+        password: "a long enough password".to_owned(),
+        role: Role::Viewer,
+        must_change_password: false,
+    };
+    user::create(node, &system(), new).await.unwrap().key
 }
 
 fn read(node: &Node, key: Id) -> Record {
@@ -175,22 +189,9 @@ async fn a_change_from_an_older_version_and_one_made_elsewhere_all_meet() {
 
 #[tokio::test]
 async fn authors_and_roles_that_were_added_apart_are_all_there() {
-    use atoll_node::Role;
     use atoll_node::content::post::{AUTHOR_IDS, VISIBLE_TO_ROLES};
-    use atoll_node::identity::user::{self, NewUser};
     let pair = Pair::open();
     let key = pair.post().await;
-    let person = async |node: &Node, name: &str| {
-        let new = NewUser {
-            email: format!("{name}@example.org"),
-            username: name.to_owned(),
-            display_name: String::new(),
-            password: "a long enough password".to_owned(),
-            role: Role::Viewer,
-            must_change_password: false,
-        };
-        user::create(node, &system(), new).await.unwrap().key
-    };
     let (ann, bob) = (person(&pair.a, "ann").await, person(&pair.b, "bob").await);
     for (node, author, role) in [(&pair.a, ann, "viewer"), (&pair.b, bob, "moderator")] {
         let more = Changes::new().add(&AUTHOR_IDS, author).add(&VISIBLE_TO_ROLES, role);
@@ -290,7 +291,6 @@ async fn a_tag_made_on_two_nodes_is_one_and_a_circle_of_categories_is_cut_alike(
 
 #[tokio::test]
 async fn a_draft_that_was_begun_on_one_node_goes_on_and_ends_on_another() {
-    use atoll_node::Role;
     use atoll_node::content::autosave;
     let pair = Pair::open();
     let key = pair.post().await;
