@@ -13,12 +13,13 @@ use crate::runtime::Node;
 use atoll_storage::query::Query;
 use atoll_storage::read::Read;
 use atoll_storage::tx::Tx;
-use atoll_storage::{Id, Kind};
+use atoll_storage::{Id, Kind, Record};
 
 /// Records that one transaction removes.
 const AT_ONCE: usize = 200;
-/// Posts of a tenant that one round purges.
+/// Posts of a tenant that one round purges, and looks at.
 const A_ROUND: usize = 50;
+const LOOKED_AT: usize = 1_000;
 const DAY_MS: u64 = 86_400_000;
 
 /// Removes a post with its versions, in the trash or not. Nothing brings it back.
@@ -33,7 +34,8 @@ pub async fn purge(node: &Node, actor: &Actor, key: Id, expected: Option<[u8; 16
     Ok(())
 }
 
-/// Removes what was put into the trash longer ago than the settings keep it; how many posts that were.
+/// Removes what was put into the trash longer ago than the settings keep it; how many posts that were. What was put
+/// there on another node is left to that node for a day more, so that the event of it is told once.
 pub async fn purge_due(node: &Node, now_ms: u64) -> Result<usize> {
     let kept_days = u64::from(node.config.posts.trash_days);
     if kept_days == 0 {
@@ -44,9 +46,10 @@ pub async fn purge_due(node: &Node, now_ms: u64) -> Result<usize> {
     for tenant in tenants(node)? {
         let due =
             Query::of(&POST, tenant).filter("trashed", true).filter_le("trashed_at", before_ms);
-        let due = due.sort("trashed_at", false).limit(A_ROUND).without_total();
+        let due = due.sort("trashed_at", false).limit(LOOKED_AT).without_total();
         let actor = Actor::system(tenant);
-        for post in node.store.read(|reader| reader.list(&due))?.records {
+        let due = node.store.read(|reader| reader.list(&due))?.records;
+        for post in due.iter().filter(|post| is_ours(node, post, before_ms)).take(A_ROUND) {
             let key = post.key;
             loop {
                 let some = move |tx: &mut Tx<'_>| purge_some(tx, &actor, key, Some(before_ms));
@@ -61,6 +64,13 @@ pub async fn purge_due(node: &Node, now_ms: u64) -> Result<usize> {
         }
     }
     Ok(purged)
+}
+
+/// Whether it was put into the trash here, or so long ago that the node where it was has had its day.
+fn is_ours(node: &Node, post: &Record, before_ms: i64) -> bool {
+    let cell = post.state.register(TRASHED_AT.code);
+    let is_here = cell.is_some_and(|cell| cell.dot.origin.node == node.id());
+    is_here || post.int(&TRASHED_AT).is_some_and(|at_ms| at_ms <= before_ms - DAY_MS as i64)
 }
 
 /// Whether there is more to do; the last call removes the post. With `before_ms`, only if it is in the trash since then.

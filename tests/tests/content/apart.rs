@@ -1,7 +1,7 @@
 use atoll_node::content::post::{self, BODY, CATEGORY_ID, POST, PUBLISHED_AT, STATUS, TITLE};
 use atoll_node::content::version;
 use atoll_node::content::workflow::{self, Step};
-use atoll_node::content::{category, schedule};
+use atoll_node::content::{category, schedule, trash};
 use atoll_node::identity::user::{self, NewUser};
 use atoll_node::{Actor, Config, Node, Role};
 use atoll_storage::{Cause, Changes, Id, Lane, Read, Record, Replica};
@@ -314,4 +314,22 @@ async fn a_draft_that_was_begun_on_one_node_goes_on_and_ends_on_another() {
     assert_eq!(read(&pair.b, key).body(&BODY), all);
     assert!(autosave::get(&pair.b, &eve, key).is_err());
     assert_eq!(causes(&pair.a), []);
+}
+
+#[tokio::test]
+async fn the_trash_is_emptied_where_it_was_filled_and_elsewhere_a_day_later() {
+    const DAY_MS: u64 = 86_400_000;
+    let pair = Pair::open();
+    let key = pair.post().await;
+    workflow::trash(&pair.a, &system(), key, None).await.unwrap();
+    pair.meet();
+    let over_ms = pair.a.clock.now_ms() + 30 * DAY_MS;
+    assert_eq!(trash::purge_due(&pair.b, over_ms).await.unwrap(), 0);
+    assert_eq!(trash::purge_due(&pair.b, over_ms + DAY_MS).await.unwrap(), 1);
+    assert_eq!(trash::purge_due(&pair.a, over_ms).await.unwrap(), 1);
+    pair.meet();
+    for node in [&pair.a, &pair.b] {
+        assert!(node.store.read(|r| r.get(&POST, key)).unwrap().is_none());
+        assert_eq!(causes(node), []);
+    }
 }
