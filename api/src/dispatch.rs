@@ -14,6 +14,7 @@ use crate::problem::Problem;
 use crate::reply::{Content, Reply};
 use crate::request_id::{self, RequestId, RequestIds};
 use crate::route::{Access, Answer, Route, Shape};
+use crate::span;
 use atoll_node::identity::{session, tenant};
 use atoll_node::{Actor, Node};
 use axum::body::Body;
@@ -26,7 +27,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,8 +42,6 @@ const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining"
 const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const MAX_PATH_BYTES: usize = 2_048;
-/// An id has 36; tokens are longer.
-const MAX_LOGGED_BYTES: usize = 36;
 
 /// All that requests share.
 pub(crate) struct App {
@@ -132,7 +130,7 @@ impl App {
             uri: parts.uri.clone(),
         };
         let peer = self.peer_of(&parts.headers, peer);
-        let span = span_of(&seen, parts.uri.path());
+        let span = span::of(&seen.request_id, seen.is_get, parts.uri.path());
         let outcome = self.run(parts, body, peer, &mut seen).instrument(span).await;
         let response = match outcome {
             Outcome::Allow => self.empty(StatusCode::NO_CONTENT, &seen),
@@ -574,27 +572,6 @@ fn too_many(wait_s: u64) -> Problem {
     atoll_node::Error::TooMany { retry_after_s: wait_s }.into()
 }
 
-fn span_of(seen: &Seen, path: &str) -> tracing::Span {
-    let path = logged(path);
-    if seen.is_get {
-        tracing::debug_span!("request", id = %seen.request_id, path = %path)
-    } else {
-        tracing::info_span!("request", id = %seen.request_id, path = %path)
-    }
-}
-
-/// A path as it stands in the log: a part of it that is long enough to be a secret is cut.
-fn logged(path: &str) -> Cow<'_, str> {
-    if path.split('/').all(|part| part.len() <= MAX_LOGGED_BYTES) {
-        return Cow::Borrowed(path);
-    }
-    let shown = |part: &str| match part.char_indices().nth(4) {
-        Some((end, _)) if part.len() > MAX_LOGGED_BYTES => format!("{}…", &part[..end]),
-        _ => part.to_owned(),
-    };
-    Cow::Owned(path.split('/').map(shown).collect::<Vec<_>>().join("/"))
-}
-
 /// The request's path and query with another name in the place of the route's first parameter.
 fn renamed(uri: &Uri, route: &'static str, name: &str) -> String {
     let place = route.split('/').position(|part| part.starts_with('{'));
@@ -617,17 +594,4 @@ fn cache_control(is_strict: bool, seen: &Seen) -> HeaderValue {
         (_, _, true) => "private, no-cache",
         (_, _, false) => "no-cache",
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::logged;
-
-    #[test]
-    fn what_may_be_a_secret_is_cut_in_the_log() {
-        let id = "/api/v1/posts/0190b8e0-0000-7000-8000-000000000000/versions";
-        assert_eq!(logged(id), id);
-        let token = format!("/api/v1/preview/{}", "é".repeat(43));
-        assert_eq!(logged(&token), "/api/v1/preview/éééé…");
-    }
 }

@@ -33,6 +33,7 @@ mod seo;
 pub mod serve;
 pub mod show;
 mod site;
+mod span;
 mod sync;
 mod tags;
 mod take;
