@@ -41,7 +41,7 @@ pub fn routes() -> Vec<Route> {
             .doc("Refused while posts or sub-categories use it, unless reassign_to names where they go."),
         post("/api/v1/categories/reorder", Can(CategoriesWrite), reorder)
             .takes_fields(REORDER)
-            .gives(&CATEGORY)
+            .gives_fields(ORDERED)
             .pages()
             .doc("Puts categories of one parent into the order of the ids."),
         post("/api/v1/categories/{id}/approve", Can(CategoriesApprove), approve)
@@ -76,6 +76,14 @@ pub fn routes() -> Vec<Route> {
 
 const REORDER: &[Field] =
     &[Field::set(1, "ids", Type::Id).required().max(MAX_ORDERED).doc("All of one parent.")];
+const ORDERED: &[Field] = &[
+    Field::text(1, "id"),
+    category::NAME,
+    category::SLUG,
+    category::PARENT_ID,
+    category::POSITION,
+    category::STATUS,
+];
 const REJECT: &[Field] = &[Field::text(1, "reason").required()];
 const MERGE: &[Field] = &[Field::text(1, "into").required().doc("An id or a slug.")];
 
