@@ -127,6 +127,19 @@ impl Call {
         take::changes(&self.body, record.kind, Some(record))
     }
 
+    /// The JSON object of the body, for a handler that reads some of it itself before [`Call::changes_of`].
+    pub(crate) fn object(&self) -> Result<serde_json::Map<String, serde_json::Value>, Problem> {
+        self.json()
+    }
+
+    /// As [`Call::changes_to`], of what is left of the body's object.
+    pub(crate) fn changes_of(
+        object: &serde_json::Map<String, serde_json::Value>,
+        record: &Record,
+    ) -> Result<Changes, Problem> {
+        take::changes_of(object, record.kind, Some(record))
+    }
+
     /// The body's bytes, for those that are not JSON.
     pub fn body(&self) -> &Bytes {
         &self.body

@@ -3,6 +3,7 @@
 
 use crate::call::Call;
 use crate::etag;
+use crate::feeds::Kept;
 use crate::idempotency::{self, Running, Turn};
 use crate::limit::{Class, Limits, Standing, Who};
 use crate::list::{self, RECORD_PARAMS};
@@ -13,13 +14,14 @@ use crate::problem::Problem;
 use crate::reply::{Content, Reply};
 use crate::request_id::{self, RequestId, RequestIds};
 use crate::route::{Access, Answer, Route, Shape};
+use crate::span;
 use atoll_node::identity::{session, tenant};
 use atoll_node::{Actor, Node};
 use axum::body::Body;
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    ETAG, HOST, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ETAG, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -52,6 +54,7 @@ pub(crate) struct App {
     pub streams: Arc<Semaphore>,
     /// The OpenAPI document, made when it is first asked for.
     pub openapi: OnceLock<Bytes>,
+    pub feeds: Kept,
     table: matchit::Router<Endpoint>,
     limits: Limits,
     ids: RequestIds,
@@ -74,6 +77,7 @@ struct Seen {
     is_head: bool,
     is_get: bool,
     if_none_match: Option<HeaderValue>,
+    if_modified_since: Option<HeaderValue>,
     standing: Option<Standing>,
     is_signed_in: bool,
     allow: Option<HeaderValue>,
@@ -93,6 +97,7 @@ impl App {
             stopping: watch::Sender::new(false),
             streams: Arc::new(Semaphore::new(options.max_streams)),
             openapi: OnceLock::new(),
+            feeds: Kept::default(),
             table: table_of(&routes),
             limits: Limits::new(options.usual, options.strict),
             ids: RequestIds::new(node.clock.now_ms()),
@@ -118,17 +123,14 @@ impl App {
             is_head: parts.method == Method::HEAD,
             is_get: matches!(parts.method, Method::GET | Method::HEAD),
             if_none_match: parts.headers.get(IF_NONE_MATCH).cloned(),
+            if_modified_since: parts.headers.get(IF_MODIFIED_SINCE).cloned(),
             standing: None,
             is_signed_in: false,
             allow: None,
             uri: parts.uri.clone(),
         };
         let peer = self.peer_of(&parts.headers, peer);
-        let span = if seen.is_get {
-            tracing::debug_span!("request", id = %seen.request_id, path = parts.uri.path())
-        } else {
-            tracing::info_span!("request", id = %seen.request_id, path = parts.uri.path())
-        };
+        let span = span::of(&seen.request_id, seen.is_get, parts.uri.path());
         let outcome = self.run(parts, body, peer, &mut seen).instrument(span).await;
         let response = match outcome {
             Outcome::Allow => self.empty(StatusCode::NO_CONTENT, &seen),
@@ -355,7 +357,7 @@ impl App {
     }
 
     async fn read(&self, body: Body, route: &Route, headers: &HeaderMap) -> Result<Bytes, Problem> {
-        let limit = route.body_limit_bytes.min(self.options.max_body_bytes);
+        let limit = route.body_limit_bytes.unwrap_or(self.options.max_body_bytes);
         let too_large = || {
             let message = format!("the body is too large: at most {limit} bytes here");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
@@ -451,7 +453,11 @@ impl App {
         if is_tagged && !is_strict && self.is_varied(seen) {
             let tag = etag::of(reply.version.as_ref(), &body);
             let known = seen.if_none_match.as_ref().and_then(|value| value.to_str().ok());
-            let is_known = seen.is_get && known.is_some_and(|known| etag::is_known(known, &tag));
+            let is_known = seen.is_get
+                && match known {
+                    Some(known) => etag::is_known(known, &tag),
+                    None => seen.if_none_match.is_none() && is_unmodified(headers, seen),
+                };
             if let Ok(tag) = HeaderValue::from_str(&tag) {
                 headers.insert(ETAG, tag);
             }
@@ -574,6 +580,12 @@ fn renamed(uri: &Uri, route: &'static str, name: &str) -> String {
     let parts = parts.map(|(i, part)| if Some(i) == place { name.as_str() } else { part });
     let path = parts.collect::<Vec<_>>().join("/");
     uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"))
+}
+
+/// Whether the client names the very time of the last change, as it was told it.
+fn is_unmodified(headers: &HeaderMap, seen: &Seen) -> bool {
+    let since = seen.if_modified_since.as_ref();
+    since.is_some() && since == headers.get(LAST_MODIFIED)
 }
 
 fn cache_control(is_strict: bool, seen: &Seen) -> HeaderValue {

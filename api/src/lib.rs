@@ -4,6 +4,7 @@
 
 mod analytics;
 mod auth;
+mod autosaves;
 pub mod call;
 mod categories;
 mod comments;
@@ -11,6 +12,7 @@ mod dispatch;
 mod docs_page;
 mod etag;
 mod events;
+mod feeds;
 mod health;
 mod idempotency;
 pub mod limit;
@@ -21,13 +23,17 @@ pub mod openapi;
 pub mod options;
 mod params;
 mod posts;
+mod previews;
 pub mod problem;
 pub mod reply;
 mod request_id;
 pub mod route;
 mod search;
+mod seo;
 pub mod serve;
 pub mod show;
+mod site;
+mod span;
 mod sync;
 mod tags;
 mod take;
@@ -69,6 +75,9 @@ pub fn all_routes() -> Vec<Route> {
         categories::routes(),
         tags::routes(),
         posts::routes(),
+        autosaves::routes(),
+        previews::routes(),
+        feeds::routes(),
         comments::routes(),
         search::routes(),
         analytics::routes(),

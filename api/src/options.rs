@@ -13,7 +13,7 @@ pub struct Options {
     pub strict: Rate,
     /// For reading a body, and again for the handler.
     pub timeout: Duration,
-    /// Over what a route says.
+    /// Where a route names no limit of its own.
     pub max_body_bytes: usize,
     /// Requests in work at once; beyond them the answer is 503.
     pub max_requests: usize,

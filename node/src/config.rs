@@ -28,6 +28,7 @@ pub struct Config {
     pub log_level: String,
     pub admin_email: String,
     pub limits: Limits,
+    pub posts: Posts,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +37,7 @@ pub struct Limits {
     pub rate: u32,
     /// Requests that it may make at once.
     pub burst: u32,
+    /// Where an endpoint names no limit of its own.
     pub body_bytes: usize,
     pub request_timeout_s: u64,
     /// Requests in work at once; beyond them the answer is 503.
@@ -43,6 +45,14 @@ pub struct Limits {
     pub cache_bytes: u64,
     /// Proxies in front of this node whose `X-Forwarded-For` is believed.
     pub proxies: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Posts {
+    /// Days that a post stays in the trash; 0 keeps it for good.
+    pub trash_days: u32,
+    /// The path of a post's page, with `{slug}` or `{id}` in it.
+    pub path: String,
 }
 
 impl Default for Config {
@@ -58,6 +68,7 @@ impl Default for Config {
             log_level: "info".to_owned(),
             admin_email: "admin@atoll.local".to_owned(),
             limits: Limits::default(),
+            posts: Posts::default(),
         }
     }
 }
@@ -73,6 +84,12 @@ impl Default for Limits {
             cache_bytes: 32 << 20,
             proxies: 0,
         }
+    }
+}
+
+impl Default for Posts {
+    fn default() -> Self {
+        Self { trash_days: 30, path: "/api/v1/posts/slug/{slug}".to_owned() }
     }
 }
 
@@ -206,7 +223,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!(
         "limits.body_bytes",
         "a number from 1024 to 1073741824",
-        "The largest request body.",
+        "The largest request body where an endpoint names no limit of its own.",
         limits.body_bytes,
         |value| within(value, 1_024, 1 << 30)
     ),
@@ -237,6 +254,20 @@ pub static SETTINGS: &[Setting] = &[
         "How many proxies stand in front, whose X-Forwarded-For is believed.",
         limits.proxies,
         |value| within(value, 0, 8)
+    ),
+    setting!(
+        "posts.trash_days",
+        "a number from 0 to 3650",
+        "Days after which a post in the trash is removed for good; 0 keeps it.",
+        posts.trash_days,
+        |value| within(value, 0, 3_650)
+    ),
+    setting!(
+        "posts.path",
+        "a path with {slug} or {id} in it",
+        "Where the site shows a post, for links in feeds, sitemaps and metadata.",
+        posts.path,
+        post_path
     ),
 ];
 
@@ -416,6 +447,16 @@ fn url(value: &str) -> Result<String, String> {
     } else {
         Err(format!("{value:?} is no such URL"))
     }
+}
+
+fn post_path(value: &str) -> Result<String, String> {
+    let value = value.trim();
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/-._~{}?=&".contains(c);
+    let is_fit = value.starts_with('/')
+        && !value.starts_with("//")
+        && value.chars().all(fits)
+        && (value.contains("{slug}") || value.contains("{id}"));
+    if is_fit { Ok(value.to_owned()) } else { Err(format!("{value:?} is no such path")) }
 }
 
 fn email(value: &str) -> Result<String, String> {

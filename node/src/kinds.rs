@@ -20,6 +20,8 @@ pub static ALL: &[&Kind] = &[
     &crate::content::tag::TAG,
     &crate::content::post::POST,
     &crate::content::version::POST_VERSION,
+    &crate::content::autosave::POST_AUTOSAVE,
+    &crate::content::preview::PREVIEW_LINK,
     // community 40-59
     &crate::community::comment::COMMENT,
     &crate::community::like::LIKE,

@@ -1,6 +1,6 @@
 //! Writing from the domain: what it asks for becomes ops of this node, and goes through the one apply function.
 
-use crate::body;
+use crate::body::{self, Heads};
 use crate::clock::Hlc;
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -21,6 +21,7 @@ pub struct Changes {
     pub added: Vec<(Field, Value)>,
     pub dropped: Vec<(Field, Value)>,
     pub bodies: Vec<(Field, String)>,
+    bases: Vec<(Field, Heads)>,
     confirmed: Vec<Field>,
 }
 
@@ -57,6 +58,15 @@ impl Changes {
     pub fn body(mut self, field: &Field, text: impl Into<String>) -> Self {
         self.bodies.retain(|(f, _)| f.code != field.code);
         self.bodies.push((*field, text.into()));
+        self
+    }
+
+    /// The text of this body was made from the one at these heads, not from the present one: what was changed since
+    /// stays.
+    #[must_use]
+    pub fn based_on(mut self, field: &Field, heads: Heads) -> Self {
+        self.bases.retain(|(f, _)| f.code != field.code);
+        self.bases.push((*field, heads));
         self
     }
 
@@ -183,7 +193,9 @@ impl Tx<'_> {
             }
         }
         for (field, text) in changes.bodies {
-            if let Some(edit) = self.edit_body(&record, &field, &text)? {
+            let base = changes.bases.iter().find(|(f, _)| f.code == field.code);
+            let base = base.map(|(_, heads)| heads.as_slice());
+            if let Some(edit) = self.edit_body(&record, &field, base, &text)? {
                 write.bodies.push(BodyWrite { field: field.code, edit });
             }
         }
@@ -199,6 +211,7 @@ impl Tx<'_> {
         &mut self,
         record: &Record,
         field: &Field,
+        base: Option<&[[u8; 32]]>,
         text: &str,
     ) -> Result<Option<BodyEdit>> {
         let Some(body) = record.state.body(field.code) else {
@@ -209,7 +222,11 @@ impl Tx<'_> {
         };
         let creation = body.creation;
         let content = load_content(&self.db.conn, record.key, field.code, creation)?;
-        let change = body::edit(&content, creation, self.db.origin, self.now_ms, text)?;
+        let author = self.db.origin;
+        let change = match base {
+            Some(base) => body::edit_from(&content, creation, author, base, text)?,
+            None => body::edit(&content, creation, author, self.now_ms, text)?,
+        };
         Ok(change.map(|bytes| BodyEdit::Change { creation, bytes }))
     }
 

@@ -25,6 +25,8 @@ pub const REMOVED: Field = Field::flag(6, "removed")
     .doc("Its text is gone; its place is kept for the replies.");
 pub const EDITED_AT: Field = Field::time(7, "edited_at").read_only();
 
+/// The column of the post that an open comment counts for.
+pub(crate) const SAID_ON: &str = "said_on";
 pub const PENDING: &str = "pending";
 pub const APPROVED: &str = "approved";
 pub const REJECTED: &str = "rejected";
@@ -33,14 +35,14 @@ pub static COMMENT: Kind = Kind {
     fields: &[POST_ID, PARENT_ID, AUTHOR_ID, TEXT, STATUS, REMOVED, EDITED_AT],
     derived: &[
         Derived { name: "open", ty: Type::Bool, value: |comment| Value::Bool(is_open(comment)) },
-        Derived { name: "said_on", ty: Type::Id, value: said_on },
+        Derived { name: SAID_ON, ty: Type::Id, value: said_on },
     ],
     indexes: &[
         &["post_id", "open", "created_at"],
         &["status", "created_at"],
         &["author_id", "created_at"],
     ],
-    counted: &["status", "said_on"],
+    counted: &["status", SAID_ON],
     search: Some(searched),
     doc: "What somebody said under a post.",
     ..Kind::new(40, "comment", "comments", super::SCOPE)
@@ -112,7 +114,7 @@ pub fn of_post(node: &Node, actor: &Actor, post: Id, query: Query) -> Result<Pag
 
 /// Open comments of a post that were not removed, from the kept count.
 pub fn count_of(reader: &impl Read, tenant: Id, post: Id) -> Result<u64> {
-    Ok(reader.count(&Query::of(&COMMENT, tenant).filter("said_on", post))?)
+    Ok(reader.count(&Query::of(&COMMENT, tenant).filter(SAID_ON, post))?)
 }
 
 pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Record> {

@@ -79,7 +79,7 @@ fn publish_due(tx: &mut Tx<'_>, tenant: Id, now_ms: i64) -> Result<usize> {
 }
 
 /// Those that hold any content on this node.
-fn tenants(node: &Node) -> Result<Vec<Id>> {
+pub(super) fn tenants(node: &Node) -> Result<Vec<Id>> {
     let streams = node.store.read(|reader| reader.streams())?;
     Ok(streams
         .into_iter()

@@ -1,6 +1,7 @@
 //! What must be done from time to time so that nothing grows without end, and the figures for the metrics.
 
 use super::workers::Stop;
+use crate::content::{preview, trash};
 use crate::identity::session;
 use crate::runtime::Node;
 use atoll_storage::read::Read;
@@ -17,6 +18,14 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         }
         if let Err(error) = session::sweep(&node).await {
             tracing::warn!(%error, "sessions that have ended could not be dropped");
+        }
+        match trash::purge_due(&node, node.clock.now_ms()).await {
+            Ok(0) => {}
+            Ok(posts) => tracing::info!(posts, "posts were purged from the trash"),
+            Err(error) => tracing::warn!(%error, "the trash could not be purged"),
+        }
+        if let Err(error) = preview::sweep(&node).await {
+            tracing::warn!(%error, "preview links that have expired could not be dropped");
         }
     }
 }
