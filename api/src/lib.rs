@@ -13,6 +13,7 @@ mod etag;
 mod events;
 mod health;
 mod idempotency;
+mod jobs;
 pub mod limit;
 pub mod list;
 mod metrics;
@@ -72,6 +73,7 @@ pub fn all_routes() -> Vec<Route> {
         comments::routes(),
         search::routes(),
         analytics::routes(),
+        jobs::routes(),
     ]
     .into_iter()
     .flatten()

@@ -9,6 +9,7 @@ pub mod content;
 pub mod error;
 pub mod identity;
 pub mod insight;
+pub mod job;
 pub mod kinds;
 pub mod peer;
 pub mod runtime;
