@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::params::{self, Params};
 use crate::problem::Problem;
+use crate::redirects;
 use crate::reply::{Content, Reply};
 use crate::request_id::{self, RequestId, RequestIds};
 use crate::route::{Access, Answer, Route, Shape};
@@ -151,6 +152,9 @@ impl App {
         let path = match self.find(&parts, seen) {
             Ok(Some(path)) => path,
             Ok(None) => return Outcome::Allow,
+            Err(_) if self.may_be_old(&parts, seen) => {
+                return Outcome::Answer(self.follow(&parts, peer, seen));
+            }
             Err(problem) => return Outcome::Answer(Err(problem)),
         };
         let Some(place) = seen.route else { return Outcome::Allow };
@@ -199,6 +203,30 @@ impl App {
             values.push((name, value.ok_or_else(|| Problem::malformed("the path is not UTF-8"))?));
         }
         Ok(Some(values))
+    }
+
+    /// Whether the path is none of ours, and so may be one that a post had elsewhere.
+    fn may_be_old(&self, parts: &Parts, seen: &Seen) -> bool {
+        let path = parts.uri.path();
+        seen.is_get && path.len() <= MAX_PATH_BYTES && self.table.at(path).is_err()
+    }
+
+    /// 301 to the post that an old path leads to.
+    fn follow(&self, parts: &Parts, peer: Option<IpAddr>, seen: &mut Seen) -> Answer {
+        let nothing = Problem::new(
+            StatusCode::NOT_FOUND,
+            "no_such_route",
+            "there is nothing under this path",
+        );
+        let text = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let Ok(tenant) = tenant::resolve(&self.node, text("x-tenant"), text("host")) else {
+            return Err(nothing);
+        };
+        let taken = self.limits.take(Class::Usual, Who::peer(peer), self.started.elapsed());
+        seen.standing = taken.map_err(|(_, wait_s)| too_many(wait_s))?;
+        let place = redirects::followed(&self.node, tenant, parts.uri.path())?.ok_or(nothing)?;
+        let reply = Reply::text("text/plain; charset=utf-8", place.clone())?;
+        Ok(reply.status(StatusCode::MOVED_PERMANENTLY).header(LOCATION, place))
     }
 
     async fn enter(

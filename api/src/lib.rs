@@ -23,6 +23,7 @@ pub mod options;
 mod params;
 mod posts;
 pub mod problem;
+mod redirects;
 pub mod reply;
 mod request_id;
 pub mod route;
@@ -73,6 +74,7 @@ pub fn all_routes() -> Vec<Route> {
         comments::routes(),
         search::routes(),
         analytics::routes(),
+        redirects::routes(),
         jobs::routes(),
     ]
     .into_iter()

@@ -28,6 +28,8 @@ pub struct Config {
     pub log_level: String,
     pub admin_email: String,
     pub limits: Limits,
+    pub import: Import,
+    pub export: Export,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +47,18 @@ pub struct Limits {
     pub proxies: usize,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub struct Import {
+    /// Of a file that is sent to be imported.
+    pub max_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export {
+    /// How long an export, and the report of an import, can be fetched.
+    pub keep_hours: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -58,6 +72,8 @@ impl Default for Config {
             log_level: "info".to_owned(),
             admin_email: "admin@atoll.local".to_owned(),
             limits: Limits::default(),
+            import: Import { max_bytes: 1 << 30 },
+            export: Export { keep_hours: 48 },
         }
     }
 }
@@ -237,6 +253,20 @@ pub static SETTINGS: &[Setting] = &[
         "How many proxies stand in front, whose X-Forwarded-For is believed.",
         limits.proxies,
         |value| within(value, 0, 8)
+    ),
+    setting!(
+        "import.max_bytes",
+        "a number from 1024 to 1099511627776",
+        "The largest file that is taken to be imported.",
+        import.max_bytes,
+        |value| within(value, 1_024, 1 << 40)
+    ),
+    setting!(
+        "export.keep_hours",
+        "a number from 1 to 8760",
+        "Hours for which an export, and the report of an import, can be fetched.",
+        export.keep_hours,
+        |value| within(value, 1, 8_760)
     ),
 ];
 

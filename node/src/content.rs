@@ -6,6 +6,7 @@ pub mod batch;
 pub mod category;
 pub mod import;
 pub mod post;
+pub mod redirect;
 pub mod render;
 pub mod schedule;
 pub mod slug;

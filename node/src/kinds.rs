@@ -20,6 +20,7 @@ pub static ALL: &[&Kind] = &[
     &crate::content::tag::TAG,
     &crate::content::post::POST,
     &crate::content::version::POST_VERSION,
+    &crate::content::redirect::REDIRECT,
     // community 40-59
     &crate::community::comment::COMMENT,
     &crate::community::like::LIKE,

@@ -7,6 +7,7 @@ pub mod config;
 pub mod conflict;
 pub mod content;
 pub mod error;
+pub mod exchange;
 pub mod identity;
 pub mod insight;
 pub mod job;

@@ -396,11 +396,11 @@ async fn hash(node: &Node, password: String) -> Result<String> {
     node.run_on_pool(move || password::hash(&password, salt)).await?
 }
 
-fn normal_email(email: &str) -> String {
+pub(super) fn normal_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-fn check_email(email: &str) -> Result<(), FieldError> {
+pub(super) fn check_email(email: &str) -> Result<(), FieldError> {
     let refuse = |code, message| Err(FieldError::new("email", code, message));
     if email.is_empty() {
         return refuse("required", "is required");

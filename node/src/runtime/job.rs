@@ -3,7 +3,9 @@
 //! lease, and goes on where it was after a stop.
 
 use super::workers::Stop;
+use crate::content::import;
 use crate::error::{Error, Result};
+use crate::exchange::export;
 use crate::job as jobs;
 use crate::runtime::Node;
 use atoll_storage::job::{self, Job};
@@ -17,8 +19,11 @@ pub type Running = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 pub type Handler = fn(Arc<Node>, Job) -> Running;
 
 /// Who does the work of each queue. One line a queue.
-const HANDLERS: &[(&str, Handler)] =
-    &[("search.rebuild", |node, job| Box::pin(rebuild_search(node, job)))];
+const HANDLERS: &[(&str, Handler)] = &[
+    ("search.rebuild", |node, job| Box::pin(rebuild_search(node, job))),
+    (import::QUEUE, |node, job| Box::pin(import::work(node, job))),
+    (export::QUEUE, |node, job| Box::pin(export::work(node, job))),
+];
 
 /// Between two looks at the queue if nothing was written, and at a job that runs.
 const LOOK: Duration = Duration::from_secs(5);
