@@ -30,7 +30,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
@@ -51,6 +51,7 @@ pub(crate) struct App {
     /// Turns true when the server stops.
     pub stopping: watch::Sender<bool>,
     pub streams: Arc<Semaphore>,
+    pub uploads: Arc<Semaphore>,
     /// The OpenAPI document, made when it is first asked for.
     pub openapi: OnceLock<Bytes>,
     table: matchit::Router<Endpoint>,
@@ -93,6 +94,7 @@ impl App {
             metrics: Arc::new(Metrics::new(routes.len())),
             stopping: watch::Sender::new(false),
             streams: Arc::new(Semaphore::new(options.max_streams)),
+            uploads: Arc::new(Semaphore::new(options.max_uploads)),
             openapi: OnceLock::new(),
             table: table_of(&routes),
             limits: Limits::new(options.usual, options.strict),
@@ -254,8 +256,11 @@ impl App {
         may_enter(route.access, &actor)?;
         let params = Params::read(parts.uri.query())?;
         check_names(route, &params)?;
-        let body =
-            if seen.is_get { Bytes::new() } else { self.read(body, route, &parts.headers).await? };
+        let (body, upload) = match body {
+            body if route.is_upload => (Bytes::new(), Some(body)),
+            _ if seen.is_get => (Bytes::new(), None),
+            body => (self.read(body, route, &parts.headers).await?, None),
+        };
         let call = Call {
             node: self.node.clone(),
             actor,
@@ -266,11 +271,13 @@ impl App {
             uri: parts.uri,
             headers: parts.headers,
             body,
+            upload: Mutex::new(upload),
             path,
             params,
             declared: route.query,
         };
-        if call.method == Method::POST && !route.is_strict && !route.is_bare {
+        let may_repeat = !route.is_strict && !route.is_bare && !route.is_upload;
+        if call.method == Method::POST && may_repeat {
             match idempotency::begin(&call, &self.running)? {
                 Turn::Plain => {}
                 Turn::Repeat(reply) => return Ok(reply),
@@ -312,6 +319,9 @@ impl App {
                 Ok(poll) => poll,
                 Err(_) => Poll::Ready(Err(Problem::internal("the handler panicked"))),
             });
+        if self.routes[place].is_upload {
+            return guarded.await;
+        }
         tokio::time::timeout(self.options.timeout, guarded).await.unwrap_or_else(|_| {
             let message = "this took too long; what it was to write may still be written: look before you repeat it";
             Err(Problem::unavailable("timeout", message, 5))

@@ -76,8 +76,8 @@ pub(crate) fn shown(job: &Job) -> Json {
 }
 
 /// 202: it is worked on, and `path` tells how far it is.
-pub(crate) fn accepted(job: &Job, path: &str) -> Answer {
-    let reply = Reply::data(shown(job))?.status(StatusCode::ACCEPTED);
+pub(crate) fn accepted(job: &Job, value: Json, path: &str) -> Answer {
+    let reply = Reply::data(value)?.status(StatusCode::ACCEPTED);
     Ok(reply.header(LOCATION, format!("{path}/{}", job.id)))
 }
 

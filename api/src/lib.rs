@@ -9,10 +9,13 @@ mod categories;
 mod comments;
 mod dispatch;
 mod docs_page;
+mod download;
 mod etag;
 mod events;
+mod exports;
 mod health;
 mod idempotency;
+mod imports;
 mod jobs;
 pub mod limit;
 pub mod list;
@@ -34,6 +37,7 @@ mod sync;
 mod tags;
 mod take;
 mod tenants;
+mod upload;
 mod users;
 
 pub use call::Call;
@@ -75,6 +79,8 @@ pub fn all_routes() -> Vec<Route> {
         search::routes(),
         analytics::routes(),
         redirects::routes(),
+        imports::routes(),
+        exports::routes(),
         jobs::routes(),
     ]
     .into_iter()

@@ -52,6 +52,8 @@ pub struct Route {
     pub query: &'static [&'static str],
     pub doc: &'static str,
     pub body_limit_bytes: usize,
+    /// The handler reads the body as it comes: no limit, no timeout of the whole, no idempotency key here.
+    pub is_upload: bool,
     /// Guards a secret: a smaller rate limit, and its answers are never kept.
     pub is_strict: bool,
     /// Belongs to no tenant: no authentication, no rate limit, no ETag.
@@ -75,6 +77,7 @@ impl Route {
             query: &[],
             doc: "",
             body_limit_bytes: BODY_LIMIT_BYTES,
+            is_upload: false,
             is_strict: false,
             is_bare: false,
         }
@@ -139,6 +142,13 @@ impl Route {
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit_bytes = bytes;
+        self
+    }
+
+    /// Takes a file of any size, which the handler reads piece by piece and bounds: see `upload`.
+    #[must_use]
+    pub fn uploads(mut self) -> Self {
+        self.is_upload = true;
         self
     }
 

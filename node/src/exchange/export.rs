@@ -87,11 +87,11 @@ pub fn file(node: &Node, job: &Job) -> Result<PathBuf> {
 }
 
 pub(crate) async fn work(node: Arc<Node>, job: Job) -> Result<()> {
-    let work = move || perform(&Task::new(node, job));
+    let work = move || perform(&Arc::new(Task::new(node, job)));
     tokio::task::spawn_blocking(work).await.map_err(internal)?
 }
 
-fn perform(task: &Task) -> Result<()> {
+fn perform(task: &Arc<Task>) -> Result<()> {
     let payload: Payload = serde_json::from_value(task.job.payload.clone()).map_err(internal)?;
     let actor = task.actor()?;
     let folder = Id::parse(&payload.folder).unwrap_or_default();
@@ -100,8 +100,7 @@ fn perform(task: &Task) -> Result<()> {
     let part = path.join("unfinished");
     let told = write(&task.node, &actor, payload.order, &part, &mut |done, of| {
         let to = Progress { done, of, note: format!("{done} records"), position: Json::Null };
-        // The closure of a write outlives this call, so it takes its own hold of the job.
-        let holder = Task::new(task.node.clone(), task.job.clone());
+        let holder = task.clone();
         task.node.store.write_blocking(move |tx| holder.advance(tx, &to))
     })?;
     fs::rename(&part, path.join(FILE)).map_err(unwritable)?;
@@ -118,7 +117,6 @@ pub fn run(
     to: &Path,
     progress: impl Fn(u64, u64),
 ) -> Result<Told> {
-    permit(actor)?;
     write(node, actor, order, to, &mut |done, of| {
         progress(done, of);
         Ok(())
