@@ -159,7 +159,8 @@ impl Tx<'_> {
 
     /// False if the job is no longer the holder's, and so nothing was noted; as with the other ends.
     pub fn finish_job(&mut self, job: &Job, result: &serde_json::Value) -> Result<bool> {
-        let sql = "UPDATE job SET state = 'done', error = NULL, result = ?3, ended_ms = ?4, position = NULL \
+        let sql = "UPDATE job SET state = 'done', error = NULL, result = ?3, ended_ms = ?4, position = NULL, \
+                   done = max(done, of) \
                    WHERE id = ?1 AND lease = ?2 AND state = 'running'";
         let result = (!result.is_null()).then(|| result.to_string());
         let args = params![job.id, job.lease as i64, result, self.now_ms() as i64];
