@@ -37,7 +37,7 @@ pub fn routes() -> Vec<Route> {
 const PATH: &str = "/api/v1/imports";
 const CREATE_DOC: &str = "Imports the file that is the body: format=csv, markdown (as tar, plain or under zstd), \
     wordpress, ghost, jsonl or atoll. With dry_run=true everything is tried and undone. What was imported before is \
-    changed, not doubled; name tells rows of one table from those of another.";
+    changed, not doubled; name tells two sources apart that call their items alike.";
 
 async fn create(call: Call) -> Answer {
     let format = call.param("format").and_then(Format::parse).ok_or_else(|| {

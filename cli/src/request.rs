@@ -93,7 +93,10 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         Request::SyncConflicts { limit } => conflicts(node, limit),
         Request::Import { format, file, dry_run } => {
             let (node, actor) = (node.clone(), in_default(node)?);
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Rows of tables are told apart by their file; everything else says itself where it comes from.
+            let is_table = matches!(format, import::Format::Csv | import::Format::Jsonl);
+            let name = file.file_name().filter(|_| is_table).unwrap_or_default();
+            let name = name.to_string_lossy().into_owned();
             let order = import::Order { format, name, dry_run };
             let tell = move |_: &import::Report, done, of| progress.tell(done, of);
             blocking(move || as_json(import::run(&node, &actor, &order, &file, tell)?)).await

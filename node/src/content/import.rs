@@ -68,7 +68,7 @@ impl Format {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
     pub format: Format,
-    /// What the source is called: rows of two sources of one form are told apart by it.
+    /// What the source is called: two sources that name their items alike are told apart by it.
     pub name: String,
     /// Tries everything, and undoes it.
     pub dry_run: bool,
@@ -98,16 +98,6 @@ pub fn run(
     file: &Path,
     mut progress: impl FnMut(&Report, u64, u64),
 ) -> Result<Report> {
-    if order.format == Format::Atoll {
-        return crate::exchange::restore::run(
-            node,
-            actor,
-            file,
-            order.dry_run,
-            None,
-            &mut progress,
-        );
-    }
     let intake = Intake::new(node, actor, order.dry_run, &mut progress)?;
     feed(node, intake, order, file)
 }
@@ -116,9 +106,9 @@ fn feed(node: &Node, mut intake: Intake<'_>, order: &Order, file: &Path) -> Resu
     match order.format {
         Format::Csv => table::read(&mut intake, file, &order.name)?,
         Format::Markdown if file.is_dir() => folder::read(&mut intake, file)?,
-        Format::Markdown => archive::read_markdown(&mut intake, file)?,
+        Format::Markdown => archive::read_markdown(&mut intake, file, &order.name)?,
         Format::WordPress => wordpress::read(&mut intake, file)?,
-        Format::Ghost => ghost::read(&mut intake, file)?,
+        Format::Ghost => ghost::read(&mut intake, file, &order.name)?,
         Format::Jsonl => lines::read(&mut intake, file, &order.name)?,
         Format::Atoll => restore::read(node, &mut intake, file)?,
     }

@@ -81,11 +81,11 @@ async fn perform(node: &Arc<Node>, job: Job, stop: &mut Stop) {
     if let Err(error) = &outcome {
         tracing::warn!(job = id, queue = %job.queue, %error, "a job failed");
     }
-    let note = move |tx: &mut Tx| match &outcome {
+    let noted = node.store.write(move |tx| match &outcome {
         Ok(()) => jobs::finish_in(tx, &job, &Json::Null),
         Err(error) => jobs::fail_in(tx, &job, error, jitter),
-    };
-    if let Err(error) = node.store.write(note).await {
+    });
+    if let Err(error) = noted.await {
         tracing::warn!(job = id, %error, "a job's end could not be noted; it runs again");
     }
 }

@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::exchange::Unpacking;
 use std::path::Path;
 
-pub(super) fn read_markdown(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
+/// `name`: what its files are told apart by from those of another archive; none if it is empty.
+pub(super) fn read_markdown(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<()> {
     let mut archive = Unpacking::open(file)?;
     let ended = archive.each(|path, content, done, of| {
         intake.at(done, of);
@@ -21,6 +22,9 @@ pub(super) fn read_markdown(intake: &mut Intake<'_>, file: &Path) -> Result<()> 
             Ok(text) => {
                 let mut entry = layout::entry_of(path, &text);
                 path.clone_into(&mut entry.source);
+                if !name.is_empty() {
+                    entry.origin = format!("{name}:{path}");
+                }
                 Item::Post(Box::new(entry))
             }
             Err(message) => Item::bad(path, message),

@@ -25,14 +25,15 @@ const MAX_ROWS: usize = 1_000_000;
 /// What stands for the address of the site.
 const SITE: &str = "__GHOST_URL__";
 
-pub(super) fn read(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
+/// `name`: what its posts are told apart by from those of another blog.
+pub(super) fn read(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<()> {
     let mut around = Around::default();
     if let Some(message) = tables::each(file, &mut around)? {
         return Err(unreadable(file, message));
     }
     around.sort();
     let total_bytes = super::open(file)?.1;
-    let mut posts = Posts { intake: &mut *intake, around: &around, number: 0, total_bytes };
+    let mut posts = Posts { intake: &mut *intake, around: &around, name, number: 0, total_bytes };
     let broken = tables::each(file, &mut posts)?;
     broken.map_or(Ok(()), |message| intake.add(Item::bad("the file", message)))
 }
@@ -100,6 +101,7 @@ impl Around {
 struct Posts<'a, 'i> {
     intake: &'a mut Intake<'i>,
     around: &'a Around,
+    name: &'a str,
     number: u64,
     total_bytes: u64,
 }
@@ -112,12 +114,12 @@ impl Sink for Posts<'_, '_> {
     fn row(&mut self, _: &str, row: &Json, at: u64) -> Result<()> {
         self.number += 1;
         self.intake.at(at, self.total_bytes);
-        let item = item_of(self.around, &Row(row), self.number);
+        let item = item_of(self.around, &Row(row), self.name, self.number);
         self.intake.add(item)
     }
 }
 
-fn item_of(around: &Around, row: &Row<'_>, number: u64) -> Item {
+fn item_of(around: &Around, row: &Row<'_>, name: &str, number: u64) -> Item {
     let id = row.id("id");
     let source = match row.text("slug") {
         "" => format!("post {number}"),
@@ -141,7 +143,7 @@ fn item_of(around: &Around, row: &Row<'_>, number: u64) -> Item {
     let told = format!("{}{named:?}{author:?}{meta:?}", row.0);
     Item::Post(Box::new(Entry {
         source,
-        origin: format!("ghost#{id}"),
+        origin: format!("ghost:{name}#{id}"),
         hash: hash_of(&[told.as_bytes()]),
         title: fitting(&TITLE, row.text("title")),
         body: html.replace(SITE, ""),
@@ -164,8 +166,8 @@ fn changes_of(row: &Row<'_>, meta: Option<&(String, String)>) -> Changes {
     let mut changes = Changes::new().set(&FORMAT, "html").set(&FEATURED, row.flag("featured"));
     let texts: [(&Field, &str); 4] = [
         (&EXCERPT, row.text("custom_excerpt")),
-        (&META_TITLE, meta.map_or(row.text("meta_title"), |meta| &meta.0)),
-        (&META_DESCRIPTION, meta.map_or(row.text("meta_description"), |meta| &meta.1)),
+        (&META_TITLE, meta.map_or(row.text("meta_title"), |meta| meta.0.as_str())),
+        (&META_DESCRIPTION, meta.map_or(row.text("meta_description"), |meta| meta.1.as_str())),
         (&CANONICAL_URL, row.text("canonical_url")),
     ];
     for (field, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
@@ -209,7 +211,7 @@ mod tests {
             "html": "<img src=\"__GHOST_URL__/a.png\">", "published_at": "2024-01-31T12:00:00.000Z",
             "feature_image": "__GHOST_URL__/b.png",
         });
-        let Item::Post(entry) = item_of(&around, &Row(&row), 1) else { panic!("refused") };
+        let Item::Post(entry) = item_of(&around, &Row(&row), "", 1) else { panic!("refused") };
         assert_eq!((entry.title.as_str(), entry.body.as_str()), ("One", "<img src=\"/a.png\">"));
         assert_eq!(entry.tags.len(), 1);
         assert_eq!(entry.author.as_ref().map(|author| author.name.as_str()), Some("Ada"));
@@ -217,6 +219,6 @@ mod tests {
         assert_eq!(entry.changes.get(&COVER).and_then(Value::as_text), Some("/b.png"));
         assert_eq!(entry.aliases, ["/one/"]);
         let odd = json!({ "id": "q", "lexical": "{}" });
-        assert!(matches!(item_of(&around, &Row(&odd), 2), Item::Bad { .. }));
+        assert!(matches!(item_of(&around, &Row(&odd), "", 2), Item::Bad { .. }));
     }
 }
