@@ -107,6 +107,17 @@ impl Upload {
     }
 }
 
+/// A file in the job's folder that may still be fetched.
+pub(crate) fn fetched(node: &Node, job: &Job, name: &str) -> Option<PathBuf> {
+    file_of(node, job, name).filter(|_| !is_old(node, job))
+}
+
+/// It ended so long ago that its files go.
+fn is_old(node: &Node, job: &Job) -> bool {
+    let kept_ms = node.config.export.keep_hours * 3_600_000;
+    job.ended_ms.is_some_and(|ms| ms + kept_ms <= node.clock.now_ms())
+}
+
 /// A file in the job's folder, if it is there.
 pub(crate) fn file_of(node: &Node, job: &Job, name: &str) -> Option<PathBuf> {
     let folder = Id::parse(job.payload["folder"].as_str()?)?;
@@ -128,7 +139,6 @@ pub(crate) fn sweep(node: &Node, queues: &[&str]) -> Result<usize> {
         Err(error) => return Err(failed(error)),
     };
     let now_ms = node.clock.now_ms();
-    let kept_ms = node.config.export.keep_hours * 3_600_000;
     let mut known = HashSet::new();
     let mut kept = HashSet::new();
     for queue in queues {
@@ -137,7 +147,7 @@ pub(crate) fn sweep(node: &Node, queues: &[&str]) -> Result<usize> {
             let Some(folder) = job.payload["folder"].as_str().and_then(Id::parse) else { continue };
             known.insert(folder);
             let is_under_way = job.state == WAITING || job.state == RUNNING;
-            if is_under_way || job.ended_ms.is_none_or(|ms| ms + kept_ms > now_ms) {
+            if is_under_way || !is_old(node, &job) {
                 kept.insert(folder);
             }
         }

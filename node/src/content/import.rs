@@ -154,7 +154,7 @@ pub fn report_of(job: &Job) -> Option<Report> {
 /// # Errors
 /// `NotFound` before the import began, and once it is gone.
 pub fn report_file(node: &Node, job: &Job) -> Result<PathBuf> {
-    exchange::file_of(node, job, REPORT).ok_or(Error::NotFound("report"))
+    exchange::fetched(node, job, REPORT).ok_or(Error::NotFound("report"))
 }
 
 /// What the queue does with a job.

@@ -3,7 +3,7 @@
 //! off, it begins anew.
 
 use super::line::{self, PARTS, Part};
-use super::{Folder, file_of};
+use super::{Folder, fetched};
 use crate::access::{Actor, Permission};
 use crate::content::post::{BODY, POST};
 use crate::content::version::{HEADS, POST_VERSION};
@@ -83,7 +83,7 @@ pub fn file(node: &Node, job: &Job) -> Result<PathBuf> {
     if job.state != job::DONE {
         return Err(Error::conflict("not_ready", "the export is not done: look at its job"));
     }
-    file_of(node, job, FILE).ok_or(Error::NotFound("export"))
+    fetched(node, job, FILE).ok_or(Error::NotFound("export"))
 }
 
 pub(crate) async fn work(node: Arc<Node>, job: Job) -> Result<()> {

@@ -1,10 +1,13 @@
 use super::{ended, import, other_tenant, text};
 use atoll_node::Role;
+use atoll_storage::Clock;
 use atoll_tests::harness::PASSWORD;
 use atoll_tests::{Client, TestNode};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Exports the tenant; the job, and the archive's bytes.
 async fn export(test: &TestNode, client: &Client, query: &str) -> (Json, Vec<u8>) {
@@ -148,6 +151,23 @@ async fn an_export_tells_no_secret_unless_it_is_asked_for_and_none_of_another_te
         let path = format!("/api/v1/exports/{}{rest}", text(&job, "id"));
         admin.get(&path).await.refused(404, "not_found");
     }
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_can_be_fetched_for_two_days() {
+    let start_ms = Clock::system().now_ms();
+    let passed_ms = Arc::new(AtomicU64::new(0));
+    let passed = passed_ms.clone();
+    let clock = Clock::from_fn(move || start_ms + passed.load(Ordering::SeqCst));
+    let test = TestNode::start_at(clock).await;
+    let workers = test.node.start().await.unwrap();
+    let (job, _) = export(&test, &test.admin().await, "").await;
+    let path = format!("/api/v1/exports/{}/file", text(&job, "id"));
+    passed_ms.store(47 * 3_600_000, Ordering::SeqCst);
+    test.admin().await.get(&path).await.expect(200).header("etag").unwrap();
+    passed_ms.store(49 * 3_600_000, Ordering::SeqCst);
+    test.admin().await.get(&path).await.refused(404, "not_found");
     workers.shutdown().await;
 }
 
