@@ -228,6 +228,8 @@ impl App {
         seen.standing = taken.map_err(|(_, wait_s)| too_many(wait_s))?;
         let place = redirects::followed(&self.node, tenant, parts.uri.path())?.ok_or(nothing)?;
         let reply = Reply::text("text/plain; charset=utf-8", place.clone())?;
+        // Not for ever, as it would be without: the post may go, or the path lead elsewhere.
+        let reply = reply.header(CACHE_CONTROL, "public, max-age=3600").header(VARY, "x-tenant");
         Ok(reply.status(StatusCode::MOVED_PERMANENTLY).header(LOCATION, place))
     }
 

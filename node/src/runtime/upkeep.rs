@@ -25,7 +25,7 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         let swept = node.clone();
         match tokio::task::spawn_blocking(move || exchange::sweep(&swept, QUEUES)).await {
             Ok(Err(error)) => {
-                tracing::warn!(%error, "old files of the exchange could not be dropped")
+                tracing::warn!(%error, "old files of the exchange could not be dropped");
             }
             Ok(Ok(_)) => {}
             Err(error) => tracing::warn!(%error, "the sweep of the exchange was given up"),
