@@ -51,12 +51,10 @@ pub(crate) fn read(node: &Node, intake: &mut Intake<'_>, file: &Path) -> Result<
     let mut archive = Unpacking::open(file)?;
     let ended = archive.each(|path, content, done, of| {
         intake.at(done, of);
-        let noun = path.split(['-', '.']).next().unwrap_or_default();
-        match line::part(noun) {
-            Some(part) if path.ends_with(".jsonl") => {
-                read_part(node, intake, part, path, content, &stand_ins)
-            }
-            _ => Ok(()),
+        let noun = path.strip_suffix(".jsonl").and_then(|name| name.split('-').next());
+        match noun.and_then(line::part) {
+            Some(part) => read_part(node, intake, part, path, content, &stand_ins),
+            None => Ok(()),
         }
     })?;
     ended.map_or(Ok(()), |message| intake.add(Item::bad("the archive", message)))

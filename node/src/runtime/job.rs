@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::exchange::export;
 use crate::job as jobs;
 use crate::runtime::Node;
+use crate::search;
 use atoll_storage::job::{self, Job};
 use atoll_storage::tx::Tx;
 use serde_json::Value as Json;
@@ -20,7 +21,7 @@ pub type Handler = fn(Arc<Node>, Job) -> Running;
 
 /// Who does the work of each queue. One line a queue.
 const HANDLERS: &[(&str, Handler)] = &[
-    ("search.rebuild", |node, job| Box::pin(rebuild_search(node, job))),
+    (search::REBUILD, |node, job| Box::pin(rebuild_search(node, job))),
     (import::QUEUE, |node, job| Box::pin(import::work(node, job))),
     (export::QUEUE, |node, job| Box::pin(export::work(node, job))),
 ];

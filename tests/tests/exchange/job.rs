@@ -57,6 +57,18 @@ async fn a_job_that_waits_is_cancelled_taken_up_again_and_forgotten() {
     workers.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_search_index_is_made_again_by_a_job() {
+    let test = TestNode::start().await;
+    let workers = test.node.start().await.unwrap();
+    let admin = test.admin().await;
+    let sent = admin.post("/api/v1/search/index", &json!({})).await.expect(202);
+    let path = sent.header("location").expect("a location").to_owned();
+    let job = ended(&test.node, &admin, &path).await;
+    assert_eq!((text(&job, "state"), text(&job, "queue")), ("done", "search.rebuild"), "{job}");
+    workers.shutdown().await;
+}
+
 fn admin_events(test: &TestNode) -> Vec<String> {
     use atoll_storage::outbox::events_after;
     let events = test.node.store.read(|reader| events_after(reader, Some(test.tenant), 0, 1_000));
