@@ -28,7 +28,8 @@ const FILE: &str = "export.tar.zst";
 const FORMAT: u32 = 1;
 /// A piece of a kind's lines is kept in memory until it is whole.
 const PIECE_BYTES: usize = 4 << 20;
-const PAGE: usize = 200;
+/// Records in memory at once, with their bodies.
+const PAGE: usize = 50;
 const LEVEL: i32 = 3;
 
 /// What is exported beside what everybody may have who administers the tenant.
@@ -108,8 +109,8 @@ fn perform(task: &Arc<Task>) -> Result<()> {
     task.node.store.write_blocking(move |tx| job::finish_in(tx, &job, &result))
 }
 
-/// Writes the tenant into a file, here and now. `progress` hears how many records are written of how many, and may
-/// end it. For a thread that may wait.
+/// Writes the tenant into a file, here and now. `progress` hears how many records are written of how many. For a
+/// thread that may wait.
 pub fn run(
     node: &Node,
     actor: &Actor,
