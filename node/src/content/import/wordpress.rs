@@ -46,8 +46,10 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
             Ok(Event::GeneralRef(name)) => source.refer(&name),
             Ok(Event::End(end)) => {
                 let ended = source.end(end.name().as_ref());
-                if let Some(item) = ended {
+                if source.post.is_none() {
                     left.set(MAX_ITEM_BYTES);
+                }
+                if let Some(item) = ended {
                     intake.at(count.get(), total_bytes);
                     intake.add(item)?;
                 }
@@ -60,7 +62,7 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
                     matches!(error, quick_xml::Error::IllFormed(_)) && broken < MAX_BROKEN;
                 let place = reader.buffer_position();
                 intake.add(Item::bad(source.describe(place), unreadable(file, error)))?;
-                source.post = None;
+                (source.post, source.comment) = (None, None);
                 if !goes_on {
                     return Ok(());
                 }
@@ -124,6 +126,8 @@ impl Source {
         let name = String::from_utf8_lossy(name);
         match markup::character(&name) {
             Some(c) => self.text.push(c),
+            // It stands for a character that XML does not allow.
+            None if name.starts_with('#') => {}
             None => {
                 self.text.push('&');
                 self.text.push_str(&name);

@@ -72,6 +72,7 @@ pub(super) fn each(file: &Path, sink: &mut dyn Sink) -> Result<Option<String>> {
         return Err(error);
     }
     match read {
+        Err(error) if walk.tables == 0 => Err(unreadable(file, error)),
         Ok(()) if walk.tables == 0 => {
             Err(unreadable(file, "it holds no tables of Ghost (`db`, `data`)"))
         }
