@@ -176,26 +176,27 @@ async fn a_dry_run_tells_what_would_be_and_writes_nothing() {
     workers.shutdown().await;
 }
 
+async fn attempt(client: &Client, query: &str, file: &[u8]) -> Answer {
+    client.send("POST", &format!("/api/v1/imports?{query}"), &[], file).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_imported_is_refused_before_it_is_kept() {
     let test = TestNode::start_with(|config| config.import.max_bytes = 2_000).await;
     let admin = test.admin().await;
-    let send = async |client: &Client, query: &str, body: &[u8]| -> Answer {
-        client.send("POST", &format!("/api/v1/imports?{query}"), &[], body).await
-    };
-    send(&test.stranger(), "format=csv", b"title\nx").await.refused(401, "unauthenticated");
+    attempt(&test.stranger(), "format=csv", b"title\nx").await.refused(401, "unauthenticated");
     let editor = test.user("eva", Role::Editor).await;
-    send(&editor, "format=csv", b"title\nx").await.refused(403, "denied");
-    send(&admin, "", b"title\nx").await.refused(400, "unknown_choice");
-    send(&admin, "format=word", b"title\nx").await.refused(400, "unknown_choice");
-    send(&admin, "format=csv&colour=red", b"title\nx").await.refused(400, "unknown_parameter");
-    send(&admin, "format=csv", b"").await.refused(400, "malformed");
-    send(&admin, "format=csv", &[b'x'; 2_001]).await.refused(413, "body_too_large");
+    attempt(&editor, "format=csv", b"title\nx").await.refused(403, "denied");
+    attempt(&admin, "", b"title\nx").await.refused(400, "unknown_choice");
+    attempt(&admin, "format=word", b"title\nx").await.refused(400, "unknown_choice");
+    attempt(&admin, "format=csv&colour=red", b"title\nx").await.refused(400, "unknown_parameter");
+    attempt(&admin, "format=csv", b"").await.refused(400, "malformed");
+    attempt(&admin, "format=csv", &[b'x'; 2_001]).await.refused(413, "body_too_large");
     let long = format!("format=csv&name={}", "n".repeat(101));
-    send(&admin, &long, b"title\nx").await.refused(422, "invalid");
+    attempt(&admin, &long, b"title\nx").await.refused(422, "invalid");
     let left = std::fs::read_dir(test.folder().join("exchange")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "nothing of what was refused stays");
-    assert_eq!(send(&admin, "format=csv", b"title\nx").await.status, 202);
+    assert_eq!(attempt(&admin, "format=csv", b"title\nx").await.status, 202);
 }
 
 #[tokio::test(flavor = "multi_thread")]
