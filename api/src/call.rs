@@ -12,13 +12,14 @@ use crate::take;
 use atoll_node::{Actor, Node};
 use atoll_storage::read::Read;
 use atoll_storage::{Id, Kind, Record, tx::Changes};
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, IF_MATCH, USER_AGENT};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub struct Call {
     pub node: Arc<Node>,
@@ -31,6 +32,8 @@ pub struct Call {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Of a route that reads its body piece by piece.
+    pub(crate) upload: Mutex<Option<Body>>,
     pub(crate) path: Vec<(&'static str, String)>,
     pub(crate) params: Params,
     /// Names of query parameters that the route declares.

@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::params::{self, Params};
 use crate::problem::Problem;
+use crate::redirects;
 use crate::reply::{Content, Reply};
 use crate::request_id::{self, RequestId, RequestIds};
 use crate::route::{Access, Answer, Route, Shape};
@@ -31,7 +32,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
@@ -52,6 +53,7 @@ pub(crate) struct App {
     /// Turns true when the server stops.
     pub stopping: watch::Sender<bool>,
     pub streams: Arc<Semaphore>,
+    pub uploads: Arc<Semaphore>,
     /// The OpenAPI document, made when it is first asked for.
     pub openapi: OnceLock<Bytes>,
     pub feeds: Kept,
@@ -96,6 +98,7 @@ impl App {
             metrics: Arc::new(Metrics::new(routes.len())),
             stopping: watch::Sender::new(false),
             streams: Arc::new(Semaphore::new(options.max_streams)),
+            uploads: Arc::new(Semaphore::new(options.max_uploads)),
             openapi: OnceLock::new(),
             feeds: Kept::default(),
             table: table_of(&routes),
@@ -153,6 +156,9 @@ impl App {
         let path = match self.find(&parts, seen) {
             Ok(Some(path)) => path,
             Ok(None) => return Outcome::Allow,
+            Err(_) if self.may_be_old(&parts, seen) => {
+                return Outcome::Answer(self.follow(&parts, peer, seen));
+            }
             Err(problem) => return Outcome::Answer(Err(problem)),
         };
         let Some(place) = seen.route else { return Outcome::Allow };
@@ -203,6 +209,32 @@ impl App {
         Ok(Some(values))
     }
 
+    /// Whether the path is none of ours, and so may be one that a post had elsewhere.
+    fn may_be_old(&self, parts: &Parts, seen: &Seen) -> bool {
+        let path = parts.uri.path();
+        seen.is_get && path.len() <= MAX_PATH_BYTES && self.table.at(path).is_err()
+    }
+
+    /// 301 to the post that an old path leads to.
+    fn follow(&self, parts: &Parts, peer: Option<IpAddr>, seen: &mut Seen) -> Answer {
+        let nothing = Problem::new(
+            StatusCode::NOT_FOUND,
+            "no_such_route",
+            "there is nothing under this path",
+        );
+        let text = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let Ok(tenant) = tenant::resolve(&self.node, text("x-tenant"), text("host")) else {
+            return Err(nothing);
+        };
+        let taken = self.limits.take(Class::Usual, Who::peer(peer), self.started.elapsed());
+        seen.standing = taken.map_err(|(_, wait_s)| too_many(wait_s))?;
+        let place = redirects::followed(&self.node, tenant, parts.uri.path())?.ok_or(nothing)?;
+        let reply = Reply::text("text/plain; charset=utf-8", place.clone())?;
+        // Not for ever, as it would be without: the post may go, or the path lead elsewhere.
+        let reply = reply.header(CACHE_CONTROL, "public, max-age=3600").header(VARY, "x-tenant");
+        Ok(reply.status(StatusCode::MOVED_PERMANENTLY).header(LOCATION, place))
+    }
+
     async fn enter(
         self: &Arc<Self>,
         place: usize,
@@ -228,8 +260,11 @@ impl App {
         may_enter(route.access, &actor)?;
         let params = Params::read(parts.uri.query())?;
         check_names(route, &params)?;
-        let body =
-            if seen.is_get { Bytes::new() } else { self.read(body, route, &parts.headers).await? };
+        let (body, upload) = match body {
+            body if route.is_upload => (Bytes::new(), Some(body)),
+            _ if seen.is_get => (Bytes::new(), None),
+            body => (self.read(body, route, &parts.headers).await?, None),
+        };
         let call = Call {
             node: self.node.clone(),
             actor,
@@ -240,11 +275,13 @@ impl App {
             uri: parts.uri,
             headers: parts.headers,
             body,
+            upload: Mutex::new(upload),
             path,
             params,
             declared: route.query,
         };
-        if call.method == Method::POST && !route.is_strict && !route.is_bare {
+        let may_repeat = !route.is_strict && !route.is_bare && !route.is_upload;
+        if call.method == Method::POST && may_repeat {
             match idempotency::begin(&call, &self.running)? {
                 Turn::Plain => {}
                 Turn::Repeat(reply) => return Ok(reply),
@@ -286,6 +323,9 @@ impl App {
                 Ok(poll) => poll,
                 Err(_) => Poll::Ready(Err(Problem::internal("the handler panicked"))),
             });
+        if self.routes[place].is_upload {
+            return guarded.await;
+        }
         tokio::time::timeout(self.options.timeout, guarded).await.unwrap_or_else(|_| {
             let message = "this took too long; what it was to write may still be written: look before you repeat it";
             Err(Problem::unavailable("timeout", message, 5))

@@ -10,11 +10,15 @@ mod categories;
 mod comments;
 mod dispatch;
 mod docs_page;
+mod download;
 mod etag;
 mod events;
+mod exports;
 mod feeds;
 mod health;
 mod idempotency;
+mod imports;
+mod jobs;
 pub mod limit;
 pub mod list;
 mod metrics;
@@ -25,6 +29,7 @@ mod params;
 mod posts;
 mod previews;
 pub mod problem;
+mod redirects;
 pub mod reply;
 mod request_id;
 pub mod route;
@@ -38,6 +43,7 @@ mod sync;
 mod tags;
 mod take;
 mod tenants;
+mod upload;
 mod users;
 
 pub use call::Call;
@@ -81,6 +87,10 @@ pub fn all_routes() -> Vec<Route> {
         comments::routes(),
         search::routes(),
         analytics::routes(),
+        redirects::routes(),
+        imports::routes(),
+        exports::routes(),
+        jobs::routes(),
     ]
     .into_iter()
     .flatten()

@@ -120,6 +120,11 @@ fn operation(route: &Route) -> Value {
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": schema } } });
     }
+    if route.is_upload {
+        let file = json!({ "schema": { "type": "string", "format": "binary" } });
+        operation["requestBody"] =
+            json!({ "required": true, "content": { "application/octet-stream": file } });
+    }
     operation
 }
 
@@ -175,7 +180,7 @@ fn parameters(route: &Route) -> Value {
     if !route.is_bare {
         all.push(shared("Tenant"));
     }
-    if route.method == Method::POST && !route.is_strict {
+    if route.method == Method::POST && !route.is_strict && !route.is_upload {
         all.push(shared("IdempotencyKey"));
     }
     if route.kind().is_some()

@@ -52,6 +52,8 @@ pub struct Route {
     pub doc: &'static str,
     /// The largest body it takes; what the options say if it names none.
     pub body_limit_bytes: Option<usize>,
+    /// The handler reads the body as it comes: no limit, no timeout of the whole, no idempotency key here.
+    pub is_upload: bool,
     /// Guards a secret: a smaller rate limit, and its answers are never kept.
     pub is_strict: bool,
     /// Belongs to no tenant: no authentication, no rate limit, no ETag.
@@ -76,6 +78,7 @@ impl Route {
             query: &[],
             doc: "",
             body_limit_bytes: None,
+            is_upload: false,
             is_strict: false,
             is_bare: false,
         }
@@ -147,6 +150,13 @@ impl Route {
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// Takes a file of any size, which the handler reads piece by piece and bounds: see `upload`.
+    #[must_use]
+    pub fn uploads(mut self) -> Self {
+        self.is_upload = true;
         self
     }
 

@@ -40,7 +40,18 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncConflicts { .. } => conflicts(answer),
-        Request::ImportMarkdown { .. } | Request::ImportCsv { .. } => return imported(answer),
+        Request::Import { .. } => return imported(answer),
+        Request::Export { file, password_hashes, .. } => {
+            println!(
+                "{} records, {} bytes in {}.",
+                text(&answer["records"]),
+                text(&answer["size_bytes"]),
+                file.display()
+            );
+            if *password_hashes {
+                println!("It holds hashes of passwords: keep it as safe as the node.");
+            }
+        }
         Request::BackupCreate { .. } => {
             println!(
                 "{} files, {} bytes in {}.",
@@ -64,7 +75,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
 /// What decides the exit code beside the printing: a report that found something is a failure.
 pub fn outcome(request: &Request, answer: &Json) -> Outcome {
     match request {
-        Request::ImportMarkdown { .. } | Request::ImportCsv { .. } => import_outcome(answer),
+        Request::Import { .. } => import_outcome(answer),
         Request::Verify => verify_outcome(answer),
         _ => Ok(()),
     }
@@ -172,6 +183,14 @@ fn conflicts(answer: &Json) {
 fn imported(answer: &Json) -> Outcome {
     let counts = ["created", "updated", "unchanged", "failed"];
     println!("{}", counts.map(|name| format!("{} {name}", text(&answer[name]))).join(", "));
+    for name in ["comments", "redirects"] {
+        if answer[name].as_u64().is_some_and(|count| count > 0) {
+            println!("{} {name}", text(&answer[name]));
+        }
+    }
+    if answer["dry_run"] == true {
+        println!("Nothing was written: this is what would have been.");
+    }
     for failure in answer["failures"].as_array().into_iter().flatten() {
         eprintln!("{}: {}", text(&failure["source"]), text(&failure["message"]));
     }

@@ -365,3 +365,28 @@ fn descriptions_and_completions_are_printed() {
         format!("atoll {}", env!("CARGO_PKG_VERSION"))
     );
 }
+
+#[test]
+fn a_tenant_is_exported_and_comes_back_in_another_folder() {
+    let folder = scratch();
+    std::fs::write(folder.path().join("posts.csv"), "id,title,body\n1,Reef,text\n2,,no title\n")
+        .unwrap();
+    assert_eq!(code(&run(folder.path(), &["init"])), 0);
+    let tried = run(folder.path(), &["import", "csv", "posts.csv", "--dry-run", "--json"]);
+    assert_eq!(code(&tried), 1, "{}", err(&tried));
+    let report: Json = serde_json::from_slice(&tried.stdout).unwrap();
+    assert_eq!((&report["created"], &report["failed"]), (&1.into(), &1.into()), "{report}");
+    let imported = run(folder.path(), &["import", "csv", "posts.csv"]);
+    assert!(out(&imported).contains("1 created, 0 updated, 0 unchanged, 1 failed"));
+    let told = json(&run(folder.path(), &["export", "all.tar.zst", "--json"]));
+    assert!(told["records"].as_u64() >= Some(3), "{told}");
+    let unknown = run(folder.path(), &["export", "none.tar.zst", "--tenant", "nowhere"]);
+    assert_eq!(code(&unknown), 3, "{}", err(&unknown));
+
+    let other = scratch();
+    assert_eq!(code(&run(other.path(), &["init"])), 0);
+    let archive = folder.path().join("all.tar.zst");
+    let restored = run(other.path(), &["import", "atoll", archive.to_str().unwrap(), "--json"]);
+    let report = json(&restored);
+    assert_eq!((&report["created"], &report["failed"]), (&1.into(), &0.into()), "{report}");
+}

@@ -29,6 +29,8 @@ pub struct Config {
     pub admin_email: String,
     pub limits: Limits,
     pub posts: Posts,
+    pub import: Import,
+    pub export: Export,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +57,18 @@ pub struct Posts {
     pub path: String,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub struct Import {
+    /// Of a file that is sent to be imported.
+    pub max_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export {
+    /// How long an export, and the report of an import, can be fetched.
+    pub keep_hours: u64,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -69,6 +83,8 @@ impl Default for Config {
             admin_email: "admin@atoll.local".to_owned(),
             limits: Limits::default(),
             posts: Posts::default(),
+            import: Import { max_bytes: 1 << 30 },
+            export: Export { keep_hours: 48 },
         }
     }
 }
@@ -268,6 +284,20 @@ pub static SETTINGS: &[Setting] = &[
         "Where the site shows a post, for links in feeds, sitemaps and metadata.",
         posts.path,
         post_path
+    ),
+    setting!(
+        "import.max_bytes",
+        "a number from 1024 to 1099511627776",
+        "The largest file that is taken to be imported.",
+        import.max_bytes,
+        |value| within(value, 1_024, 1 << 40)
+    ),
+    setting!(
+        "export.keep_hours",
+        "a number from 1 to 8760",
+        "Hours for which an export, and the report of an import, can be fetched.",
+        export.keep_hours,
+        |value| within(value, 1, 8_760)
     ),
 ];
 

@@ -9,6 +9,7 @@ pub mod feed;
 pub mod import;
 pub mod post;
 pub mod preview;
+pub mod redirect;
 pub mod render;
 pub mod schedule;
 pub mod slug;

@@ -1,6 +1,7 @@
 //! Who is who: tenants, users, their sessions, and the tokens that prove them on every node of the network.
 //! Never keeps a password or a refresh token, only hashes of them; never takes a role from a token.
 
+pub mod author;
 mod lockout;
 pub mod password;
 mod recent;

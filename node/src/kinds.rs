@@ -22,6 +22,7 @@ pub static ALL: &[&Kind] = &[
     &crate::content::version::POST_VERSION,
     &crate::content::autosave::POST_AUTOSAVE,
     &crate::content::preview::PREVIEW_LINK,
+    &crate::content::redirect::REDIRECT,
     // community 40-59
     &crate::community::comment::COMMENT,
     &crate::community::like::LIKE,

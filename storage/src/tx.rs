@@ -134,26 +134,35 @@ impl Tx<'_> {
         if let Some(there) = self.get(kind, key)? {
             return Ok(there);
         }
-        let mut write = Write { creates: true, ..Write::default() };
-        for (field, value) in changes.registers {
-            if !value.is_null() {
-                write.cells.push(CellWrite {
-                    field: field.code,
-                    element: None,
-                    value: Some(value),
-                });
-            }
-        }
-        for (field, element) in changes.added {
-            write.cells.push(add(&field, element));
-        }
-        for (field, text) in changes.bodies {
-            if text.len() > body::MAX_BYTES {
-                return Err(Error::TooLong { size: text.len(), limit: body::MAX_BYTES });
-            }
-            write.bodies.push(BodyWrite { field: field.code, edit: BodyEdit::Born(text) });
-        }
+        let write = creation(changes)?;
         let record = self.issue(kind, tenant, key, Hlc(0), Payload::Write(write))?;
+        record.ok_or(Error::Missing(kind.name))
+    }
+
+    /// As `create`, for what was made elsewhere and before: it keeps the times of its making and of its last change,
+    /// in Unix milliseconds. Times ahead of now count as now.
+    pub fn create_at(
+        &mut self,
+        kind: &'static Kind,
+        tenant: Id,
+        key: Id,
+        changes: Changes,
+        (made_ms, changed_ms): (u64, u64),
+    ) -> Result<Record> {
+        if let Some(there) = self.get(kind, key)? {
+            return Ok(there);
+        }
+        let stamp = |ms: u64, now_ms: u64| Hlc(ms.min(now_ms) << 16);
+        let (made, changed) = (stamp(made_ms, self.now_ms), stamp(changed_ms, self.now_ms));
+        // The last op of the log does not tell the clock then.
+        self.db.heads.hlc_must_be_kept = true;
+        let mut write = creation(changes)?;
+        let later = (changed > made).then(|| std::mem::take(&mut write.cells));
+        let record = self.issue_at(kind, tenant, key, made, Payload::Write(write))?;
+        let record = record.ok_or(Error::Missing(kind.name))?;
+        let Some(cells) = later.filter(|cells| !cells.is_empty()) else { return Ok(record) };
+        let write = Write { seen: record.state.seen(), cells, ..Write::default() };
+        let record = self.issue_at(kind, tenant, key, changed, Payload::Write(write))?;
         record.ok_or(Error::Missing(kind.name))
     }
 
@@ -284,15 +293,46 @@ impl Tx<'_> {
         past: Hlc,
         payload: Payload,
     ) -> Result<Option<Record>> {
+        let hlc = self.db.heads.hlc.tick(self.now_ms, past);
+        self.db.heads.hlc = hlc;
+        self.issue_at(kind, tenant, key, hlc, payload)
+    }
+
+    fn issue_at(
+        &mut self,
+        kind: &'static Kind,
+        tenant: Id,
+        key: Id,
+        hlc: Hlc,
+        payload: Payload,
+    ) -> Result<Option<Record>> {
         let stream = StreamId::new(tenant, kind.scope);
         let origin = self.db.origin;
         let seq = self.db.heads.head(&stream).map_or(0, |head| head.vector.get(origin)) + 1;
-        let hlc = self.db.heads.hlc.tick(self.now_ms, past);
-        self.db.heads.hlc = hlc;
         let dot = Dot { origin, seq };
         let op = Op { stream, dot, hlc, kind: kind.code, schema: kind.schema, key, payload };
         self.db.apply_op(&op)
     }
+}
+
+/// What makes a record of these changes.
+fn creation(changes: Changes) -> Result<Write> {
+    let mut write = Write { creates: true, ..Write::default() };
+    for (field, value) in changes.registers {
+        if !value.is_null() {
+            write.cells.push(CellWrite { field: field.code, element: None, value: Some(value) });
+        }
+    }
+    for (field, element) in changes.added {
+        write.cells.push(add(&field, element));
+    }
+    for (field, text) in changes.bodies {
+        if text.len() > body::MAX_BYTES {
+            return Err(Error::TooLong { size: text.len(), limit: body::MAX_BYTES });
+        }
+        write.bodies.push(BodyWrite { field: field.code, edit: BodyEdit::Born(text) });
+    }
+    Ok(write)
 }
 
 fn add(set: &Field, element: Value) -> CellWrite {

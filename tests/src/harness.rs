@@ -60,7 +60,22 @@ impl TestNode {
     }
 
     async fn open(turn: impl FnOnce(&mut Config), clock: Clock) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open_in(tempfile::tempdir().unwrap(), turn, clock).await
+    }
+
+    /// A node of which nothing is left but its folder: what a killed process leaves. `tenant` and `admin` are those of
+    /// the node that was.
+    pub async fn reopen(folder: TempDir, tenant: Id, admin: Id) -> Self {
+        let again = Self::open_in(folder, |_| {}, Clock::system()).await;
+        Self { tenant, admin, ..again }
+    }
+
+    /// Gives the folder away; the node in it must have ended before another one opens it.
+    pub fn into_folder(self) -> TempDir {
+        self.folder
+    }
+
+    async fn open_in(folder: TempDir, turn: impl FnOnce(&mut Config), clock: Clock) -> Self {
         let mut config = config_in(&folder);
         turn(&mut config);
         let node = Node::open_at(config, clock).unwrap();

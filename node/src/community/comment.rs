@@ -290,3 +290,33 @@ pub async fn moderate(node: &Node, actor: &Actor, key: Id, approve: bool) -> Res
         })
         .await
 }
+
+/// A comment that was made elsewhere, as an import brings it.
+#[derive(Clone, Debug)]
+pub(crate) struct Adopted {
+    pub post: Id,
+    pub parent: Option<Id>,
+    pub author: Option<Id>,
+    pub text: String,
+    pub approved: bool,
+    /// When it was made, if that is known.
+    pub made_ms: Option<u64>,
+}
+
+/// Makes it under this key, which is the same whenever it is imported. Whether it is new.
+pub(crate) fn adopt(tx: &mut Tx<'_>, actor: &Actor, key: Id, adopted: Adopted) -> Result<bool> {
+    if tx.get(&COMMENT, key)?.is_some() {
+        return Ok(false);
+    }
+    let text: String = adopted.text.chars().take(TEXT.max).collect();
+    let changes = Changes::new()
+        .set(&POST_ID, adopted.post)
+        .set(&PARENT_ID, adopted.parent)
+        .set(&AUTHOR_ID, adopted.author)
+        .set(&TEXT, text)
+        .set(&STATUS, if adopted.approved { APPROVED } else { PENDING });
+    let made_ms = adopted.made_ms.unwrap_or(tx.now_ms());
+    let comment = tx.create_at(&COMMENT, actor.tenant, key, changes, (made_ms, made_ms))?;
+    emit(tx, actor, "community.comment.created", &comment, json!({}))?;
+    Ok(true)
+}

@@ -197,10 +197,21 @@ fn create_in(
     Ok(category)
 }
 
+/// A category as a source names it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Named<'a> {
+    pub name: &'a str,
+    /// Else one of the name.
+    pub slug: Option<&'a str>,
+    pub description: &'a str,
+    /// The slug of the one that it lies under.
+    pub parent: Option<&'a str>,
+}
+
 /// The category of this name, made if there is none, alike on every node. None for a name without letters.
-pub(super) fn ensure(tx: &mut Tx<'_>, actor: &Actor, name: &str) -> Result<Option<Id>> {
-    let name: String = name.trim().chars().take(NAME.max).collect();
-    let slug = slug_of(&name);
+pub(super) fn ensure(tx: &mut Tx<'_>, actor: &Actor, named: &Named<'_>) -> Result<Option<Id>> {
+    let name: String = named.name.trim().chars().take(NAME.max).collect();
+    let slug = slug_of(named.slug.unwrap_or(&name));
     if slug.is_empty() {
         return Ok(None);
     }
@@ -211,7 +222,17 @@ pub(super) fn ensure(tx: &mut Tx<'_>, actor: &Actor, name: &str) -> Result<Optio
     let is_free = tx.get(&CATEGORY, natural)?.is_none();
     let key = if is_free { natural } else { tx.new_id() };
     let status = if actor.can(Permission::CategoriesApprove) { APPROVED } else { PENDING };
-    let changes = Changes::new().set(&NAME, name);
+    let description: String = named.description.trim().chars().take(DESCRIPTION.max).collect();
+    let mut changes = Changes::new().set(&NAME, name);
+    if !description.is_empty() {
+        changes.put(&DESCRIPTION, description);
+    }
+    let parent = named.parent.map(slug_of).filter(|parent| !parent.is_empty());
+    if let Some(parent) = parent
+        && let Some(key) = tx.claimed(actor.tenant, SLUG.claim.unwrap_or_default(), &parent)?
+    {
+        changes.put(&PARENT_ID, key);
+    }
     Ok(Some(create_in(tx, actor, key, changes, Wanted::Exactly(slug), status)?.key))
 }
 

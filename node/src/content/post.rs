@@ -229,6 +229,10 @@ pub fn require_author_or(actor: &Actor, post: &Record, permission: Permission) -
 pub struct Draft {
     pub(super) changes: Changes,
     slug: Wanted,
+    /// Another author than the actor.
+    pub(super) author: Option<Id>,
+    /// When it was made and changed last, if that was before it came here.
+    pub(super) times_ms: Option<(u64, u64)>,
 }
 
 impl Draft {
@@ -258,17 +262,20 @@ impl Draft {
         if changes.get(&STATUS).is_none() {
             changes.put(&STATUS, DRAFT);
         }
-        Ok(Self { changes, slug })
+        Ok(Self { changes, slug, author: None, times_ms: None })
     }
 
     /// The only way in which posts come into being.
     pub fn create(self, tx: &mut Tx<'_>, actor: &Actor, key: Option<Id>) -> Result<Record> {
-        let Self { changes, slug } = self;
+        let Self { changes, slug, author, times_ms } = self;
         kinds::check(tx, &POST, actor.tenant, None, &changes)?;
         let key = key.unwrap_or_else(|| tx.new_id());
         let slug = slug.settle(tx, &SLUG, actor.tenant, key)?;
-        let changes = changes.set(&SLUG, slug).set(&AUTHOR_ID, actor.user);
-        let post = tx.create(&POST, actor.tenant, key, changes)?;
+        let changes = changes.set(&SLUG, slug).set(&AUTHOR_ID, author.or(actor.user));
+        let post = match times_ms {
+            Some(times_ms) => tx.create_at(&POST, actor.tenant, key, changes, times_ms)?,
+            None => tx.create(&POST, actor.tenant, key, changes)?,
+        };
         emit(tx, actor, "postal.post.created", &post)?;
         Ok(post)
     }

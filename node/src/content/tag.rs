@@ -141,10 +141,15 @@ fn create_in(tx: &mut Tx<'_>, actor: &Actor, changes: Changes, slug: &str) -> Re
     Ok(tag)
 }
 
-/// The tag of this name, made if there is none. None for a name without letters.
-pub(super) fn ensure(tx: &mut Tx<'_>, actor: &Actor, name: &str) -> Result<Option<Id>> {
+/// The tag of this name, made if there is none. None for a name without letters. `slug`: else one of the name.
+pub(super) fn ensure(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    name: &str,
+    slug: Option<&str>,
+) -> Result<Option<Id>> {
     let name: String = name.trim().chars().take(NAME.max).collect();
-    let slug = slug_of(&name);
+    let slug = slug_of(slug.unwrap_or(&name));
     if slug.is_empty() {
         return Ok(None);
     }

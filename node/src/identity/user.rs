@@ -361,6 +361,21 @@ pub fn is_active(user: &Record) -> bool {
     user.text(&STATUS) == "active"
 }
 
+/// The user as he may act now in this tenant: for work that he asked for earlier.
+///
+/// # Errors
+/// `Denied` if his account is gone or disabled, or he may not act in this tenant.
+pub fn acting(node: &Node, id: Id, tenant: Id) -> Result<Actor> {
+    let user = node.store.read(|reader| reader.get(&USER, id))?.filter(is_active);
+    let user =
+        user.ok_or_else(|| Error::Denied("the account of who asked for it is gone".into()))?;
+    let role = role(&user);
+    if user.tenant != tenant && role != Role::Superadmin {
+        return Err(Error::Denied("who asked for it may not act in this tenant".into()));
+    }
+    Ok(Actor { tenant, user: Some(id), role: Some(role), session: None })
+}
+
 /// Whether a change of password, or an administrator, ended this session. The session's id tells when it began.
 pub(super) fn has_signed_out(user: &Record, session: Id) -> bool {
     let before = user.int(&SIGNED_OUT_BEFORE).unwrap_or(0);
@@ -381,11 +396,11 @@ async fn hash(node: &Node, password: String) -> Result<String> {
     node.run_on_pool(move || password::hash(&password, salt)).await?
 }
 
-fn normal_email(email: &str) -> String {
+pub(super) fn normal_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-fn check_email(email: &str) -> Result<(), FieldError> {
+pub(super) fn check_email(email: &str) -> Result<(), FieldError> {
     let refuse = |code, message| Err(FieldError::new("email", code, message));
     if email.is_empty() {
         return refuse("required", "is required");

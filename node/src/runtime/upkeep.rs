@@ -1,7 +1,8 @@
 //! What must be done from time to time so that nothing grows without end, and the figures for the metrics.
 
 use super::workers::Stop;
-use crate::content::{preview, trash};
+use crate::content::{import, preview, trash};
+use crate::exchange::{self, export};
 use crate::identity::session;
 use crate::runtime::Node;
 use atoll_storage::read::Read;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const ROUND: Duration = Duration::from_secs(60);
+/// Whose jobs have folders of the exchange.
+const QUEUES: &[&str] = &[import::QUEUE, export::QUEUE];
 
 pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
     while !stop.during(ROUND).await {
@@ -26,6 +29,14 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         }
         if let Err(error) = preview::sweep(&node).await {
             tracing::warn!(%error, "preview links that have expired could not be dropped");
+        }
+        let swept = node.clone();
+        match tokio::task::spawn_blocking(move || exchange::sweep(&swept, QUEUES)).await {
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "old files of the exchange could not be dropped");
+            }
+            Ok(Ok(_)) => {}
+            Err(error) => tracing::warn!(%error, "the sweep of the exchange was given up"),
         }
     }
 }
