@@ -3,6 +3,7 @@
 //! decided here.
 
 mod analytics;
+mod api_keys;
 mod auth;
 pub mod call;
 mod categories;
@@ -15,8 +16,10 @@ mod health;
 mod idempotency;
 pub mod limit;
 pub mod list;
+mod mail;
 mod metrics;
 pub mod moment;
+mod oidc;
 pub mod openapi;
 pub mod options;
 mod params;
@@ -27,11 +30,13 @@ mod request_id;
 pub mod route;
 mod search;
 pub mod serve;
+mod sessions;
 pub mod show;
 mod sync;
 mod tags;
 mod take;
 mod tenants;
+mod totp;
 mod users;
 
 pub use call::Call;
@@ -64,7 +69,12 @@ pub fn all_routes() -> Vec<Route> {
         events::routes(),
         sync::routes(),
         auth::routes(),
+        sessions::routes(),
+        totp::routes(),
+        oidc::routes(),
+        api_keys::routes(),
         users::routes(),
+        mail::routes(),
         tenants::routes(),
         categories::routes(),
         tags::routes(),

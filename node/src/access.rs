@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_key_may_what_its_scopes_and_its_owners_role_both_hold() {
         let owner = Some(Id([1; 16]));
-        let key = |role, scopes| Actor {
+        let key = |role: Role, scopes: Vec<Permission>| Actor {
             user: owner,
             role: Some(role),
             scopes: Scopes::of(scopes),

@@ -142,7 +142,8 @@ mod tests {
         }
         let order = Order::to(Letter::Reset, Id([1; 16]), Id([2; 16]));
         let json = serde_json::to_value(order).unwrap();
-        let names: Vec<&String> = json.as_object().unwrap().keys().collect();
+        let mut names: Vec<&String> = json.as_object().unwrap().keys().collect();
+        names.sort();
         assert_eq!(names, ["address", "letter", "tenant_id", "user_id"]);
     }
 }

@@ -25,14 +25,14 @@ impl Sender {
         let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(&with_tls(server))
             .map_err(|_| wrong("mail.server"))?;
         let transport = builder.timeout(Some(TIMEOUT)).build();
-        Ok(Self { transport, from: from.parse().map_err(|_| wrong("mail.from"))? })
+        Ok(Self { transport, from: from.parse::<Mailbox>().map_err(|_| wrong("mail.from"))? })
     }
 
     pub(super) async fn send(&self, to: &str, written: Written, id: Id, now_ms: u64) -> Result<()> {
         let failed = |error: &dyn std::fmt::Display| {
             Error::Internal(format!("a letter could not be sent: {error}"))
         };
-        let to: Address = to.parse().map_err(|error| failed(&error))?;
+        let to: Address = to.parse::<Address>().map_err(|error| failed(&error))?;
         let by_itself = HeaderName::new_from_ascii_str("Auto-Submitted");
         let message = Message::builder()
             .from(self.from.clone())

@@ -3,6 +3,7 @@
 
 use super::workers::Stop;
 use crate::error::{Error, Result};
+use crate::mail;
 use crate::runtime::Node;
 use atoll_storage::job::{self, Job};
 use atoll_storage::tx::Tx;
@@ -14,8 +15,10 @@ pub type Running = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 pub type Handler = fn(Arc<Node>, Job) -> Running;
 
 /// Who does the work of each queue. One line a queue.
-const HANDLERS: &[(&str, Handler)] =
-    &[("search.rebuild", |node, job| Box::pin(rebuild_search(node, job)))];
+const HANDLERS: &[(&str, Handler)] = &[
+    ("search.rebuild", |node, job| Box::pin(rebuild_search(node, job))),
+    (mail::QUEUE, |node, job| Box::pin(mail::send(node, job))),
+];
 
 /// A job that a crash left running is taken again after this; a handler may take no longer.
 const LEASE: Duration = Duration::from_secs(600);

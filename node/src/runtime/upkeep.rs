@@ -1,7 +1,7 @@
 //! What must be done from time to time so that nothing grows without end, and the figures for the metrics.
 
 use super::workers::Stop;
-use crate::identity::session;
+use crate::identity::{api_key, session};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
 use atoll_storage::tx::Tx;
@@ -17,6 +17,12 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         }
         if let Err(error) = session::sweep(&node).await {
             tracing::warn!(%error, "sessions that have ended could not be dropped");
+        }
+        if let Err(error) = api_key::note_used(&node).await {
+            tracing::warn!(%error, "when keys were used could not be noted");
+        }
+        if let Err(error) = api_key::sweep(&node).await {
+            tracing::warn!(%error, "keys that have ended could not be dropped");
         }
     }
 }
