@@ -27,6 +27,8 @@ struct Next {
     forged: bool,
 }
 
+type Turn = fn(&mut Next);
+
 struct Provider {
     address: SocketAddr,
     key: Ed25519KeyPair,
@@ -236,7 +238,6 @@ async fn an_account_is_linked_by_an_address_that_both_have_verified() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_not_good_signs_nobody_in() {
     let (test, provider, _) = trusting().await;
-    type Turn = fn(&mut Next);
     let turns: [Turn; 7] = [
         |next| next.forged = true,
         |next| next.claims["nonce"] = json!("another"),
