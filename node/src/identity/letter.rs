@@ -62,7 +62,7 @@ pub(crate) async fn values(
         }
         Letter::PasswordChanged | Letter::EmailChanged => return Ok(values),
     };
-    values.push(("link", link(node, &tenant, page, &[("token", &token)])?));
+    values.push(("link", link(node, &tenant, page, &[("token", token.as_str())])?));
     values.push(("token", token));
     values.push(("hours", (lifetime_ms / 3_600_000).to_string()));
     Ok(values)
@@ -80,8 +80,7 @@ fn name_of(user: &Record) -> &str {
 fn link(node: &Node, tenant: &Record, page: &str, query: &[(&str, &str)]) -> Result<String> {
     let base = site(node, tenant);
     let mut query = query.to_vec();
-    let is_named_by_host = tenant.opt_text(&tenant::DOMAIN).is_some();
-    if !is_named_by_host
+    if domain_of(tenant).is_none()
         && !node.store.read(|reader| Ok(tenant::is_default(reader, tenant.key)))??
     {
         query.push(("tenant", tenant.text(&tenant::SLUG)));
@@ -98,7 +97,12 @@ pub(super) fn site(node: &Node, tenant: &Record) -> String {
         "" => format!("http://{}", node.config.listen),
         url => url.to_owned(),
     };
-    tenant.opt_text(&tenant::DOMAIN).map_or_else(|| base.clone(), |name| at_domain(&base, name))
+    domain_of(tenant).map_or_else(|| base.clone(), |domain| at_domain(&base, domain))
+}
+
+/// None while another tenant holds it.
+fn domain_of(tenant: &Record) -> Option<&str> {
+    tenant.opt_text(&tenant::DOMAIN).filter(|domain| *domain == tenant.wanted(&tenant::DOMAIN))
 }
 
 /// The same scheme and port with another host.

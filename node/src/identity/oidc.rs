@@ -19,7 +19,7 @@ use crate::mail::{Letter, Order};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, Record};
+use atoll_storage::{Field, Id, Kind, Record, Value};
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -44,7 +44,7 @@ pub const LIFETIME_S: u64 = 600;
 const SEED_BYTES: usize = 32;
 const NAMES_TRIED: u32 = 20;
 
-/// What it takes to trust a provider. Without a secret the one that is kept stays.
+/// What it takes to trust a provider. Without a secret the one that is kept stays, if the issuer does.
 #[derive(Clone)]
 pub struct NewProvider {
     pub issuer: String,
@@ -79,10 +79,11 @@ pub async fn put(node: &Node, actor: &Actor, new: NewProvider) -> Result<Record>
     actor.require(Permission::UsersAdminister)?;
     let changes =
         Changes::new().set(&ISSUER, new.issuer.trim()).set(&CLIENT_ID, new.client_id.trim());
-    let changes = match new.client_secret {
-        Some(secret) => changes.set(&CLIENT_SECRET, secret),
-        None => changes,
-    };
+    let keeps_secret = new.client_secret.is_none();
+    let changes = new
+        .client_secret
+        .into_iter()
+        .fold(changes, |changes, secret| changes.set(&CLIENT_SECRET, secret));
     kinds::validate(&OIDC_PROVIDER, &changes, true)?;
     check_issuer(new.issuer.trim(), actor)?;
     let (tenant, by) = (actor.tenant, actor.user);
@@ -90,6 +91,12 @@ pub async fn put(node: &Node, actor: &Actor, new: NewProvider) -> Result<Record>
         .write(move |tx| {
             let key = key_of(tenant);
             let record = match tx.get(&OIDC_PROVIDER, key)? {
+                // A secret that was given for one issuer is never sent to another.
+                Some(there)
+                    if keeps_secret && changes.get(&ISSUER) != Some(there.value(&ISSUER)) =>
+                {
+                    tx.edit(&OIDC_PROVIDER, key, changes.set(&CLIENT_SECRET, Value::Null))?
+                }
                 Some(_) => tx.edit(&OIDC_PROVIDER, key, changes)?,
                 None => tx.create(&OIDC_PROVIDER, tenant, key, changes)?,
             };
