@@ -361,7 +361,7 @@ mod tests {
         let distinct: std::collections::HashSet<&String> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
         assert!((43..=128).contains(&one.verifier().len()));
-        assert!(Seed::parse(&URL_SAFE_NO_PAD.encode([1; 32])).is_some());
+        assert!(Seed::parse(&URL_SAFE_NO_PAD.encode([1_u8; 32])).is_some());
         assert!(Seed::parse("").is_none() && Seed::parse("short").is_none());
     }
 

@@ -320,7 +320,10 @@ async fn replace_password(
     by: Option<Id>,
 ) -> Result<()> {
     let hash = hash(node, new).await?;
-    let changes = Changes::new().set(&PASSWORD_HASH, hash).set(&MUST_CHANGE_PASSWORD, must_change);
+    let changes = Changes::new()
+        .set(&PASSWORD_HASH, hash)
+        .set(&MUST_CHANGE_PASSWORD, must_change)
+        .set(&RESET_TOKEN, Value::Null);
     let changes = signed_out(changes, node.clock.now_ms(), kept);
     edit(node, user, changes, "cortex.user.password_changed", by, None).await.map(drop)
 }

@@ -101,6 +101,19 @@ async fn a_forgotten_password_is_replaced_once_and_ends_all_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_a_new_password_is_void_once_the_password_was_changed() {
+    let mut posted = Posted::start().await;
+    posted.register("ada").await;
+    let ada = posted.test.stranger().login("ada", PASSWORD).await;
+    assert_eq!(ada.post(FORGOT, &json!({ "email": "ada@example.org" })).await.status, 204);
+    let token = posted.office.next_to("ada@example.org").await.token();
+    let change = json!({ "old_password": PASSWORD, "new_password": NEW });
+    assert_eq!(ada.post("/api/v1/users/change-password", &change).await.status, 204);
+    let form = json!({ "token": token, "new_password": "and another one" });
+    ada.post(RESET, &form).await.refused(422, "invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_sixth_letter_to_one_address_has_to_wait_and_an_old_token_is_void() {
     let mut posted = Posted::start().await;
     posted.register("ada").await;
