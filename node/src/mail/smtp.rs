@@ -7,6 +7,7 @@ use atoll_storage::Id;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// For each step of a conversation with the server.
@@ -59,14 +60,19 @@ fn with_tls(server: &str) -> String {
     let Some(rest) = server.strip_prefix("smtp://") else { return server.to_owned() };
     let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (login, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let is_here =
-        host.starts_with("localhost") || host.starts_with("127.") || host.starts_with("[::1]");
-    if is_here || query.split('&').any(|pair| pair.starts_with("tls=")) {
+    if is_this_machine(host) || query.split('&').any(|pair| pair.starts_with("tls=")) {
         return server.to_owned();
     }
     let mode = if login.is_empty() { "opportunistic" } else { "required" };
     let joint = if query.is_empty() { "?" } else { "&" };
     format!("{}{joint}tls={mode}", server.trim_end_matches('?'))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let host = host.split('/').next().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -77,7 +83,15 @@ mod tests {
     fn a_password_goes_over_an_encrypted_link_only() {
         assert_eq!(with_tls("smtp://a:b@mail.org:587"), "smtp://a:b@mail.org:587?tls=required");
         assert_eq!(with_tls("smtp://mail.org:25"), "smtp://mail.org:25?tls=opportunistic");
-        for same in ["smtps://a:b@mail.org", "smtp://localhost:25", "smtp://m.org?tls=required"] {
+        assert!(with_tls("smtp://a:b@localhost.org").ends_with("?tls=required"));
+        assert!(with_tls("smtp://a:b@127.0.0.1.org:25").ends_with("?tls=required"));
+        for same in [
+            "smtps://a:b@mail.org",
+            "smtp://localhost:25",
+            "smtp://127.0.0.1:2525",
+            "smtp://a:b@[::1]:25",
+            "smtp://m.org?tls=required",
+        ] {
             assert_eq!(with_tls(same), same);
         }
     }
