@@ -139,6 +139,8 @@ async fn a_new_address_counts_once_it_is_proved() {
     posted.register("bob").await;
     let token = posted.register("ada").await;
     assert_eq!(posted.verify(&token).await.status, 204);
+    let welcome = posted.office.next_to("ada@example.org").await;
+    assert_eq!(welcome.header("subject"), Some("Welcome to Default"));
     let ada = posted.test.stranger().login("ada", PASSWORD).await;
     let to = |email: &str, password: &str| json!({ "email": email, "password": password });
     ada.post(CHANGE, &to("ada@new.org", "not it at all")).await.refused(422, "invalid");
@@ -155,7 +157,7 @@ async fn a_new_address_counts_once_it_is_proved() {
     assert_eq!(text(&changed, "email"), "ada@new.org");
     assert!(changed["new_email"].is_null() && changed["email_verified_at"].is_string());
     let notice = posted.office.next_to("ada@example.org").await;
-    assert_ne!(notice.header("subject"), Some("Welcome to Default"));
+    assert_eq!(notice.header("subject"), Some("Your e-mail address at Default was changed"));
     posted.test.stranger().login("ada@new.org", PASSWORD).await;
     login(&posted.test.stranger(), "ada@example.org", PASSWORD)
         .await
