@@ -257,7 +257,7 @@ impl App {
             seen.standing = self.limited(route, &actor, peer, seen)?;
             actor
         };
-        may_enter(route.access, &actor)?;
+        may_enter(route, &actor)?;
         let params = Params::read(parts.uri.query())?;
         check_names(route, &params)?;
         let (body, upload) = match body {
@@ -575,11 +575,24 @@ fn allow_of(methods: &[(Method, usize)]) -> String {
     names.join(", ")
 }
 
-fn may_enter(access: Access, actor: &Actor) -> Result<(), Problem> {
-    match access {
+/// An API key reads what its owner reads, and changes only what a permission stands for.
+fn may_enter(route: &Route, actor: &Actor) -> Result<(), Problem> {
+    match route.access {
         Access::Public => {}
-        Access::User | Access::Author(_) => {
+        Access::User if route.method != Method::GET => {
             actor.require_user()?;
+            if actor.is_key() {
+                actor.require_session()?;
+            }
+        }
+        Access::User => {
+            actor.require_user()?;
+        }
+        Access::Author(permission) => {
+            let user = actor.require_user()?;
+            if actor.is_key() {
+                actor.require_owner_or(Some(user), permission)?;
+            }
         }
         Access::Can(permission) => {
             actor.require_user()?;

@@ -3,6 +3,7 @@
 //! decided here.
 
 mod analytics;
+mod api_keys;
 mod auth;
 mod autosaves;
 pub mod call;
@@ -21,8 +22,10 @@ mod imports;
 mod jobs;
 pub mod limit;
 pub mod list;
+mod mail;
 mod metrics;
 pub mod moment;
+mod oidc;
 pub mod openapi;
 pub mod options;
 mod params;
@@ -36,6 +39,7 @@ pub mod route;
 mod search;
 mod seo;
 pub mod serve;
+mod sessions;
 pub mod show;
 mod site;
 mod span;
@@ -43,6 +47,7 @@ mod sync;
 mod tags;
 mod take;
 mod tenants;
+mod totp;
 mod upload;
 mod users;
 
@@ -76,7 +81,12 @@ pub fn all_routes() -> Vec<Route> {
         events::routes(),
         sync::routes(),
         auth::routes(),
+        sessions::routes(),
+        totp::routes(),
+        oidc::routes(),
+        api_keys::routes(),
         users::routes(),
+        mail::routes(),
         tenants::routes(),
         categories::routes(),
         tags::routes(),

@@ -15,7 +15,7 @@ use std::pin::Pin;
 pub enum Access {
     /// Anybody, signed in or not.
     Public,
-    /// Anybody who is signed in.
+    /// Anybody who is signed in. With an API key it only reads.
     User,
     /// Whoever has the permission.
     Can(Permission),

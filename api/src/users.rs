@@ -1,15 +1,16 @@
-//! Users: one's own profile and password, and the accounts of a tenant for those who administer them.
+//! Users: one's own profile, picture and password, and the accounts of a tenant for those who administer them.
 
 use crate::auth::me;
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Access::{Can, Public, User};
-use crate::route::{Answer, Route, get, post, put};
-use atoll_node::identity::password;
+use crate::route::{Answer, Route, delete, get, post, put};
 use atoll_node::identity::user::{self, NewUser, USER};
+use atoll_node::identity::{avatar, password, second_factor};
 use atoll_node::{Error, Permission, Role};
 use atoll_storage::Field;
+use axum::http::header::CACHE_CONTROL;
 use serde::Deserialize;
 
 pub fn routes() -> Vec<Route> {
@@ -23,6 +24,11 @@ pub fn routes() -> Vec<Route> {
             .takes_fields(CHANGE_PASSWORD)
             .strict()
             .doc("Ends every other session of the account."),
+        put("/api/v1/users/profile/avatar", User, upload_avatar)
+            .gives(&USER)
+            .body_limit(avatar::MAX_BYTES)
+            .doc("Takes the bytes of a JPEG, PNG, WebP or GIF as one's picture. It becomes a square of 256 pixels."),
+        delete("/api/v1/users/profile/avatar", User, remove_avatar).doc("Takes one's picture away."),
         get("/api/v1/users", Can(Permission::UsersAdminister), list)
             .lists(&USER)
             .doc("The tenant's accounts."),
@@ -32,6 +38,10 @@ pub fn routes() -> Vec<Route> {
             .strict()
             .doc("Makes an account for somebody, who has to change the password."),
         get("/api/v1/users/{id}", Public, find).gives(&USER).doc("By id or username."),
+        get("/api/v1/users/{id}/avatar", Public, show_avatar)
+            .doc("The picture that a user uploaded, as a JPEG."),
+        delete("/api/v1/users/{id}/totp", Can(Permission::UsersAdminister), drop_totp)
+            .doc("Takes away the second factor of somebody who lost it."),
         put("/api/v1/users/{id}/role", Can(Permission::UsersAdminister), set_role)
             .takes_fields(ROLE)
             .gives(&USER)
@@ -97,6 +107,26 @@ async fn edit_profile(call: Call) -> Answer {
     let changes = call.changes_to(&me)?;
     let user = user::edit_profile(&call.node, &call.actor, changes).await?;
     Reply::record(&call, &user)
+}
+
+async fn upload_avatar(call: Call) -> Answer {
+    let user = avatar::upload(&call.node, &call.actor, call.body().to_vec()).await?;
+    Reply::record(&call, &user)
+}
+
+async fn remove_avatar(call: Call) -> Answer {
+    avatar::remove(&call.node, &call.actor).await?;
+    Reply::none()
+}
+
+async fn show_avatar(call: Call) -> Answer {
+    let bytes = avatar::get(&call.node, &call.actor, call.id("id")?).await?;
+    Ok(Reply::text(avatar::CONTENT_TYPE, bytes)?.header(CACHE_CONTROL, "public, max-age=300"))
+}
+
+async fn drop_totp(call: Call) -> Answer {
+    second_factor::drop_for(&call.node, &call.actor, call.id("id")?).await?;
+    Reply::none()
 }
 
 async fn change_password(call: Call) -> Answer {

@@ -1,5 +1,5 @@
-//! Who may do what: named permissions, the five roles as sets of them, and the actor of a request.
-//! Never reads the store: whoever makes an [`Actor`] has looked up the role.
+//! Who may do what: named permissions, the five roles as sets of them, the scopes that narrow a role, and the actor
+//! of a request. Never reads the store: whoever makes an [`Actor`] has looked up the role and the scopes.
 
 use crate::error::{Error, Result};
 use atoll_storage::Id;
@@ -80,6 +80,11 @@ impl Permission {
 
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|permission| permission.name() == name)
+    }
+
+    /// What it is about: `posts` of `posts.write`.
+    pub fn noun(self) -> &'static str {
+        self.name().split('.').next().unwrap_or_default()
     }
 }
 
@@ -166,6 +171,39 @@ impl std::fmt::Display for Role {
     }
 }
 
+/// What of its owner's role an API key may use; of a person who signed in, all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scopes(u128);
+
+impl Scopes {
+    pub const ALL: Self = Self(u128::MAX);
+    pub const NONE: Self = Self(0);
+
+    pub fn of(permissions: impl IntoIterator<Item = Permission>) -> Self {
+        Self(permissions.into_iter().fold(0, |bits, permission| bits | bit(permission)))
+    }
+
+    pub fn holds(self, permission: Permission) -> bool {
+        self.0 & bit(permission) != 0
+    }
+
+    /// Whether it holds any permission about the same noun.
+    pub fn touches(self, permission: Permission) -> bool {
+        let same = |other: &&Permission| other.noun() == permission.noun();
+        Permission::ALL.iter().filter(same).any(|other| self.holds(*other))
+    }
+
+    pub fn is_all(self) -> bool {
+        self == Self::ALL
+    }
+}
+
+const _: () = assert!(Permission::ALL.len() < 128, "scopes have a bit for each permission");
+
+fn bit(permission: Permission) -> u128 {
+    1 << permission as u32
+}
+
 /// Who acts, and in which tenant. A superadmin may act in a tenant that is not his own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Actor {
@@ -173,28 +211,44 @@ pub struct Actor {
     pub user: Option<Id>,
     pub role: Option<Role>,
     pub session: Option<Id>,
+    /// What of the role counts: less than all for an API key.
+    pub scopes: Scopes,
 }
 
 impl Actor {
     /// The node itself: workers, the command line, the first start.
     pub const fn system(tenant: Id) -> Self {
-        Self { tenant, user: None, role: Some(Role::Superadmin), session: None }
+        Self {
+            tenant,
+            user: None,
+            role: Some(Role::Superadmin),
+            session: None,
+            scopes: Scopes::ALL,
+        }
     }
 
     /// Somebody who is not signed in.
     pub const fn stranger(tenant: Id) -> Self {
-        Self { tenant, user: None, role: None, session: None }
+        Self { tenant, user: None, role: None, session: None, scopes: Scopes::ALL }
     }
 
     pub fn can(&self, permission: Permission) -> bool {
-        self.role.is_some_and(|role| role.can(permission))
+        self.role.is_some_and(|role| role.can(permission)) && self.scopes.holds(permission)
+    }
+
+    /// An API key acts, and not somebody who signed in.
+    pub fn is_key(&self) -> bool {
+        !self.scopes.is_all()
     }
 
     /// # Errors
-    /// `Unauthenticated` for a stranger, `Denied` for somebody whose role lacks the permission.
+    /// `Unauthenticated` for a stranger, `Denied` for somebody whose role, or a key whose scopes, lack the permission.
     pub fn require(&self, permission: Permission) -> Result<()> {
         match self.role {
-            Some(role) if role.can(permission) => Ok(()),
+            Some(_) if self.can(permission) => Ok(()),
+            Some(role) if role.can(permission) => {
+                Err(Error::Denied(format!("this API key lacks the scope {permission}")))
+            }
             Some(role) => {
                 Err(Error::Denied(format!("the role {role} lacks the permission {permission}")))
             }
@@ -214,9 +268,21 @@ impl Actor {
         }
     }
 
-    /// The permission, or to be the user that the record belongs to.
+    /// The session of somebody who signed in: what concerns an account itself is not for API keys.
+    ///
+    /// # Errors
+    /// As [`Actor::require_user`]; `Denied` for an API key.
+    pub fn require_session(&self) -> Result<Id> {
+        self.require_user()?;
+        let signed_in = "an API key can't do this: sign in with name and password";
+        self.session.ok_or_else(|| Error::Denied(signed_in.to_owned()))
+    }
+
+    /// The permission, or to be the user that the record belongs to. A key acts as the owner only with some scope
+    /// about the permission's noun.
     pub fn require_owner_or(&self, owner: Option<Id>, permission: Permission) -> Result<()> {
-        if self.user.is_some() && self.user == owner { Ok(()) } else { self.require(permission) }
+        let is_owner = self.user.is_some() && self.user == owner;
+        if is_owner && self.scopes.touches(permission) { Ok(()) } else { self.require(permission) }
     }
 }
 
@@ -263,5 +329,24 @@ mod tests {
         assert!(viewer.require_owner_or(Some(Id([1; 16])), P::PostsWrite).is_ok());
         assert!(viewer.require_owner_or(Some(Id([2; 16])), P::PostsWrite).is_err());
         assert!(stranger.require_owner_or(None, P::PostsWrite).is_err());
+    }
+
+    #[test]
+    fn a_key_may_what_its_scopes_and_its_owners_role_both_hold() {
+        let owner = Some(Id([1; 16]));
+        let key = |role: Role, scopes: Vec<Permission>| Actor {
+            user: owner,
+            role: Some(role),
+            scopes: Scopes::of(scopes),
+            ..Actor::stranger(Id::NIL)
+        };
+        let narrow = key(Role::Editor, vec![P::PostsWrite]);
+        assert!(narrow.can(P::PostsWrite) && !narrow.can(P::PostsPublish) && narrow.is_key());
+        assert!(narrow.require_owner_or(owner, P::PostsAdminister).is_ok());
+        assert!(narrow.require_owner_or(owner, P::CommentsModerate).is_err());
+        assert!(!key(Role::Viewer, vec![P::PostsWrite]).can(P::PostsWrite), "the role was lowered");
+        assert!(key(Role::Superadmin, Permission::ALL.to_vec()).is_key(), "even with all scopes");
+        assert_eq!(narrow.require_session().unwrap_err().code(), "denied");
+        assert!(Permission::ALL.iter().all(|permission| !Scopes::NONE.holds(*permission)));
     }
 }

@@ -27,10 +27,28 @@ pub struct Config {
     pub log: LogFormat,
     pub log_level: String,
     pub admin_email: String,
+    pub mail: Mail,
     pub limits: Limits,
     pub posts: Posts,
     pub import: Import,
     pub export: Export,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mail {
+    /// Empty: nothing is sent.
+    pub server: Secret,
+    pub from: String,
+}
+
+/// A value with a password in it: taken, compared, and never shown whole.
+#[derive(Clone, PartialEq, Default)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.show())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -81,11 +99,18 @@ impl Default for Config {
             log: LogFormat::Pretty,
             log_level: "info".to_owned(),
             admin_email: "admin@atoll.local".to_owned(),
+            mail: Mail::default(),
             limits: Limits::default(),
             posts: Posts::default(),
             import: Import { max_bytes: 1 << 30 },
             export: Export { keep_hours: 48 },
         }
+    }
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self { server: Secret::default(), from: "Atoll <atoll@localhost>".to_owned() }
     }
 }
 
@@ -221,6 +246,21 @@ pub static SETTINGS: &[Setting] = &[
         "The first admin, made at the first start.",
         admin_email,
         email
+    ),
+    setting!(
+        "mail.server",
+        "smtp://user:password@host:port, smtps://..., or nothing",
+        "The server that takes mail. With a password the link must be encrypted, unless the server is this machine. \
+         Without a server nothing is sent, and the log tells what would have been.",
+        mail.server,
+        mail_server
+    ),
+    setting!(
+        "mail.from",
+        "an e-mail address, or a name with one: Atoll <atoll@example.org>",
+        "The sender of all mail.",
+        mail.from,
+        sender
     ),
     setting!(
         "limits.rate",
@@ -418,6 +458,19 @@ macro_rules! show_as_text {
 
 show_as_text!(String, SocketAddr, u32, u64, usize);
 
+impl Show for Secret {
+    /// With three asterisks in the place of the password.
+    fn show(&self) -> String {
+        let masked = || {
+            let (scheme, rest) = self.0.split_once("://")?;
+            let (login, host) = rest.rsplit_once('@')?;
+            let user = login.split(':').next().unwrap_or_default();
+            Some(format!("{scheme}://{user}:***@{host}"))
+        };
+        masked().unwrap_or_else(|| self.0.clone())
+    }
+}
+
 impl Show for PathBuf {
     fn show(&self) -> String {
         self.display().to_string()
@@ -493,6 +546,26 @@ fn email(value: &str) -> Result<String, String> {
     let is_fit =
         value.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
     if is_fit { Ok(value.trim().to_owned()) } else { Err(format!("{value:?} is no address")) }
+}
+
+fn mail_server(value: &str) -> Result<Secret, String> {
+    let value = value.trim();
+    let rest = value.strip_prefix("smtp://").or_else(|| value.strip_prefix("smtps://"));
+    // The value is not repeated in the message: it may hold a password.
+    match rest {
+        None if !value.is_empty() => Err("it is no URL of a mail server".to_owned()),
+        Some("") => Err("it names no host".to_owned()),
+        _ => Ok(Secret(value.to_owned())),
+    }
+}
+
+fn sender(value: &str) -> Result<String, String> {
+    let value = value.trim();
+    if crate::mail::is_mailbox(value) {
+        Ok(value.to_owned())
+    } else {
+        Err(format!("{value:?} is no sender"))
+    }
 }
 
 fn host_and_port(value: &str) -> Result<String, String> {
@@ -571,6 +644,21 @@ mod tests {
         assert!(mistakes[0].contains("did you mean `listen`?"), "{mistakes:?}");
         assert!(mistakes[1].contains("from 0 to 1000000"), "{mistakes:?}");
         assert_eq!(Setting::nearest("something_else_entirely"), None);
+    }
+
+    #[test]
+    fn the_password_of_the_mail_server_is_never_shown() {
+        let mut config = Config::default();
+        let setting = Setting::find("mail.server").unwrap();
+        setting.set(&mut config, "smtp://ada:se%40cret@mail.example.org:587").unwrap();
+        assert_eq!(setting.show(&config), "smtp://ada:***@mail.example.org:587");
+        assert!(!format!("{config:?}").contains("cret"));
+        for bad in ["mail.example.org", "http://mail.example.org", "smtp://"] {
+            assert!(setting.set(&mut config, bad).is_err(), "{bad}");
+        }
+        let from = Setting::find("mail.from").unwrap();
+        assert!(from.set(&mut config, "Ada <ada@example.org>").is_ok());
+        assert!(from.set(&mut config, "ada").is_err());
     }
 
     #[test]

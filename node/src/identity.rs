@@ -1,14 +1,24 @@
-//! Who is who: tenants, users, their sessions, and the tokens that prove them on every node of the network.
-//! Never keeps a password or a refresh token, only hashes of them; never takes a role from a token.
+//! Who is who: tenants, users, their sessions and keys, and the tokens that prove them on every node of the network.
+//! Never keeps a password, a token or a key, only hashes of them; never takes a role from a token.
 
+pub mod api_key;
 pub mod author;
+pub mod avatar;
+pub mod email;
+pub(crate) mod letter;
 mod lockout;
+mod names;
+pub mod oidc;
 pub mod password;
+mod proof;
 mod recent;
+pub mod reset;
+pub mod second_factor;
 pub mod session;
 pub mod signing_key;
 pub mod tenant;
 pub mod token;
+mod totp;
 pub mod user;
 
 use crate::access::{Actor, Role};
@@ -29,6 +39,10 @@ pub struct Identity {
     tenants: tenant::Directory,
     attempts: lockout::Attempts,
     store: Store,
+    /// Letters that were asked for, by address or user.
+    letters: lockout::Attempts,
+    keys_used: api_key::Used,
+    providers: oidc::Providers,
 }
 
 impl Identity {
@@ -41,6 +55,9 @@ impl Identity {
             tenants: tenant::Directory::default(),
             attempts: lockout::Attempts::default(),
             store: store.clone(),
+            letters: lockout::Attempts::default(),
+            keys_used: api_key::Used::default(),
+            providers: oidc::Providers::default(),
         })
     }
 

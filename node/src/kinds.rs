@@ -15,6 +15,9 @@ pub static ALL: &[&Kind] = &[
     // identity 10-19
     &identity::user::USER,
     &identity::session::SESSION,
+    &identity::api_key::API_KEY,
+    &crate::mail::template::MAIL_TEMPLATE,
+    &identity::oidc::OIDC_PROVIDER,
     // content 20-39
     &crate::content::category::CATEGORY,
     &crate::content::tag::TAG,

@@ -12,11 +12,12 @@ pub mod identity;
 pub mod insight;
 pub mod job;
 pub mod kinds;
+pub mod mail;
 pub mod peer;
 pub mod runtime;
 pub mod search;
 
-pub use access::{Actor, Permission, Role};
+pub use access::{Actor, Permission, Role, Scopes};
 pub use config::Config;
 pub use error::{Error, FieldError, Result};
 pub use runtime::Node;

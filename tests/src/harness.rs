@@ -42,6 +42,11 @@ impl TestNode {
         Self::open(|_| {}, clock).await.set_up().await
     }
 
+    /// As `start`, with both.
+    pub async fn start_with_at(turn: impl FnOnce(&mut Config), clock: Clock) -> Self {
+        Self::open(turn, clock).await.set_up().await
+    }
+
     async fn set_up(self) -> Self {
         let created = identity::setup(&self.node, ADMIN_EMAIL, PASSWORD).await.unwrap();
         Self { tenant: created.tenant.key, admin: created.user.key, ..self }
@@ -49,7 +54,12 @@ impl TestNode {
 
     /// A second node of the same network, which knows what `first` knows.
     pub async fn start_beside(first: &Self) -> Self {
-        let second = Self::start_empty(|_| {}).await;
+        Self::start_beside_at(first, Clock::system()).await
+    }
+
+    /// As `start_beside`, with a clock that the test turns.
+    pub async fn start_beside_at(first: &Self, clock: Clock) -> Self {
+        let second = Self::open(|_| {}, clock).await;
         second.take_from(first);
         Self { tenant: first.tenant, admin: first.admin, ..second }
     }

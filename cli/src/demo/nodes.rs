@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::serve::{Running, listen};
 use atoll_node::identity::{self, tenant, user};
-use atoll_node::{Actor, Config, Node, Role};
+use atoll_node::{Actor, Config, Node};
 use atoll_sync::runner::Runner;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -45,12 +45,7 @@ impl Three {
         let node = &self.all[0].node;
         let email = node.config.admin_email.clone();
         let made = identity::setup(node, &email, password).await?;
-        let actor = Actor {
-            tenant: made.tenant.key,
-            user: Some(made.user.key),
-            role: Some(Role::Superadmin),
-            session: None,
-        };
+        let actor = Actor { user: Some(made.user.key), ..Actor::system(made.tenant.key) };
         self.admin = Some((actor, email, password.to_owned()));
         Ok(())
     }
@@ -135,5 +130,5 @@ pub fn actor_of(node: &Node, name: &str) -> Outcome<Actor> {
     let tenant = tenant::default(node)?;
     let found = user::by_name(node, &Actor::system(tenant), name)?;
     let role = Some(user::role(&found));
-    Ok(Actor { tenant, user: Some(found.key), role, session: None })
+    Ok(Actor { user: Some(found.key), role, ..Actor::stranger(tenant) })
 }

@@ -1,8 +1,8 @@
 //! People who are known only as authors of what was imported. Each is found by his e-mail address, or gets an account
 //! that nobody can sign in to before an administrator enables it. Never gives anybody a right or a password.
 
-use super::announce;
 use super::user::{self, DISPLAY_NAME, EMAIL, ROLE, STATUS, USER, USERNAME};
+use super::{announce, names};
 use crate::access::{Actor, Permission, Role};
 use crate::error::Result;
 use atoll_storage::Id;
@@ -21,7 +21,7 @@ pub struct Author {
 
 /// His account, if he has one.
 pub(crate) fn find(reader: &impl Read, tenant: Id, author: &Author) -> Result<Option<Id>> {
-    let email = user::normal_email(&author.email);
+    let email = names::normal_email(&author.email);
     let name = if email.is_empty() { author.username.trim().to_lowercase() } else { email };
     if name.is_empty() {
         return Ok(None);
@@ -35,8 +35,8 @@ pub(crate) fn ensure(tx: &mut Tx<'_>, actor: &Actor, author: &Author) -> Result<
     if let Some(found) = find(tx, tenant, author)? {
         return Ok(Some(found));
     }
-    let email = user::normal_email(&author.email);
-    if user::check_email(&email).is_err() || !actor.can(Permission::UsersAdminister) {
+    let email = names::normal_email(&author.email);
+    if names::check_email(&email).is_err() || !actor.can(Permission::UsersAdminister) {
         return Ok(None);
     }
     let key = Id::natural(&[b"author", &tenant.0, email.as_bytes()]);

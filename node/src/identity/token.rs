@@ -2,8 +2,8 @@
 //! signed in: whether the session still holds, and what the user may do, is read from the records.
 
 use super::recent::Recent;
-use super::{refused, session, signing_key, user};
-use crate::access::{Actor, Role};
+use super::{api_key, refused, session, signing_key, user};
+use crate::access::{Actor, Role, Scopes};
 use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::Id;
@@ -85,6 +85,7 @@ impl Bearer {
             user: Some(self.user),
             role: Some(self.role),
             session: Some(self.session),
+            scopes: Scopes::ALL,
         })
     }
 }
@@ -116,12 +117,15 @@ impl Cache {
     }
 }
 
-/// The actor that a bearer token stands for in this tenant.
+/// The actor that a bearer token, or an API key, stands for in this tenant.
 ///
 /// # Errors
 /// `Unauthenticated` with `token_invalid`, `token_expired`, `session_ended`, `account_disabled` or
-/// `token_of_another_tenant`.
+/// `token_of_another_tenant`; as [`api_key::authenticate`] for a key.
 pub fn authenticate(node: &Node, tenant: Id, token: &str) -> Result<Actor> {
+    if token.starts_with(api_key::MARK) {
+        return api_key::authenticate(node, tenant, token);
+    }
     let cache = &node.identity.tokens;
     let hash = *blake3::hash(token.as_bytes()).as_bytes();
     let commit = node.identity.commit();

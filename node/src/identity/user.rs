@@ -1,16 +1,20 @@
 //! Users: their accounts, profiles, roles and passwords. Never lets anybody raise a role above his own, nor a
 //! tenant lose its last administrator.
 
-use super::{announce, lockout, password, refused, tenant};
-use crate::access::{Actor, Permission, Role};
+use super::names::{check_email, check_username, normal_email};
+use super::{announce, avatar, lockout, password, refused, tenant};
+use crate::access::{Actor, Permission, Role, Scopes};
 use crate::error::{Error, FieldError, Result};
 use crate::kinds;
+use crate::mail::{Letter, Order};
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, Record, Value};
+use atoll_storage::{Field, Id, Kind, Record, Type, Value};
 use serde_json::json;
+
+pub use super::names::username_from;
 
 pub const EMAIL: Field = Field::text(1, "email")
     .required()
@@ -42,6 +46,30 @@ pub const MUST_CHANGE_PASSWORD: Field = Field::flag(8, "must_change_password")
 /// Sessions begun before it have ended, but for `KEPT_SESSION`: that holds on nodes where they are not known yet.
 pub const SIGNED_OUT_BEFORE: Field = Field::time(9, "signed_out_before").secret();
 pub const KEPT_SESSION: Field = Field::refers(10, "kept_session", "session").secret();
+pub const EMAIL_VERIFIED_AT: Field = Field::time(20, "email_verified_at")
+    .read_only()
+    .private()
+    .doc("When the owner proved that letters to the e-mail address reach him.");
+/// When it ends, and the hash of the token that proves an address.
+pub const VERIFY_TOKEN: Field = Field::bytes(21, "verify_token").max(40).secret();
+/// The same of the token that stands for a forgotten password.
+pub const RESET_TOKEN: Field = Field::bytes(22, "reset_token").max(40).secret();
+/// The secret of the second factor, and the step of the code that confirmed it. Null: there is no second factor.
+pub const TOTP_SECRET: Field = Field::bytes(23, "totp_secret").max(28).secret();
+/// One that no code has confirmed yet.
+pub const TOTP_PENDING: Field = Field::bytes(24, "totp_pending").max(20).secret();
+/// Hashes of those that were not used yet.
+pub const RECOVERY_CODES: Field = Field::set(25, "recovery_codes", Type::Bytes).secret();
+pub const NEW_EMAIL: Field = Field::text(26, "new_email")
+    .max(254)
+    .read_only()
+    .private()
+    .doc("Takes the place of `email` once its owner has proved it.");
+pub const AVATAR: Field = Field::text(27, "avatar").max(500).doc(
+    "A URL; or the hash of an image that was uploaded, which the user's `avatar` path serves.",
+);
+/// The hash of issuer and subject at an OpenID provider.
+pub const OIDC_SUBJECT: Field = Field::text(28, "oidc_subject").max(64).claim("user.oidc").secret();
 
 pub static USER: Kind = Kind {
     fields: &[
@@ -55,6 +83,15 @@ pub static USER: Kind = Kind {
         MUST_CHANGE_PASSWORD,
         SIGNED_OUT_BEFORE,
         KEPT_SESSION,
+        EMAIL_VERIFIED_AT,
+        VERIFY_TOKEN,
+        RESET_TOKEN,
+        TOTP_SECRET,
+        TOTP_PENDING,
+        RECOVERY_CODES,
+        NEW_EMAIL,
+        AVATAR,
+        OIDC_SUBJECT,
     ],
     indexes: &[&["role"], &["status"]],
     counted: &["role", "status"],
@@ -131,6 +168,13 @@ impl Draft {
         announce(tx, "cortex.user.registered", tenant, by.or(Some(key)), payload)?;
         Ok(user)
     }
+
+    /// With a letter that asks the owner to prove the address.
+    fn create_and_verify(self, tx: &mut Tx, tenant: Id, by: Option<Id>) -> Result<Record> {
+        let user = self.create(tx, tenant, by)?;
+        Order::to(Letter::Verification, tenant, user.key).enqueue(tx)?;
+        Ok(user)
+    }
 }
 
 /// Whoever signs up by himself becomes a viewer.
@@ -141,7 +185,7 @@ pub async fn register(node: &Node, actor: &Actor, new: NewUser) -> Result<Record
     }
     let new = NewUser { role: Role::Viewer, must_change_password: false, ..new };
     let draft = new.prepare(node).await?;
-    node.store.write(move |tx| draft.create(tx, tenant, None)).await
+    node.store.write(move |tx| draft.create_and_verify(tx, tenant, None)).await
 }
 
 /// An account for somebody else.
@@ -150,7 +194,7 @@ pub async fn create(node: &Node, actor: &Actor, new: NewUser) -> Result<Record> 
     refuse_above(actor, new.role)?;
     let (tenant, by) = (actor.tenant, actor.user);
     let draft = new.prepare(node).await?;
-    node.store.write(move |tx| draft.create(tx, tenant, by)).await
+    node.store.write(move |tx| draft.create_and_verify(tx, tenant, by)).await
 }
 
 /// A user of the actor's tenant; anybody may, the private fields are for the owner and for those who administer.
@@ -183,9 +227,15 @@ pub fn by_name(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
     found.ok_or(Error::NotFound("user"))
 }
 
-/// Changes what a user may change of himself: username, display name, bio.
+/// Changes what a user may change of himself: username, display name, bio, the URL of an avatar.
 pub async fn edit_profile(node: &Node, actor: &Actor, changes: Changes) -> Result<Record> {
+    actor.require_session()?;
     let me = me(node, actor)?;
+    if let Some(url) = changes.get(&AVATAR).and_then(Value::as_text)
+        && url != me.text(&AVATAR)
+    {
+        avatar::check_url(url)?;
+    }
     let changes = match changes.get(&USERNAME).and_then(Value::as_text) {
         Some(name) => {
             let name = name.trim().to_lowercase();
@@ -221,16 +271,37 @@ pub async fn set_active(node: &Node, actor: &Actor, id: Id, active: bool) -> Res
 
 /// Ends every session but the one that asks.
 pub async fn change_password(node: &Node, actor: &Actor, old: String, new: String) -> Result<()> {
+    actor.require_session()?;
     let me = me(node, actor)?;
     check_new(&me, &new)?;
-    let attempt = attempt(node, me.tenant, Some(&me), "")?;
-    let known = me.text(&PASSWORD_HASH).to_owned();
-    let right = node.run_on_pool(move || password::verify(&old, Some(&known))).await?;
-    if !right {
-        return Err(Error::field("old_password", "wrong", "is not your present password"));
-    }
+    let attempt = reprove(node, &me, "old_password", old).await?;
     node.identity.attempts.succeed(&attempt);
     replace_password(node, me, new, actor.session, false, actor.user).await
+}
+
+/// Asks somebody who is signed in for his password again. The try is the caller's to end.
+pub(super) async fn reprove(
+    node: &Node,
+    me: &Record,
+    field: &'static str,
+    password: String,
+) -> Result<lockout::Attempt> {
+    let attempt = attempt(node, me.tenant, Some(me), "")?;
+    let known = me.opt_text(&PASSWORD_HASH).map(str::to_owned);
+    let right = node.run_on_pool(move || password::verify(&password, known.as_deref())).await?;
+    if right {
+        Ok(attempt)
+    } else {
+        Err(Error::field(field, "wrong", "is not your present password"))
+    }
+}
+
+/// Ends every session but the one that asks, those among them that this node does not know.
+pub async fn sign_out_elsewhere(node: &Node, actor: &Actor) -> Result<()> {
+    let session = actor.require_session()?;
+    let me = me(node, actor)?;
+    let changes = signed_out(Changes::new(), node.clock.now_ms(), Some(session));
+    edit(node, me, changes, "cortex.user.signed_out_elsewhere", actor.user, None).await.map(drop)
 }
 
 /// Gives somebody a password that he must change; ends all his sessions.
@@ -249,9 +320,23 @@ async fn replace_password(
     by: Option<Id>,
 ) -> Result<()> {
     let hash = hash(node, new).await?;
-    let changes = Changes::new().set(&PASSWORD_HASH, hash).set(&MUST_CHANGE_PASSWORD, must_change);
+    let changes = Changes::new()
+        .set(&PASSWORD_HASH, hash)
+        .set(&MUST_CHANGE_PASSWORD, must_change)
+        .set(&RESET_TOKEN, Value::Null);
     let changes = signed_out(changes, node.clock.now_ms(), kept);
     edit(node, user, changes, "cortex.user.password_changed", by, None).await.map(drop)
+}
+
+/// One change of an account with its event; its caller has asked whether the actor may.
+pub(super) async fn put(
+    node: &Node,
+    user: Record,
+    changes: Changes,
+    event_type: &'static str,
+    by: Option<Id>,
+) -> Result<Record> {
+    edit(node, user, changes, event_type, by, None).await
 }
 
 /// One change of an account with its event. `becomes` is the role that the user will count as from now on, for
@@ -301,7 +386,7 @@ fn keep_an_admin(tx: &Tx, id: Id, becomes: Role) -> Result<()> {
 }
 
 /// A user whom the actor may change: of his tenant, and not above him.
-fn administered(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
+pub(super) fn administered(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
     actor.require(Permission::UsersAdminister)?;
     let user = node.store.read(|reader| reader.get(&USER, id))?;
     let user = user.filter(|user| user.tenant == actor.tenant).ok_or(Error::NotFound("user"))?;
@@ -331,8 +416,14 @@ pub(super) fn by_login(
     holder.map_or(Ok(None), |key| reader.get(&USER, key))
 }
 
-/// The password is checked as long whether there is such a user or not.
-pub(super) async fn prove(node: &Node, tenant: Id, name: &str, password: String) -> Result<Record> {
+/// The password is checked as long whether there is such a user or not. The try is the caller's to end: a second
+/// factor may be wrong yet.
+pub(super) async fn prove(
+    node: &Node,
+    tenant: Id,
+    name: &str,
+    password: String,
+) -> Result<(Record, lockout::Attempt)> {
     let user = node.store.read(|reader| by_login(reader, tenant, name))?;
     let attempt = attempt(node, tenant, user.as_ref(), name)?;
     let hash = user.as_ref().and_then(|user| user.opt_text(&PASSWORD_HASH)).map(str::to_owned);
@@ -340,15 +431,19 @@ pub(super) async fn prove(node: &Node, tenant: Id, name: &str, password: String)
     let Some(user) = user.filter(|_| right) else {
         return Err(refused("wrong_credentials", "wrong name or password"));
     };
-    node.identity.attempts.succeed(&attempt);
     if !is_active(&user) {
         return Err(refused("account_disabled", "this account is disabled: ask an administrator"));
     }
-    Ok(user)
+    Ok((user, attempt))
 }
 
 /// Tries count by account, whichever of its names is used; without an account by the name.
-fn attempt(node: &Node, tenant: Id, user: Option<&Record>, name: &str) -> Result<lockout::Attempt> {
+pub(super) fn attempt(
+    node: &Node,
+    tenant: Id,
+    user: Option<&Record>,
+    name: &str,
+) -> Result<lockout::Attempt> {
     let id = user.map(|user| user.key.to_string());
     node.identity.attempts.begin(tenant, id.as_deref().unwrap_or(name), node.clock.now_ms())
 }
@@ -373,7 +468,7 @@ pub fn acting(node: &Node, id: Id, tenant: Id) -> Result<Actor> {
     if user.tenant != tenant && role != Role::Superadmin {
         return Err(Error::Denied("who asked for it may not act in this tenant".into()));
     }
-    Ok(Actor { tenant, user: Some(id), role: Some(role), session: None })
+    Ok(Actor { tenant, user: Some(id), role: Some(role), session: None, scopes: Scopes::ALL })
 }
 
 /// Whether a change of password, or an administrator, ended this session. The session's id tells when it began.
@@ -382,114 +477,16 @@ pub(super) fn has_signed_out(user: &Record, session: Id) -> bool {
     before > 0 && session.created_ms() <= before as u64 && user.id(&KEPT_SESSION) != Some(session)
 }
 
-fn signed_out(changes: Changes, now_ms: u64, kept: Option<Id>) -> Changes {
+pub(super) fn signed_out(changes: Changes, now_ms: u64, kept: Option<Id>) -> Changes {
     changes.set(&SIGNED_OUT_BEFORE, now_ms).set(&KEPT_SESSION, kept)
 }
 
-fn check_new(user: &Record, new: &str) -> Result<()> {
+pub(super) fn check_new(user: &Record, new: &str) -> Result<()> {
     let names = [user.wanted(&EMAIL), user.wanted(&USERNAME)];
     password::check("new_password", new, &names).map_err(|e| Error::Invalid(vec![e]))
 }
 
-async fn hash(node: &Node, password: String) -> Result<String> {
+pub(super) async fn hash(node: &Node, password: String) -> Result<String> {
     let salt: [u8; 16] = node.random();
     node.run_on_pool(move || password::hash(&password, salt)).await?
-}
-
-pub(super) fn normal_email(email: &str) -> String {
-    email.trim().to_lowercase()
-}
-
-pub(super) fn check_email(email: &str) -> Result<(), FieldError> {
-    let refuse = |code, message| Err(FieldError::new("email", code, message));
-    if email.is_empty() {
-        return refuse("required", "is required");
-    }
-    let Some((local, domain)) = email.split_once('@') else {
-        return refuse("not_an_email", "is not an e-mail address");
-    };
-    let odd = |c: char| {
-        c.is_control() || c.is_whitespace() || matches!(c, '@' | '<' | '>' | '(' | ')' | ',' | ';')
-    };
-    let host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.') || !c.is_ascii();
-    let good = !local.is_empty()
-        && local.len() <= 64
-        && !domain.is_empty()
-        && !email.chars().any(|c| c != '@' && odd(c))
-        && domain.chars().all(host)
-        && domain.split('.').all(|label| !label.is_empty());
-    match good {
-        false => refuse("not_an_email", "is not an e-mail address"),
-        true if email.len() > EMAIL.max => refuse("too_long", "takes at most 254 bytes"),
-        true => Ok(()),
-    }
-}
-
-fn check_username(name: &str) -> Result<(), FieldError> {
-    let refuse = |code, message: &str| Err(FieldError::new("username", code, message));
-    let fits =
-        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
-    match name.len() {
-        0 => refuse("required", "is required"),
-        1 | 2 => refuse("too_short", "takes at least 3 characters"),
-        3..=32
-            if name.chars().all(fits) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) =>
-        {
-            Ok(())
-        }
-        3..=32 => refuse(
-            "malformed",
-            "takes letters a to z, digits, dots, hyphens and underscores, and starts with a letter or digit",
-        ),
-        _ => refuse("too_long", "takes at most 32 characters"),
-    }
-}
-
-/// A username made from the first part of an e-mail address.
-pub fn username_from(local: &str) -> String {
-    let folded = local.to_lowercase();
-    let fits =
-        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
-    let name: String = folded.chars().filter(|c| fits(*c)).take(USERNAME.max).collect();
-    let name = name.trim_start_matches(['.', '-', '_']);
-    if name.len() < 3 { "admin".to_owned() } else { name.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_told_from_what_is_none() {
-        for good in ["ada@example.org", "ada+tag@localhost", "ада@пример.рф"] {
-            assert_eq!(check_email(good), Ok(()), "{good}");
-        }
-        let long = format!("a@{}", "b".repeat(300));
-        for bad in [
-            "",
-            "ada",
-            "@example.org",
-            "ada@",
-            "a b@c.d",
-            "a@b@c",
-            "a@b..c",
-            "a@b.c~k7f3ab",
-            "a\n@b.c",
-            &long,
-        ] {
-            assert!(check_email(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn usernames_can_be_neither_addresses_nor_the_names_of_losers() {
-        for good in ["ada", "ada.lovelace", "x-1_2"] {
-            assert_eq!(check_username(good), Ok(()), "{good}");
-        }
-        for bad in ["", "ad", "ada@x", "ada~k7f3ab", ".ada", "Ada", "ада", &"a".repeat(33)] {
-            assert!(check_username(bad).is_err(), "{bad}");
-        }
-        assert_eq!(username_from("Ada.Lovelace+x"), "ada.lovelacex");
-        assert_eq!(username_from("я"), "admin");
-    }
 }

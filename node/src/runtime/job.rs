@@ -7,6 +7,7 @@ use crate::content::import;
 use crate::error::{Error, Result};
 use crate::exchange::export;
 use crate::job as jobs;
+use crate::mail;
 use crate::runtime::Node;
 use crate::search;
 use atoll_storage::job::{self, Job};
@@ -24,6 +25,7 @@ const HANDLERS: &[(&str, Handler)] = &[
     (search::REBUILD, |node, job| Box::pin(rebuild_search(node, job))),
     (import::QUEUE, |node, job| Box::pin(import::work(node, job))),
     (export::QUEUE, |node, job| Box::pin(export::work(node, job))),
+    (mail::QUEUE, |node, job| Box::pin(mail::send(node, job))),
 ];
 
 /// Between two looks at the queue if nothing was written, and at a job that runs.

@@ -3,7 +3,7 @@
 use super::workers::Stop;
 use crate::content::{import, preview, trash};
 use crate::exchange::{self, export};
-use crate::identity::session;
+use crate::identity::{api_key, session};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
 use atoll_storage::tx::Tx;
@@ -37,6 +37,12 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
             }
             Ok(Ok(_)) => {}
             Err(error) => tracing::warn!(%error, "the sweep of the exchange was given up"),
+        }
+        if let Err(error) = api_key::note_used(&node).await {
+            tracing::warn!(%error, "when keys were used could not be noted");
+        }
+        if let Err(error) = api_key::sweep(&node).await {
+            tracing::warn!(%error, "keys that have ended could not be dropped");
         }
     }
 }
