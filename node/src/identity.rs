@@ -4,6 +4,7 @@
 mod lockout;
 pub mod password;
 mod recent;
+pub mod role;
 pub mod session;
 pub mod signing_key;
 pub mod tenant;
@@ -11,6 +12,7 @@ pub mod token;
 pub mod user;
 
 use crate::access::{Actor, Role};
+use crate::audit::failure::Failures;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
 use atoll_storage::{Event, Id, NodeId, Record, Store, Tx};
@@ -28,6 +30,7 @@ pub struct Identity {
     tokens: token::Cache,
     tenants: tenant::Directory,
     attempts: lockout::Attempts,
+    pub(crate) failures: Failures,
     commits: watch::Receiver<u64>,
 }
 
@@ -40,6 +43,7 @@ impl Identity {
             tokens: token::Cache::default(),
             tenants: tenant::Directory::default(),
             attempts: lockout::Attempts::default(),
+            failures: Failures::default(),
             commits: store.subscribe(),
         })
     }

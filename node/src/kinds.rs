@@ -15,6 +15,9 @@ pub static ALL: &[&Kind] = &[
     // identity 10-19
     &identity::user::USER,
     &identity::session::SESSION,
+    &identity::role::ROLE,
+    &crate::audit::AUDIT_ENTRY,
+    &identity::tenant::quota::TENANT_USAGE,
     // content 20-39
     &crate::content::category::CATEGORY,
     &crate::content::tag::TAG,

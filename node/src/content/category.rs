@@ -5,6 +5,7 @@
 use super::post::{CATEGORY_ID, POST};
 use super::slug::{Wanted, slug_of};
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::kinds;
 use crate::runtime::Node;
@@ -250,9 +251,10 @@ pub async fn approve(node: &Node, actor: &Actor, key: Id) -> Result<Record> {
             if category.text(&STATUS) == APPROVED {
                 return Ok(category);
             }
-            let category = tx.edit(&CATEGORY, key, Changes::new().set(&STATUS, APPROVED))?;
-            super::emit(tx, &actor, "cortex.category.approved", &category, &NAME, &SLUG)?;
-            Ok(category)
+            let after = tx.edit(&CATEGORY, key, Changes::new().set(&STATUS, APPROVED))?;
+            super::emit(tx, &actor, "cortex.category.approved", &after, &NAME, &SLUG)?;
+            audit::note(tx, &actor, "category.approved", Some(&category), Some(&after))?;
+            Ok(after)
         })
         .await
 }

@@ -5,6 +5,8 @@ use super::slug::Wanted;
 use super::{category, render, tag, version};
 use crate::access::{Actor, Permission};
 use crate::error::{Error, FieldError, Result};
+use crate::identity::tenant;
+use crate::identity::tenant::quota::{self, Quota};
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
@@ -269,12 +271,8 @@ impl Draft {
         if changes.get_body(&BODY).is_none() {
             changes = changes.body(&BODY, "");
         }
-        let defaults: [(&Field, Value); 4] = [
-            (&FORMAT, "markdown".into()),
-            (&VISIBILITY, PUBLIC.into()),
-            (&FEATURED, false.into()),
-            (&PINNED, false.into()),
-        ];
+        let defaults: [(&Field, Value); 3] =
+            [(&FORMAT, "markdown".into()), (&FEATURED, false.into()), (&PINNED, false.into())];
         for (field, value) in defaults {
             if changes.get(field).is_none_or(Value::is_null) {
                 changes.put(field, value);
@@ -288,10 +286,18 @@ impl Draft {
 
     /// The only way in which posts come into being.
     pub fn create(self, tx: &mut Tx<'_>, actor: &Actor, key: Option<Id>) -> Result<Record> {
-        let Self { changes, slug } = self;
+        let Self { mut changes, slug } = self;
         kinds::check(tx, &POST, actor.tenant, None, &changes)?;
+        quota::require(tx, actor.tenant, Quota::Posts)?;
+        if changes.get(&VISIBILITY).is_none_or(Value::is_null) {
+            let settings = tenant::settings(tx, actor.tenant)?;
+            let wanted = settings.as_ref().and_then(|s| s.opt_text(&tenant::DEFAULT_VISIBILITY));
+            changes.put(&VISIBILITY, wanted.unwrap_or(PUBLIC));
+        }
         let key = key.unwrap_or_else(|| tx.new_id());
         let slug = slug.settle(tx, &SLUG, actor.tenant, key)?;
+        let bytes = changes.get_body(&BODY).map_or(0, str::len) as u64;
+        quota::store_bytes(tx, actor.tenant, 0, bytes)?;
         let changes = changes.set(&SLUG, slug).set(&AUTHOR_ID, actor.user);
         let post = tx.create(&POST, actor.tenant, key, changes)?;
         emit(tx, actor, "postal.post.created", &post)?;
@@ -390,6 +396,10 @@ pub(super) fn change(
         return Ok(post.clone());
     }
     kinds::check(tx, &POST, post.tenant, Some(post.key), &changes)?;
+    if let Some(text) = changes.get_body(&BODY) {
+        let (before, now) = (post.body(&BODY).len() as u64, text.len() as u64);
+        quota::store_bytes(tx, post.tenant, before, now)?;
+    }
     version::keep_first(tx, post)?;
     let after = tx.edit(&POST, post.key, changes)?;
     version::keep(tx, actor, &after, note)?;

@@ -50,18 +50,18 @@ pub struct SignedIn {
     pub refresh_expires_in_s: u64,
 }
 
-/// By e-mail address or username.
+/// By e-mail address or username, in the tenant of `actor`, who is not signed in yet.
 ///
 /// # Errors
 /// `Unauthenticated` (`wrong_credentials`, `account_disabled`); `TooMany` after five wrong tries.
 pub async fn login(
     node: &Node,
-    tenant: Id,
+    actor: &Actor,
     name: &str,
     password: String,
     user_agent: &str,
 ) -> Result<SignedIn> {
-    let user = user::prove(node, tenant, name, password).await?;
+    let user = user::prove(node, actor, name, password).await?;
     let secrets = Secrets { family: node.random(), latest: node.random() };
     let key = node.identity.signer.draft();
     let agent: String =
@@ -144,7 +144,8 @@ fn rotate(tx: &mut Tx, id: Id, presented: &Secrets, next: &Secrets) -> Result<Ro
     let Some(user) = user.filter(|user| belongs(&session, user)) else {
         return Ok(Err(refused("session_ended", "the account of this session is gone")));
     };
-    if is_revoked(&session) || user::has_signed_out(&user, id) {
+    let is_home = super::tenant::is_there(tx, user.tenant)?;
+    if is_revoked(&session) || user::has_signed_out(&user, id) || !is_home {
         return Ok(Err(refused("session_ended", "this session has ended: sign in again")));
     }
     if !is_hash_of(&session, &TOKEN_HASH, &presented.latest) {
