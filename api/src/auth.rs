@@ -32,7 +32,9 @@ pub fn routes() -> Vec<Route> {
             .strict()
             .doc("New tokens for a refresh token, which is then used up. Using one twice ends its session."),
         post("/api/v1/auth/logout", User, logout).doc("Ends this session on every node."),
-        get("/api/v1/auth/me", User, me).gives(&USER).doc("The account that is signed in."),
+        get("/api/v1/auth/me", User, me)
+            .gives(&USER)
+            .doc("The account that is signed in; with `impersonated_by` if an administrator acts in its name."),
         get("/.well-known/jwks.json", Public, jwks)
             .gives_fields(JWKS)
             .doc("The public keys of all nodes of the network, as a JSON Web Key Set."),
@@ -106,9 +108,9 @@ async fn register(call: Call) -> Answer {
 
 async fn login(call: Call) -> Answer {
     let form: Login = call.json()?;
-    let tenant = call.tenant();
     let signed_in =
-        identity::login(&call.node, tenant, &form.login, form.password, call.user_agent()).await?;
+        identity::login(&call.node, &call.actor, &form.login, form.password, call.user_agent())
+            .await?;
     tokens(&call, &signed_in)
 }
 
@@ -140,7 +142,10 @@ async fn logout(call: Call) -> Answer {
 
 pub(crate) async fn me(call: Call) -> Answer {
     let me = user::me(&call.node, &call.actor)?;
-    Reply::record(&call, &me)
+    let Some(admin) = call.actor.impersonator else { return Reply::record(&call, &me) };
+    let mut shown = show::value(&call, &me)?;
+    shown["impersonated_by"] = json!(admin);
+    Reply::data(shown)
 }
 
 async fn jwks(call: Call) -> Answer {

@@ -218,7 +218,7 @@ impl App {
         let actor = if route.is_bare {
             Actor::stranger(atoll_storage::Id::NIL)
         } else {
-            let actor = self.actor_of(route, &parts.headers, peer)?;
+            let actor = self.actor_of(route, &parts.headers, peer)?.at(peer);
             seen.is_signed_in = actor.user.is_some();
             seen.standing = self.limited(route, &actor, peer, seen)?;
             actor

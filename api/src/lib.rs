@@ -3,6 +3,7 @@
 //! decided here.
 
 mod analytics;
+mod audit;
 mod auth;
 pub mod call;
 mod categories;
@@ -24,6 +25,7 @@ mod posts;
 pub mod problem;
 pub mod reply;
 mod request_id;
+mod roles;
 pub mod route;
 mod search;
 pub mod serve;
@@ -65,6 +67,8 @@ pub fn all_routes() -> Vec<Route> {
         sync::routes(),
         auth::routes(),
         users::routes(),
+        roles::routes(),
+        audit::routes(),
         tenants::routes(),
         categories::routes(),
         tags::routes(),
