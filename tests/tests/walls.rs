@@ -78,7 +78,10 @@ async fn theirs(test: &TestNode) -> Theirs {
     let made = async |path: &str, body: Json| head.post(path, &body).await.expect(201).data();
     let category = made("/api/v1/categories", json!({ "name": named("category") })).await;
     let category = id(&category);
-    head.post(&format!("/api/v1/categories/{category}/approve"), &json!({})).await.expect(200);
+    head.post(&format!("/api/v1/categories/{category}/approve"), &json!({}))
+        .await
+        .expect(200)
+        .data();
     let tag = made("/api/v1/tags", json!({ "name": named("tag") })).await;
     let mut posts = Vec::new();
     for noun in ["post", "second", "draft"] {
@@ -90,9 +93,12 @@ async fn theirs(test: &TestNode) -> Theirs {
     }
     for post in &posts[..2] {
         let path = format!("/api/v1/posts/{post}");
-        head.put(&path, &json!({ "body": format!("More about the {MARK}.") })).await.expect(200);
-        head.post(&format!("{path}/publish"), &json!({})).await.expect(200);
-        head.post(&format!("{path}/like"), &json!({})).await.expect(200);
+        head.put(&path, &json!({ "body": format!("More about the {MARK}.") }))
+            .await
+            .expect(200)
+            .data();
+        head.post(&format!("{path}/publish"), &json!({})).await.expect(200).data();
+        head.post(&format!("{path}/like"), &json!({})).await.expect(200).data();
     }
     let comment = json!({ "post_id": posts[0], "text": format!("I like the {MARK}.") });
     made("/api/v1/comments", comment).await;
@@ -311,7 +317,7 @@ async fn no_list_total_search_filter_or_cursor_reaches_into_another_tenant() {
     let test = TestNode::start().await;
     let (north, boss) = make_tenant(&test, "north", "boss").await;
     let theirs = theirs(&test).await;
-    boss.post("/api/v1/posts", &json!({ "title": "Ours", "body": "x" })).await.expect(201);
+    boss.post("/api/v1/posts", &json!({ "title": "Ours", "body": "x" })).await.expect(201).data();
     let figures = |answer: &Answer| {
         let json = answer.json();
         let rows = json["data"].as_array().map(Vec::len);
@@ -441,9 +447,9 @@ async fn events_of_another_tenant_are_not_heard() {
         let mut seen = String::new();
         streamed(&mut stream, &mut seen, "retry:").await;
         let draft = |title: &str| json!({ "title": title, "body": "x" });
-        theirs.head.post("/api/v1/posts", &draft("A zebrafish again")).await.expect(201);
+        theirs.head.post("/api/v1/posts", &draft("A zebrafish again")).await.expect(201).data();
         let last = format!("Heard here {}", resumed.len());
-        boss.post("/api/v1/posts", &draft(&last)).await.expect(201);
+        boss.post("/api/v1/posts", &draft(&last)).await.expect(201).data();
         streamed(&mut stream, &mut seen, &last).await;
         assert!(seen.contains("postal.post.created"), "{seen}");
         assert_eq!(theirs.leak(&seen, ""), None, "{seen}");
