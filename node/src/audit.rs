@@ -130,6 +130,7 @@ fn difference(before: Option<&Record>, after: Option<&Record>) -> Map<String, Js
 fn shown(record: &Record, field: &Field) -> Json {
     match record.value(field) {
         Value::Null | Value::Bytes(_) => Json::Null,
+        Value::Text(text) if text.is_empty() => Json::Null,
         Value::Bool(flag) => json!(flag),
         Value::Int(int) => json!(int),
         Value::Id(id) => json!(id),

@@ -105,7 +105,7 @@ fn take_in(
 }
 
 /// `post.published` of `postal.post.published`.
-pub(super) fn action_of(event_type: &str) -> &str {
+fn action_of(event_type: &str) -> &str {
     event_type.split_once('.').map_or(event_type, |(_, action)| action)
 }
 

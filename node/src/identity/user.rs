@@ -156,8 +156,10 @@ impl Draft {
         let key = tx.new_id();
         let user = tx.create(&USER, tenant, key, changes)?;
         let payload = json!({ "user_id": key, "username": username, "role": role.name() });
-        let actor = Actor { tenant, user: actor.user.or(Some(key)), ..*actor };
-        announce(tx, "cortex.user.registered", tenant, actor.user, payload)?;
+        announce(tx, "cortex.user.registered", tenant, actor.user.or(Some(key)), payload)?;
+        // A stranger made it for himself.
+        let by = if actor.role.is_none() { Some(key) } else { actor.user };
+        let actor = Actor { tenant, user: by, ..*actor };
         audit::note(tx, &actor, "user.registered", None, Some(&user))?;
         Ok(user)
     }

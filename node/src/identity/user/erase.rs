@@ -2,9 +2,8 @@
 //! that was. Never undone. What was written apart from it, on a node that had not heard, is taken away when it comes.
 
 use super::{
-    DELETED_AT, DISPLAY_NAME, EMAIL, KEPT_SESSION, MUST_CHANGE_PASSWORD, ROLE, ROLE_IDS,
-    SIGNED_OUT_BEFORE, STATUS, USER, USERNAME, administered, keep_an_admin, prove_again,
-    require_version,
+    DELETED_AT, DISPLAY_NAME, EMAIL, KEPT_SESSION, MUST_CHANGE_PASSWORD, ROLE, SIGNED_OUT_BEFORE,
+    STATUS, USER, USERNAME, administered, keep_an_admin, prove_again, require_version,
 };
 use crate::access::{Actor, Role};
 use crate::audit;
@@ -165,6 +164,7 @@ mod tests {
         for field in kept {
             assert!(USER.field_by_code(field.code).is_some(), "{}", field.name);
         }
-        assert!(USER.field_by_code(ROLE_IDS.code).is_some_and(|set| set.merge == Merge::Set));
+        let roles = super::super::ROLE_IDS;
+        assert!(USER.field_by_code(roles.code).is_some_and(|set| set.merge == Merge::Set));
     }
 }
