@@ -125,7 +125,7 @@ type Looked = atoll_storage::Result<Option<Id>>;
 /// the default tenant.
 ///
 /// # Errors
-/// `NotFound` when `X-Tenant` names none; `Conflict` (`not_set_up`) on a node without any tenant.
+/// `NotFound` when `X-Tenant` names none, or the host a deleted one; `Conflict` (`not_set_up`) on a node without any tenant.
 pub fn resolve(node: &Node, x_tenant: Option<&str>, host: Option<&str>) -> Result<Id> {
     let directory = &node.identity.tenants;
     if let Some(name) = x_tenant {
@@ -137,17 +137,18 @@ pub fn resolve(node: &Node, x_tenant: Option<&str>, host: Option<&str>) -> Resul
     let host = host.map_or("", without_port);
     let host = if host.len() > DOMAIN.max { "" } else { host };
     let found =
-        directory.get_or(node, format!("h {host}"), |reader| match by_domain_name(reader, host)? {
-            Some(id) => Ok(Some(id)),
+        directory.get_or(node, format!("h {host}"), |reader| match of_host(reader, host)? {
+            // Of a deleted tenant: nobody else answers to its name.
+            Some(id) => there(reader, Some(id)),
             None => oldest(reader),
         });
-    found.map_err(|error| match error {
-        Error::NotFound(_) => {
+    match found {
+        Err(Error::NotFound(_)) if node.store.read(|reader| oldest(reader))?.is_none() => {
             let message = "this node has no tenant yet: run `atoll init`, or join a network";
-            Error::conflict("not_set_up", message)
+            Err(Error::conflict("not_set_up", message))
         }
-        other => other,
-    })
+        found => found,
+    }
 }
 
 fn by_name(reader: &impl Read, name: &str) -> Looked {
@@ -158,8 +159,9 @@ fn by_name(reader: &impl Read, name: &str) -> Looked {
     there(reader, key)
 }
 
-fn by_domain_name(reader: &impl Read, host: &str) -> Looked {
-    if host.is_empty() { Ok(None) } else { there(reader, claimed(reader, &DOMAIN, host)?) }
+/// Also of a deleted tenant.
+fn of_host(reader: &impl Read, host: &str) -> Looked {
+    if host.is_empty() { Ok(None) } else { claimed(reader, &DOMAIN, host) }
 }
 
 fn is_deleted(tenant: &Record) -> bool {
@@ -434,9 +436,9 @@ pub fn get(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
 
 /// Public: a browser asks which tenant its address stands for.
 pub fn by_domain(node: &Node, domain: &str) -> Result<Record> {
-    let found = node.store.read(|reader| {
-        by_domain_name(reader, domain)?.map_or(Ok(None), |id| reader.get(&TENANT, id))
-    })?;
+    let found = node
+        .store
+        .read(|reader| of_host(reader, domain)?.map_or(Ok(None), |id| get_in(reader, id)))?;
     found.ok_or(Error::NotFound("tenant"))
 }
 

@@ -139,6 +139,11 @@ async fn a_deleted_tenant_lets_nobody_in_until_it_is_restored() {
     let (id, head) = tenant_of(&test, "north", "head").await;
     let root = test.admin().await;
     let me = id_of(&head).await;
+    let domain = json!({ "domain": "north.example.org" });
+    root.put("/api/v1/tenants/north", &domain).await.expect(200).data();
+    let host = [("host", "north.example.org")];
+    let visit = async || test.stranger().send("GET", "/api/v1/users/head", &host, b"").await;
+    visit().await.expect(200).data();
     // One who could act in every tenant, but whose home it is.
     let role = json!({ "role": "superadmin" });
     root.in_tenant("north")
@@ -153,6 +158,11 @@ async fn a_deleted_tenant_lets_nobody_in_until_it_is_restored() {
     assert_eq!(root.delete("/api/v1/tenants/north").await.status, 204);
     head.get("/api/v1/auth/me").await.refused(404, "not_found");
     abroad.get("/api/v1/auth/me").await.refused(401, "session_ended");
+    visit().await.refused(404, "not_found");
+    test.stranger()
+        .get("/api/v1/tenants/by-domain/north.example.org")
+        .await
+        .refused(404, "not_found");
     let refresh = json!({ "refresh_token": tokens["refresh_token"] });
     test.stranger().post("/api/v1/auth/refresh", &refresh).await.refused(401, "session_ended");
     root.get("/api/v1/tenants/north").await.refused(404, "not_found");
@@ -167,6 +177,7 @@ async fn a_deleted_tenant_lets_nobody_in_until_it_is_restored() {
 
     root.post(&format!("/api/v1/tenants/{id}/restore"), &json!({})).await.expect(200).data();
     head.get("/api/v1/auth/me").await.expect(200).data();
+    visit().await.expect(200).data();
     assert_eq!(root.delete("/api/v1/tenants/north").await.status, 204);
     assert_eq!(tenant::sweep(&test.node).await.unwrap(), 0);
     now.fetch_add(RETENTION_MS + 1_000, Ordering::SeqCst);
