@@ -32,7 +32,9 @@ pub fn routes() -> Vec<Route> {
             .strict()
             .doc("New tokens for a refresh token, which is then used up. Using one twice ends its session."),
         post("/api/v1/auth/logout", User, logout).doc("Ends this session on every node."),
-        get("/api/v1/auth/me", User, me).gives(&USER).doc("The account that is signed in."),
+        get("/api/v1/auth/me", User, me)
+            .gives(&USER)
+            .doc("The account that is signed in; with `impersonated_by` if an administrator acts in its name."),
         post("/api/v1/auth/verify-email", Public, verify_email)
             .takes_fields(TOKEN)
             .strict()
@@ -171,9 +173,15 @@ async fn register(call: Call) -> Answer {
 
 async fn login(call: Call) -> Answer {
     let form: Login = call.json()?;
-    let (node, tenant, agent) = (&call.node, call.tenant(), call.user_agent());
-    let signed_in =
-        identity::login(node, tenant, &form.login, form.password, form.code, agent).await?;
+    let signed_in = identity::login(
+        &call.node,
+        &call.actor,
+        &form.login,
+        form.password,
+        form.code,
+        call.user_agent(),
+    )
+    .await?;
     tokens(&call, &signed_in)
 }
 
@@ -235,7 +243,10 @@ async fn reset_password(call: Call) -> Answer {
 
 pub(crate) async fn me(call: Call) -> Answer {
     let me = user::me(&call.node, &call.actor)?;
-    Reply::record(&call, &me)
+    let Some(admin) = call.actor.impersonator else { return Reply::record(&call, &me) };
+    let mut shown = show::value(&call, &me)?;
+    shown["impersonated_by"] = json!(admin);
+    Reply::data(shown)
 }
 
 async fn jwks(call: Call) -> Answer {

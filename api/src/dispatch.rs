@@ -252,7 +252,7 @@ impl App {
         let actor = if route.is_bare {
             Actor::stranger(atoll_storage::Id::NIL)
         } else {
-            let actor = self.actor_of(route, &parts.headers, peer)?;
+            let actor = self.actor_of(route, &parts.headers, peer)?.at(peer);
             seen.is_signed_in = actor.user.is_some();
             seen.standing = self.limited(route, &actor, peer, seen)?;
             actor
@@ -581,7 +581,7 @@ fn may_enter(route: &Route, actor: &Actor) -> Result<(), Problem> {
         Access::Public => {}
         Access::User if route.method != Method::GET => {
             actor.require_user()?;
-            if actor.is_key() {
+            if actor.api_key.is_some() {
                 actor.require_session()?;
             }
         }
@@ -590,7 +590,7 @@ fn may_enter(route: &Route, actor: &Actor) -> Result<(), Problem> {
         }
         Access::Author(permission) => {
             let user = actor.require_user()?;
-            if actor.is_key() {
+            if actor.api_key.is_some() {
                 actor.require_owner_or(Some(user), permission)?;
             }
         }

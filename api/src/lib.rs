@@ -4,6 +4,7 @@
 
 mod analytics;
 mod api_keys;
+mod audit;
 mod auth;
 mod autosaves;
 pub mod call;
@@ -35,6 +36,7 @@ pub mod problem;
 mod redirects;
 pub mod reply;
 mod request_id;
+mod roles;
 pub mod route;
 mod search;
 mod seo;
@@ -87,6 +89,8 @@ pub fn all_routes() -> Vec<Route> {
         api_keys::routes(),
         users::routes(),
         mail::routes(),
+        roles::routes(),
+        audit::routes(),
         tenants::routes(),
         categories::routes(),
         tags::routes(),

@@ -126,6 +126,13 @@ impl Reply {
         self
     }
 
+    /// Of this record, though it shows more: `If-Match` compares its version.
+    #[must_use]
+    pub(crate) fn versioned(mut self, record: &Record) -> Self {
+        self.version = Some(record.version());
+        self
+    }
+
     /// A value that cannot stand in a header is left out.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {

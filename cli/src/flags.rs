@@ -198,6 +198,15 @@ pub enum User {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
+    /// Every row of a CSV file becomes a user; the first row names the fields
+    Import {
+        file: PathBuf,
+        /// Only say what would become of each row
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print all users as CSV, without their passwords
+    Export,
     /// Give a user a new password and end all sessions
     ResetPassword {
         /// E-mail address, username or id

@@ -172,6 +172,10 @@ fn request_of(command: Command) -> Outcome<Request> {
             Request::UserCreate { email, username, role, password: password(password_stdin)? }
         }
         Command::User(flags::User::List { limit }) => Request::UserList { limit },
+        Command::User(flags::User::Import { file, dry_run }) => {
+            Request::UserImport { file: whole(&file)?, dry_run }
+        }
+        Command::User(flags::User::Export) => Request::UserExport,
         Command::User(flags::User::ResetPassword { user, password_stdin }) => {
             Request::UserResetPassword { user, password: password(password_stdin)? }
         }

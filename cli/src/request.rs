@@ -7,6 +7,7 @@ use crate::secret;
 use atoll_api::moment::Moment;
 use atoll_node::content::import;
 use atoll_node::exchange::export;
+use atoll_node::identity::user::table;
 use atoll_node::identity::{NewUser, tenant, user};
 use atoll_node::{Actor, Node, Role, conflict, peer};
 use atoll_storage::Record;
@@ -24,6 +25,8 @@ pub enum Request {
     UserCreate { email: String, username: Option<String>, role: String, password: Option<String> },
     UserList { limit: usize },
     UserResetPassword { user: String, password: Option<String> },
+    UserImport { file: PathBuf, dry_run: bool },
+    UserExport,
     PeerTicket { hours: u64, addresses: Vec<String> },
     PeerJoin { ticket: String },
     PeerList,
@@ -71,6 +74,8 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         Request::UserResetPassword { user, password } => {
             reset_password(node, &user, password).await
         }
+        Request::UserImport { file, dry_run } => import_users(node, &file, dry_run).await,
+        Request::UserExport => export_users(node),
         Request::PeerTicket { hours, addresses } => {
             let lifetime = Duration::from_secs(hours * 3_600);
             let ticket = peer::ticket(node, &whole, lifetime, addresses).await?;
@@ -202,6 +207,31 @@ async fn reset_password(node: &Node, name: &str, password: Option<String>) -> Ou
     let (password, made) = secret::or_made(node, password);
     user::reset_password(node, &actor, found.key, password).await?;
     Ok(with_password(user_json(&found), made))
+}
+
+/// The largest table of accounts that is read.
+const MAX_TABLE_BYTES: u64 = 64 << 20;
+
+async fn import_users(node: &Node, file: &std::path::Path, dry_run: bool) -> Outcome<Json> {
+    let actor = in_default(node)?;
+    let failed = |error: std::io::Error| Failure::io("read", file, &error);
+    if std::fs::metadata(file).map_err(failed)?.len() > MAX_TABLE_BYTES {
+        return Err(Failure::usage("the file is larger than 64 MiB: split it"));
+    }
+    let rows = table::read(&std::fs::read(file).map_err(failed)?, table::FROM_FILE)?;
+    let report = table::import(node, &actor, rows, dry_run).await?;
+    serde_json::to_value(report).map_err(Failure::failed)
+}
+
+fn export_users(node: &Node) -> Outcome<Json> {
+    let actor = in_default(node)?;
+    let (mut csv, mut after) = table::export(node, &actor, None)?;
+    while after.is_some() {
+        let (more, next) = table::export(node, &actor, after)?;
+        csv.push_str(&more);
+        after = next;
+    }
+    Ok(json!({ "csv": csv }))
 }
 
 async fn join(node: &Node, ticket: &str) -> Outcome<Json> {

@@ -26,6 +26,8 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
                 ],
             );
         }
+        Request::UserImport { .. } => accounts(answer),
+        Request::UserExport => print!("{}", text(&answer["csv"])),
         Request::PeerTicket { .. } => {
             println!("{}", text(&answer["ticket"]));
             eprintln!(
@@ -75,7 +77,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
 /// What decides the exit code beside the printing: a report that found something is a failure.
 pub fn outcome(request: &Request, answer: &Json) -> Outcome {
     match request {
-        Request::Import { .. } => import_outcome(answer),
+        Request::Import { .. } | Request::UserImport { .. } => import_outcome(answer),
         Request::Verify => verify_outcome(answer),
         _ => Ok(()),
     }
@@ -118,6 +120,17 @@ fn user(answer: &Json) {
     if let Some(password) = answer["password"].as_str() {
         println!("password  {password}");
         println!("It is not shown again, and must be changed at the first sign-in.");
+    }
+}
+
+fn accounts(answer: &Json) {
+    let made = if answer["dry_run"] == true { "would be created" } else { "created" };
+    println!("{} {made}, {} failed", text(&answer["created"]), text(&answer["failed"]));
+    for row in answer["rows"].as_array().into_iter().flatten() {
+        for error in row["errors"].as_array().into_iter().flatten() {
+            let (field, message) = (text(&error["field"]), text(&error["message"]));
+            eprintln!("row {}: {field} {message}", text(&row["row"]));
+        }
     }
 }
 

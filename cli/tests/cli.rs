@@ -165,6 +165,28 @@ fn a_second_process_on_one_folder_is_refused_and_commands_reach_the_first() {
 }
 
 #[test]
+fn users_come_in_and_go_out_as_a_table() {
+    let folder = scratch();
+    assert_eq!(code(&run(folder.path(), &["init"])), 0);
+    let table = "email,display_name,password_hash\n\
+                 ada@example.org,=Ada,$2b$04$abcdefghijklmnopqrstuuqREtd3VJD2QVZbuFskFSLk6eRIrQoOS\n\
+                 nobody,,md5\n";
+    std::fs::write(folder.path().join("users.csv"), table).unwrap();
+    for dry in [&["--dry-run"][..], &[]] {
+        let imported = run(folder.path(), &[&["user", "import", "users.csv"], dry].concat());
+        assert_eq!(code(&imported), 1, "{}", err(&imported));
+        assert!(out(&imported).starts_with("1 "), "{}", out(&imported));
+        assert!(err(&imported).contains("row 2: email"), "{}", err(&imported));
+    }
+    let exported = run(folder.path(), &["user", "export"]);
+    assert_eq!(code(&exported), 0, "{}", err(&exported));
+    let csv = out(&exported);
+    assert!(csv.starts_with("id,email,") && csv.contains(",ada@example.org,ada,'=Ada,"), "{csv}");
+    assert!(!csv.contains("$2b$"), "{csv}");
+    assert_eq!(code(&run(folder.path(), &["user", "import", "nowhere.csv"])), 3);
+}
+
+#[test]
 fn flags_stand_over_variables_and_variables_over_the_file() {
     let folder = scratch();
     std::fs::write(

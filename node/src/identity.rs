@@ -13,6 +13,7 @@ pub mod password;
 mod proof;
 mod recent;
 pub mod reset;
+pub mod role;
 pub mod second_factor;
 pub mod session;
 pub mod signing_key;
@@ -22,6 +23,7 @@ mod totp;
 pub mod user;
 
 use crate::access::{Actor, Role};
+use crate::audit::failure::Failures;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
 use atoll_storage::{Event, Id, NodeId, Record, Store, Tx};
@@ -38,6 +40,7 @@ pub struct Identity {
     tokens: token::Cache,
     tenants: tenant::Directory,
     attempts: lockout::Attempts,
+    pub(crate) failures: Failures,
     store: Store,
     /// Letters that were asked for, by address or user.
     letters: lockout::Attempts,
@@ -54,6 +57,7 @@ impl Identity {
             tokens: token::Cache::default(),
             tenants: tenant::Directory::default(),
             attempts: lockout::Attempts::default(),
+            failures: Failures::default(),
             store: store.clone(),
             letters: lockout::Attempts::default(),
             keys_used: api_key::Used::default(),

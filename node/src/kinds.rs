@@ -18,6 +18,9 @@ pub static ALL: &[&Kind] = &[
     &identity::api_key::API_KEY,
     &crate::mail::template::MAIL_TEMPLATE,
     &identity::oidc::OIDC_PROVIDER,
+    &identity::role::ROLE,
+    &crate::audit::AUDIT_ENTRY,
+    &identity::tenant::quota::TENANT_USAGE,
     // content 20-39
     &crate::content::category::CATEGORY,
     &crate::content::tag::TAG,

@@ -2,6 +2,7 @@
 //! the workers. Knows nothing of HTTP and parses no flags.
 
 pub mod access;
+pub mod audit;
 pub mod community;
 pub mod config;
 pub mod conflict;
@@ -17,7 +18,7 @@ pub mod peer;
 pub mod runtime;
 pub mod search;
 
-pub use access::{Actor, Permission, Role, Scopes};
+pub use access::{Actor, Permission, PermissionSet, Role};
 pub use config::Config;
 pub use error::{Error, FieldError, Result};
 pub use runtime::Node;

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::serve::{Running, listen};
 use atoll_node::identity::{self, tenant, user};
-use atoll_node::{Actor, Config, Node};
+use atoll_node::{Actor, Config, Node, Role};
 use atoll_sync::runner::Runner;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -45,7 +45,7 @@ impl Three {
         let node = &self.all[0].node;
         let email = node.config.admin_email.clone();
         let made = identity::setup(node, &email, password).await?;
-        let actor = Actor { user: Some(made.user.key), ..Actor::system(made.tenant.key) };
+        let actor = Actor::of(made.tenant.key, made.user.key, Role::Superadmin);
         self.admin = Some((actor, email, password.to_owned()));
         Ok(())
     }
@@ -129,6 +129,5 @@ impl Three {
 pub fn actor_of(node: &Node, name: &str) -> Outcome<Actor> {
     let tenant = tenant::default(node)?;
     let found = user::by_name(node, &Actor::system(tenant), name)?;
-    let role = Some(user::role(&found));
-    Ok(Actor { user: Some(found.key), role, ..Actor::stranger(tenant) })
+    Ok(Actor::of(tenant, found.key, user::role(&found)))
 }

@@ -1,10 +1,12 @@
 //! Comments: threads under posts, their moderation, and removal that keeps the place of replies.
 //!
-//! Somebody whose comment was approved before is trusted; the first one of everybody else waits for a moderator.
+//! Somebody whose comment was approved before is trusted; the first one of everybody else waits for a moderator,
+//! unless the tenant wants it otherwise.
 
 use crate::access::{Actor, Permission};
 use crate::content::post;
 use crate::error::{Error, Result};
+use crate::identity::tenant;
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
@@ -129,7 +131,7 @@ pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Reco
             let commented = tx.get(&post::POST, on)?.filter(|post| post::may_see(&actor, post));
             let commented = commented.ok_or_else(|| missing(&POST_ID, "post"))?;
             check_parent(tx, &actor, &changes, on)?;
-            let status = if is_trusted(tx, &actor, author)? { APPROVED } else { PENDING };
+            let status = status_of_new(tx, &actor, author)?;
             let changes = changes.set(&AUTHOR_ID, author).set(&STATUS, status);
             let key = tx.new_id();
             let comment = tx.create(&COMMENT, actor.tenant, key, changes)?;
@@ -144,6 +146,21 @@ pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Reco
             Ok(comment)
         })
         .await
+}
+
+/// As the tenant wants it: see [`tenant::COMMENTS`].
+fn status_of_new(reader: &impl Read, actor: &Actor, author: Id) -> Result<&'static str> {
+    let settings = tenant::settings(reader, actor.tenant)?;
+    let policy = settings.as_ref().map_or("", |settings| settings.text(&tenant::COMMENTS));
+    let is_approved = match policy {
+        "closed" => {
+            return Err(Error::conflict("comments_closed", "no comments are taken here"));
+        }
+        "open" => true,
+        "moderated" => actor.can(Permission::CommentsModerate),
+        _ => is_trusted(reader, actor, author)?,
+    };
+    Ok(if is_approved { APPROVED } else { PENDING })
 }
 
 fn missing(field: &Field, noun: &str) -> Error {

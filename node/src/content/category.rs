@@ -9,6 +9,7 @@ pub use removal::{merge, remove};
 use super::post::{CATEGORY_ID, POST};
 use super::slug::{Wanted, slug_of};
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::error::{Error, FieldError, Result};
 use crate::kinds;
 use crate::runtime::Node;
@@ -381,9 +382,9 @@ pub async fn reject(node: &Node, actor: &Actor, key: Id, reason: String) -> Resu
 /// Approves, or rejects for the reason given.
 async fn decide(node: &Node, actor: &Actor, key: Id, reason: Option<String>) -> Result<Record> {
     actor.require(Permission::CategoriesApprove)?;
-    let (status, event_type) = match reason {
-        None => (APPROVED, "cortex.category.approved"),
-        Some(_) => (REJECTED, "cortex.category.rejected"),
+    let (status, event_type, action) = match reason {
+        None => (APPROVED, "cortex.category.approved", "category.approved"),
+        Some(_) => (REJECTED, "cortex.category.rejected", "category.rejected"),
     };
     let actor = *actor;
     node.store
@@ -393,6 +394,7 @@ async fn decide(node: &Node, actor: &Actor, key: Id, reason: Option<String>) -> 
             let after = tx.edit(&CATEGORY, key, changes)?;
             if after.version() != category.version() {
                 super::emit(tx, &actor, event_type, &after, &NAME, &SLUG)?;
+                audit::note(tx, &actor, action, Some(&category), Some(&after))?;
             }
             Ok(after)
         })

@@ -12,6 +12,8 @@ use super::slug::Wanted;
 use super::version::{self, Base};
 use crate::access::{Actor, Permission, Role};
 use crate::error::{Error, FieldError, Result};
+use crate::identity::tenant;
+use crate::identity::tenant::quota::{self, Quota};
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::read::Read;
@@ -248,12 +250,8 @@ impl Draft {
         if changes.get_body(&BODY).is_none() {
             changes = changes.body(&BODY, "");
         }
-        let defaults: [(&Field, Value); 4] = [
-            (&FORMAT, "markdown".into()),
-            (&VISIBILITY, PUBLIC.into()),
-            (&FEATURED, false.into()),
-            (&PINNED, false.into()),
-        ];
+        let defaults: [(&Field, Value); 3] =
+            [(&FORMAT, "markdown".into()), (&FEATURED, false.into()), (&PINNED, false.into())];
         for (field, value) in defaults {
             if changes.get(field).is_none_or(Value::is_null) {
                 changes.put(field, value);
@@ -267,10 +265,18 @@ impl Draft {
 
     /// The only way in which posts come into being.
     pub fn create(self, tx: &mut Tx<'_>, actor: &Actor, key: Option<Id>) -> Result<Record> {
-        let Self { changes, slug, author, times_ms } = self;
+        let Self { mut changes, slug, author, times_ms } = self;
         kinds::check(tx, &POST, actor.tenant, None, &changes)?;
+        quota::require(tx, actor.tenant, Quota::Posts)?;
+        if changes.get(&VISIBILITY).is_none_or(Value::is_null) {
+            let settings = tenant::settings(tx, actor.tenant)?;
+            let wanted = settings.as_ref().and_then(|s| s.opt_text(&tenant::DEFAULT_VISIBILITY));
+            changes.put(&VISIBILITY, wanted.unwrap_or(PUBLIC));
+        }
         let key = key.unwrap_or_else(|| tx.new_id());
         let slug = slug.settle(tx, &SLUG, actor.tenant, key)?;
+        let bytes = changes.get_body(&BODY).map_or(0, str::len) as u64;
+        quota::store_bytes(tx, actor.tenant, 0, bytes)?;
         let changes = changes.set(&SLUG, slug).set(&AUTHOR_ID, author.or(actor.user));
         let post = match times_ms {
             Some(times_ms) => tx.create_at(&POST, actor.tenant, key, changes, times_ms)?,
@@ -422,6 +428,10 @@ pub(super) fn change(
     }
     check_audience(Some(post), &changes)?;
     kinds::check(tx, &POST, post.tenant, Some(post.key), &changes)?;
+    if let Some(text) = changes.get_body(&BODY) {
+        let (before, now) = (post.body(&BODY).len() as u64, text.len() as u64);
+        quota::store_bytes(tx, post.tenant, before, now)?;
+    }
     version::keep_before(tx, post)?;
     let after = tx.edit(&POST, post.key, changes)?;
     if after.version() == post.version() {

@@ -7,6 +7,7 @@
 use super::SCOPE;
 use super::post::{POST, PUBLISH_AT, PUBLISHED, PUBLISHED_AT, SCHEDULED, STATUS, emit};
 use crate::access::Actor;
+use crate::audit;
 use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::query::Query;
@@ -72,8 +73,10 @@ fn publish_due(tx: &mut Tx<'_>, tenant: Id, now_ms: i64) -> Result<usize> {
             .set(&STATUS, PUBLISHED)
             .set(&PUBLISHED_AT, at_ms)
             .set(&PUBLISH_AT, Value::Null);
-        let post = tx.edit(&POST, post.key, changes)?;
-        emit(tx, &Actor::system(tenant), "postal.post.published", &post)?;
+        let after = tx.edit(&POST, post.key, changes)?;
+        let actor = Actor::system(tenant);
+        emit(tx, &actor, "postal.post.published", &after)?;
+        audit::note(tx, &actor, "post.published", Some(post), Some(&after))?;
     }
     Ok(due.len())
 }

@@ -2,8 +2,9 @@
 //! scopes and its owner's present role both hold. Shown once, good on every node that has heard of it, and ended there
 //! by the record of its end.
 
-use super::{announce, refused, user};
-use crate::access::{Actor, Permission, Role, Scopes};
+use super::{announce, refused, role, user};
+use crate::access::{Actor, Permission, PermissionSet};
+use crate::audit;
 use crate::error::{Error, FieldError, Result};
 use crate::kinds;
 use crate::runtime::Node;
@@ -104,12 +105,14 @@ impl Secret {
 /// (`too_many_keys`); `Denied` for a key that wants to make keys.
 pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Made> {
     actor.require_session()?;
+    actor.require_in_person()?;
     let me = user::me(node, actor)?;
     kinds::validate(&API_KEY, &changes, true)?;
     check(actor, &changes, node.clock.now_ms())?;
     let secret = Secret { id: node.new_id(), secret: node.random() };
     let text = secret.to_text();
     let prefix: String = text.chars().take(PREFIX_CHARS).collect();
+    let actor = *actor;
     let changes = changes
         .set(&USER_ID, me.key)
         .set(&PREFIX, prefix)
@@ -126,6 +129,8 @@ pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Made
             let record = tx.create(&API_KEY, me.tenant, secret.id, changes)?;
             let payload = json!({ "api_key_id": record.key, "user_id": me.key });
             announce(tx, "cortex.api_key.created", me.tenant, Some(me.key), payload)?;
+            let actor = Actor { tenant: me.tenant, ..actor };
+            audit::note(tx, &actor, "api_key.created", None, Some(&record))?;
             Ok(record)
         })
         .await?;
@@ -171,13 +176,15 @@ fn of_user(reader: &impl Read, user: &Record) -> atoll_storage::Result<Vec<Recor
 pub async fn revoke(node: &Node, actor: &Actor, id: Id) -> Result<()> {
     actor.require_session()?;
     let me = user::me(node, actor)?;
+    let actor = Actor { tenant: me.tenant, ..*actor };
     node.store
         .write(move |tx| {
             let own = |key: &Record| key.tenant == me.tenant && key.id(&USER_ID) == Some(me.key);
             let key = tx.get(&API_KEY, id)?.filter(own).filter(|key| !is_revoked(key));
             let key = key.ok_or(Error::NotFound("API key"))?;
             let now = tx.now_ms();
-            tx.edit(&API_KEY, key.key, Changes::new().set(&REVOKED_AT, now))?;
+            let after = tx.edit(&API_KEY, key.key, Changes::new().set(&REVOKED_AT, now))?;
+            audit::note(tx, &actor, "api_key.revoked", Some(&key), Some(&after))?;
             let payload = json!({ "api_key_id": id, "user_id": me.key });
             announce(tx, "cortex.api_key.revoked", me.tenant, Some(me.key), payload)
         })
@@ -191,14 +198,17 @@ pub async fn revoke(node: &Node, actor: &Actor, id: Id) -> Result<()> {
 pub(super) fn authenticate(node: &Node, tenant: Id, text: &str) -> Result<Actor> {
     let invalid = || refused("key_invalid", "this API key is not known here");
     let secret = Secret::parse(text).ok_or_else(invalid)?;
-    let (key, owner) = node.store.read(|reader| {
-        let key = reader.get(&API_KEY, secret.id)?;
-        let owner = key.as_ref().and_then(|key| key.id(&USER_ID));
-        let owner = owner.map_or(Ok(None), |owner| reader.get(&user::USER, owner))?;
-        Ok((key, owner))
+    let found = node.store.read(|reader| {
+        let Some(key) = reader.get(&API_KEY, secret.id)? else { return Ok(None) };
+        let Some(owner) = key.id(&USER_ID) else { return Ok(None) };
+        let Some(owner) = reader.get(&user::USER, owner)? else { return Ok(None) };
+        let permissions = role::permissions_of(reader, &owner)?;
+        Ok(Some((key, owner, permissions)))
     })?;
-    let key = key.filter(|key| is_hash_of(key, &secret)).ok_or_else(invalid)?;
-    let owner = owner.filter(|owner| owner.tenant == key.tenant).ok_or_else(invalid)?;
+    let is_good =
+        |key: &Record, owner: &Record| is_hash_of(key, &secret) && owner.tenant == key.tenant;
+    let found = found.filter(|(key, owner, _)| is_good(key, owner));
+    let (key, owner, permissions) = found.ok_or_else(invalid)?;
     let now_ms = node.clock.now_ms();
     if is_revoked(&key) {
         return Err(refused("key_revoked", "this API key was revoked"));
@@ -213,19 +223,13 @@ pub(super) fn authenticate(node: &Node, tenant: Id, text: &str) -> Result<Actor>
         return Err(refused("token_of_another_tenant", "this API key is not of this tenant"));
     }
     node.identity.keys_used.note(key.key, now_ms);
-    Ok(actor_of(&key, &owner))
+    Ok(actor_of(&key, &owner, permissions))
 }
 
-fn actor_of(key: &Record, owner: &Record) -> Actor {
+fn actor_of(key: &Record, owner: &Record, permissions: PermissionSet) -> Actor {
     let named = key.set(&SCOPES).filter_map(Value::as_text).filter_map(Permission::parse);
-    let role: Role = user::role(owner);
-    Actor {
-        tenant: owner.tenant,
-        user: Some(owner.key),
-        role: Some(role),
-        session: None,
-        scopes: Scopes::of(named),
-    }
+    let owner = Actor { permissions, ..Actor::of(owner.tenant, owner.key, user::role(owner)) };
+    owner.by_key(key.key, named.collect())
 }
 
 fn is_hash_of(key: &Record, secret: &Secret) -> bool {

@@ -41,7 +41,7 @@ pub async fn upload(node: &Node, actor: &Actor, bytes: Vec<u8>) -> Result<Record
     });
     let id = kept.await??;
     let changes = Changes::new().set(&AVATAR, id.to_string());
-    user::put(node, me, changes, "cortex.user.updated", actor.user).await
+    user::put(node, actor, me, changes, "cortex.user.updated").await
 }
 
 /// # Errors
@@ -51,7 +51,7 @@ pub async fn remove(node: &Node, actor: &Actor) -> Result<()> {
     let me = user::me(node, actor)?;
     me.opt_text(&AVATAR).ok_or(Error::NotFound("avatar"))?;
     let changes = Changes::new().set(&AVATAR, Value::Null);
-    user::put(node, me, changes, "cortex.user.updated", actor.user).await.map(drop)
+    user::put(node, actor, me, changes, "cortex.user.updated").await.map(drop)
 }
 
 /// The picture that a user of the actor's tenant uploaded.

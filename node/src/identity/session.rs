@@ -52,21 +52,28 @@ pub struct SignedIn {
     pub refresh_expires_in_s: u64,
 }
 
-/// By e-mail address or username; with the code of an app, or a recovery code, if the account has a second factor.
+/// By e-mail address or username, in the tenant of `actor`, who is not signed in yet; with the code of an app, or a
+/// recovery code, if the account has a second factor.
 ///
 /// # Errors
 /// `Unauthenticated` (`wrong_credentials`, `account_disabled`, `totp_required`, `totp_invalid`); `TooMany` after five
 /// wrong tries.
 pub async fn login(
     node: &Node,
-    tenant: Id,
+    actor: &Actor,
     name: &str,
     password: String,
     code: Option<String>,
     user_agent: &str,
 ) -> Result<SignedIn> {
-    let (user, attempt) = user::prove(node, tenant, name, password).await?;
-    let signed_in = enter(node, user, Factor::Code(code), user_agent).await?;
+    let (user, attempt) = user::prove(node, actor, name, password).await?;
+    let (tenant, who) = (user.tenant, Some(user.key));
+    let signed_in =
+        enter(node, user, Factor::Code(code), user_agent).await.inspect_err(|error| {
+            if error.code() == "totp_invalid" {
+                node.identity.failures.count(tenant, who, actor.net, node.clock.now_ms());
+            }
+        })?;
     node.identity.attempts.succeed(&attempt);
     Ok(signed_in)
 }
@@ -181,7 +188,8 @@ fn rotate(tx: &mut Tx, id: Id, presented: &Secrets, next: &Secrets) -> Result<Ro
     let Some(user) = user.filter(|user| belongs(&session, user)) else {
         return Ok(Err(refused("session_ended", "the account of this session is gone")));
     };
-    if is_revoked(&session) || user::has_signed_out(&user, id) {
+    let is_home = super::tenant::is_there(tx, user.tenant)?;
+    if is_revoked(&session) || user::has_signed_out(&user, id) || !is_home {
         return Ok(Err(refused("session_ended", "this session has ended: sign in again")));
     }
     if !is_hash_of(&session, &TOKEN_HASH, &presented.latest) {

@@ -1,9 +1,10 @@
 //! What must be done from time to time so that nothing grows without end, and the figures for the metrics.
 
 use super::workers::Stop;
+use crate::audit::{self, failure};
 use crate::content::{import, preview, trash};
 use crate::exchange::{self, export};
-use crate::identity::{api_key, session};
+use crate::identity::{api_key, session, tenant, user};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
 use atoll_storage::tx::Tx;
@@ -44,6 +45,21 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         if let Err(error) = api_key::sweep(&node).await {
             tracing::warn!(%error, "keys that have ended could not be dropped");
         }
+        if let Err(error) = failure::flush(&node, failure::WINDOW_MS).await {
+            tracing::warn!(%error, "failed sign-ins could not be noted");
+        }
+        if let Err(error) = audit::sweep(&node).await {
+            tracing::warn!(%error, "old entries of the audit log could not be dropped");
+        }
+        if let Err(error) = user::erase::sweep(&node).await {
+            tracing::warn!(%error, "what came back to deleted accounts could not be taken away");
+        }
+        if let Err(error) = tenant::sweep(&node).await {
+            tracing::warn!(%error, "tenants that were deleted long ago could not be dropped");
+        }
+    }
+    if let Err(error) = failure::flush(&node, 0).await {
+        tracing::warn!(%error, "failed sign-ins could not be noted");
     }
 }
 

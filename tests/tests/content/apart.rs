@@ -294,8 +294,7 @@ async fn a_draft_that_was_begun_on_one_node_goes_on_and_ends_on_another() {
     use atoll_node::content::autosave;
     let pair = Pair::open();
     let key = pair.post().await;
-    let eve =
-        Actor { user: Some(Id([9; 16])), role: Some(Role::Admin), ..Actor::system(TENANT) };
+    let eve = Actor::of(TENANT, Id([9; 16]), Role::Admin);
     let text = |text: &str| Changes::new().body(&autosave::BODY, text);
     let begun = text("The quick fox jumps over.\nThe end.\n");
     autosave::save(&pair.a, &eve, key, begun).await.unwrap();
