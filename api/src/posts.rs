@@ -151,7 +151,12 @@ async fn list(call: Call) -> Answer {
     let query = call.query(&POST, &[])?;
     let by = narrowed(&call)?;
     let sees_all = call.actor.can(PostsWrite);
-    let query = query.sorted_by(if sees_all { "created_at" } else { "front" }, true);
+    let order = match sees_all {
+        true if by.trashed => "due_at",
+        true => "created_at",
+        false => "front",
+    };
+    let query = query.sorted_by(order, true);
     let page = posts::list(&call.node, &call.actor, query.to_query(call.tenant()), &by)?;
     let more = beside(&call, &page.records, &query.view).await?;
     Reply::list_with(&call, page, &query, &more)

@@ -1,7 +1,7 @@
 //! Jobs as people use them: started, looked at, cancelled, taken up again. A job belongs to a tenant and is not shown
 //! to another; the node's own work is shown to nobody. Never runs one: that is `runtime::job`.
 
-use crate::access::{Actor, Permission};
+use crate::access::{Actor, Permission, PermissionSet};
 use crate::error::{Error, Result};
 use crate::identity::user;
 use crate::runtime::Node;
@@ -18,6 +18,8 @@ pub use atoll_storage::job::{CANCELLED, DEAD, DONE, Job, Progress, RUNNING, STAT
 pub const LEASE_MS: u64 = 600_000;
 /// Jobs of one tenant that may wait or run.
 const UNDER_WAY_MAX: u64 = 50;
+/// Of a payload: what the API key that asked for the job could do.
+const MAY: &str = "api_key_may";
 /// Between two events that tell how far a job is.
 const TOLD_EVERY_MS: u64 = 1_000;
 
@@ -27,7 +29,11 @@ const TOLD_EVERY_MS: u64 = 1_000;
 /// `TooMany` while the tenant has as many jobs under way as it may.
 pub async fn start(node: &Node, actor: &Actor, queue: &'static str, payload: Json) -> Result<Job> {
     actor.require(Permission::JobsAdminister)?;
-    let actor = *actor;
+    let (actor, mut payload) = (*actor, payload);
+    if let (Some(_), Some(payload)) = (actor.api_key, payload.as_object_mut()) {
+        let may: Vec<&str> = actor.permissions.iter().map(Permission::name).collect();
+        payload.insert(MAY.to_owned(), json!(may));
+    }
     node.store
         .write(move |tx| {
             if jobs::depth_of(tx, actor.tenant)? >= UNDER_WAY_MAX {
@@ -148,13 +154,17 @@ impl Task {
         Self { node, job, told_ms: AtomicU64::new(0) }
     }
 
-    /// Whoever asked for the job, with what he may do now.
+    /// Whoever asked for the job, with what he may do now; by a key, with no more than the key could do then.
     pub fn actor(&self) -> Result<Actor> {
         let tenant = self.job.tenant.unwrap_or(Id::NIL);
-        match self.job.user {
-            Some(user) => user::acting(&self.node, user, tenant),
-            None => Ok(Actor::system(tenant)),
-        }
+        let actor = match self.job.user {
+            Some(user) => user::acting(&self.node, user, tenant)?,
+            None => Actor::system(tenant),
+        };
+        let Some(may) = self.job.payload[MAY].as_array() else { return Ok(actor) };
+        let may: PermissionSet =
+            may.iter().filter_map(|name| Permission::parse(name.as_str()?)).collect();
+        Ok(Actor { permissions: actor.permissions.intersection(may), ..actor })
     }
 
     /// Notes how far the work is, in the transaction of the work, and keeps the lease.

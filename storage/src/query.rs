@@ -89,6 +89,14 @@ impl Query {
         self
     }
 
+    /// The value that a column is to have, if it is filtered by one.
+    pub fn value_of(&self, column: &str) -> Option<&Value> {
+        self.tests.iter().find_map(|test| match test {
+            Test::Is(filtered, "=", value) if filtered == column => Some(value),
+            _ => None,
+        })
+    }
+
     #[must_use]
     pub fn filter_ge(mut self, column: &str, value: impl Into<Value>) -> Self {
         self.tests.push(Test::Is(column.into(), ">=", value.into()));

@@ -75,6 +75,8 @@ pub const ARCHIVED: &str = "archived";
 const PUBLIC: &str = "public";
 const MEMBERS: &str = "members";
 const ROLE: &str = "role";
+/// The stage of what is in the trash, whatever its status.
+pub(super) const TRASHED: &str = "trashed";
 /// What a pinned post's place is raised by: more than any time of publication.
 const PINNED_FIRST: i64 = 1 << 52;
 
@@ -116,15 +118,14 @@ pub static POST: Kind = Kind {
         },
         Derived { name: "front", ty: Type::Int, value: front },
         Derived { name: "trashed", ty: Type::Bool, value: |post| Value::Bool(is_trashed(post)) },
+        Derived { name: "stage", ty: Type::Text, value: |post| stage(post).into() },
+        Derived { name: "due_at", ty: Type::Time, value: due_at },
     ],
     indexes: &[
-        &["live", "published_at"],
-        &["live", "front"],
-        &["shown_to_viewers", "front"],
-        &["shown_to_moderators", "front"],
-        &["trashed_at"],
-        &["status", "publish_at"],
-        &["category_id", "live", "published_at"],
+        &["published_at"],
+        &["front"],
+        &["stage", "due_at"],
+        &["category_id", "live", "front"],
         &["author_id", "live", "published_at"],
     ],
     counted: &["live", "shown_to_viewers", "shown_to_moderators", "trashed", "status"],
@@ -178,6 +179,16 @@ fn shown_column(role: Option<Role>) -> &'static str {
 fn front(post: &Record) -> Value {
     let raised = if post.flag(&PINNED) { PINNED_FIRST } else { 0 };
     post.int(&PUBLISHED_AT).map(|at_ms| at_ms.saturating_add(raised)).into()
+}
+
+/// Its status, or that it is in the trash: what few posts are in is found by it.
+fn stage(post: &Record) -> &str {
+    if is_trashed(post) { TRASHED } else { post.text(&STATUS) }
+}
+
+/// When something happens to it by itself: it is published, or counts as long enough in the trash.
+fn due_at(post: &Record) -> Value {
+    post.int(if is_trashed(post) { &TRASHED_AT } else { &PUBLISH_AT }).into()
 }
 
 fn searched(post: &Record) -> Option<SearchText> {

@@ -3,12 +3,14 @@
 //! and likes stay where they are, and are hidden with the post.
 
 use super::autosave::POST_AUTOSAVE;
-use super::post::{POST, TRASHED_AT, emit, is_trashed};
+use super::post::{BODY, POST, TRASHED, TRASHED_AT, emit, is_trashed};
 use super::preview::PREVIEW_LINK;
 use super::schedule::tenants;
 use super::version::POST_VERSION;
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::error::{Error, Result};
+use crate::identity::tenant::quota;
 use crate::runtime::Node;
 use atoll_storage::query::Query;
 use atoll_storage::read::Read;
@@ -44,9 +46,8 @@ pub async fn purge_due(node: &Node, now_ms: u64) -> Result<usize> {
     let before_ms = now_ms.saturating_sub(kept_days * DAY_MS) as i64;
     let mut purged = 0;
     for tenant in tenants(node)? {
-        let due =
-            Query::of(&POST, tenant).filter("trashed", true).filter_le("trashed_at", before_ms);
-        let due = due.sort("trashed_at", false).limit(LOOKED_AT).without_total();
+        let due = Query::of(&POST, tenant).filter("stage", TRASHED).filter_le("due_at", before_ms);
+        let due = due.sort("due_at", false).limit(LOOKED_AT).without_total();
         let actor = Actor::system(tenant);
         let due = node.store.read(|reader| reader.list(&due))?.records;
         for post in due.iter().filter(|post| is_ours(node, post, before_ms)).take(A_ROUND) {
@@ -93,7 +94,10 @@ fn purge_some(tx: &mut Tx<'_>, actor: &Actor, key: Id, before_ms: Option<i64>) -
             return Ok(true);
         }
     }
+    let bytes = tx.get_full(&POST, key)?.map_or(0, |post| post.body(&BODY).len() as u64);
+    quota::store_bytes(tx, actor.tenant, bytes, 0)?;
     emit(tx, actor, "postal.post.purged", &post)?;
+    audit::note(tx, actor, "post.purged", Some(&post), None)?;
     tx.remove(&POST, key)?;
     Ok(false)
 }

@@ -3,7 +3,7 @@
 
 use crate::community::{comment, like};
 use crate::content::{category, post, redirect, tag, version};
-use crate::identity::{tenant, user};
+use crate::identity::{role, tenant, user};
 use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Kind, Merge, Record, Shown, Type, Value};
 use serde_json::{Map, Value as Json, json};
@@ -17,6 +17,7 @@ pub(super) struct Part {
 /// In the order in which they are restored: what others refer to comes first.
 pub(super) static PARTS: &[Part] = &[
     Part { kind: &tenant::TENANT, told: &[] },
+    Part { kind: &role::ROLE, told: &[] },
     Part { kind: &user::USER, told: &[] },
     Part { kind: &category::CATEGORY, told: &[] },
     Part { kind: &tag::TAG, told: &[] },

@@ -11,7 +11,7 @@ use crate::content::import::report::{Done, Fate};
 use crate::content::post::{self, BODY, POST};
 use crate::content::version::{self, HEADS, POST_VERSION};
 use crate::error::{Error, Result};
-use crate::identity::{tenant, user};
+use crate::identity::{role, tenant, user};
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::read::Read as _;
@@ -184,7 +184,11 @@ pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, restored: &Restored) -> Result
         restored.is_stood_for(key, holder);
         return done(Fate::Unchanged, holder);
     }
-    let changes = if is_user { humbled(actor, changes)? } else { changes };
+    let changes = match part.kind.code {
+        code if code == user::USER.code => humbled(tx, actor, key, changes)?,
+        code if code == role::ROLE.code => curbed(actor, changes)?,
+        _ => changes,
+    };
     kinds::validate(part.kind, &changes, true)?;
     let times_ms = times_of(line);
     let fate = match tx.get_full(part.kind, key)? {
@@ -236,9 +240,25 @@ fn becoming(there: &Record, mut changes: Changes) -> Changes {
     changes
 }
 
-/// Nobody comes back with a role above that of whoever imports him.
-fn humbled(actor: &Actor, mut changes: Changes) -> Result<Changes> {
+/// Nobody comes back with a role above that of whoever imports him, nor with one that gives what the importer lacks;
+/// and nobody is changed by an importer who might not administer him.
+fn humbled(tx: &Tx<'_>, actor: &Actor, key: Id, mut changes: Changes) -> Result<Changes> {
     actor.require(Permission::UsersAdminister)?;
+    if let Some(there) = tx.get(&user::USER, key)?.filter(|there| there.tenant == actor.tenant) {
+        user::require_below(tx, actor, &there)?;
+    }
+    let mut given = Vec::with_capacity(changes.added.len());
+    for (field, value) in changes.added {
+        if field.code == user::ROLE_IDS.code {
+            let role = value.as_id().map_or(Ok(None), |id| tx.get(&role::ROLE, id))?;
+            let role = role.filter(|role| role.tenant == actor.tenant);
+            if role.is_none_or(|role| actor.require_all(role::given_by(&role)).is_err()) {
+                continue;
+            }
+        }
+        given.push((field, value));
+    }
+    changes.added = given;
     let role = changes.get(&user::ROLE).and_then(Value::as_text).and_then(Role::parse);
     if role.is_none_or(|role| actor.role.is_none_or(|own| role > own)) {
         changes.put(&user::ROLE, Role::Viewer.name());
@@ -246,19 +266,30 @@ fn humbled(actor: &Actor, mut changes: Changes) -> Result<Changes> {
     Ok(changes)
 }
 
+/// A role comes back with what whoever imports it could give.
+fn curbed(actor: &Actor, mut changes: Changes) -> Result<Changes> {
+    actor.require(Permission::UsersAdminister)?;
+    changes.added.retain(|(field, value)| {
+        let permission = value.as_text().and_then(Permission::parse);
+        field.code != role::PERMISSIONS.code || permission.is_some_and(|given| actor.can(given))
+    });
+    Ok(changes)
+}
+
 /// The tenant here takes the settings over, not the names by which requests find it.
 fn settings(tx: &mut Tx<'_>, actor: &Actor, changes: &Changes) -> Result<Done> {
     let key = actor.tenant;
-    if !actor.can(Permission::TenantsAdminister) {
+    if !actor.can(Permission::SettingsAdminister) {
         return done(Fate::Unchanged, key);
     }
     let mut taken = Changes::new();
-    for field in [&tenant::NAME, &tenant::REGISTRATION] {
+    for field in tenant::OWN {
         if let Some(value) = changes.get(field) {
             taken.put(field, value.clone());
         }
     }
     kinds::validate(&tenant::TENANT, &taken, false)?;
+    let taken = tenant::checked(taken)?;
     let before = tx.get(&tenant::TENANT, key)?.ok_or(Error::NotFound("tenant"))?;
     let after = tx.edit(&tenant::TENANT, key, taken)?;
     let is_same = after.version() == before.version();

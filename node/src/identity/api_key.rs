@@ -2,7 +2,7 @@
 //! scopes and its owner's present role both hold. Shown once, good on every node that has heard of it, and ended there
 //! by the record of its end.
 
-use super::{announce, refused, role, user};
+use super::{announce, refused, role, tenant, user};
 use crate::access::{Actor, Permission, PermissionSet};
 use crate::audit;
 use crate::error::{Error, FieldError, Result};
@@ -195,13 +195,16 @@ pub async fn revoke(node: &Node, actor: &Actor, id: Id) -> Result<()> {
 ///
 /// # Errors
 /// `Unauthenticated`: `key_invalid`, `key_revoked`, `key_expired`, `account_disabled`, `token_of_another_tenant`.
-pub(super) fn authenticate(node: &Node, tenant: Id, text: &str) -> Result<Actor> {
+pub(super) fn authenticate(node: &Node, of: Id, text: &str) -> Result<Actor> {
     let invalid = || refused("key_invalid", "this API key is not known here");
     let secret = Secret::parse(text).ok_or_else(invalid)?;
     let found = node.store.read(|reader| {
         let Some(key) = reader.get(&API_KEY, secret.id)? else { return Ok(None) };
         let Some(owner) = key.id(&USER_ID) else { return Ok(None) };
         let Some(owner) = reader.get(&user::USER, owner)? else { return Ok(None) };
+        if !tenant::is_there(reader, owner.tenant)? {
+            return Ok(None);
+        }
         let permissions = role::permissions_of(reader, &owner)?;
         Ok(Some((key, owner, permissions)))
     })?;
@@ -219,7 +222,7 @@ pub(super) fn authenticate(node: &Node, tenant: Id, text: &str) -> Result<Actor>
     if !user::is_active(&owner) {
         return Err(refused("account_disabled", "the account of this API key is disabled"));
     }
-    if owner.tenant != tenant {
+    if owner.tenant != of {
         return Err(refused("token_of_another_tenant", "this API key is not of this tenant"));
     }
     node.identity.keys_used.note(key.key, now_ms);
@@ -274,7 +277,7 @@ pub async fn note_used(node: &Node) -> Result<()> {
 /// Removes keys that ended a month ago: each node those that were made on it.
 pub async fn sweep(node: &Node) -> Result<()> {
     let (own, now) = (node.store.origin().node, node.clock.now_ms());
-    for tenant in super::tenant::ids(node)? {
+    for tenant in tenant::ids(node)? {
         let gone = node.store.read(|reader| long_ended(reader, tenant, own, now))?;
         if !gone.is_empty() {
             let remove = move |tx: &mut Tx| gone.iter().try_for_each(|key| forget(tx, *key));

@@ -1,9 +1,11 @@
 //! People who are known only as authors of what was imported. Each is found by his e-mail address, or gets an account
 //! that nobody can sign in to before an administrator enables it. Never gives anybody a right or a password.
 
+use super::tenant::quota::{self, Quota};
 use super::user::{self, DISPLAY_NAME, EMAIL, ROLE, STATUS, USER, USERNAME};
 use super::{announce, names};
 use crate::access::{Actor, Permission, Role};
+use crate::audit;
 use crate::error::Result;
 use atoll_storage::Id;
 use atoll_storage::read::Read;
@@ -51,7 +53,9 @@ pub(crate) fn ensure(tx: &mut Tx<'_>, actor: &Actor, author: &Author) -> Result<
         .set(&DISPLAY_NAME, display_name)
         .set(&ROLE, Role::Viewer.name())
         .set(&STATUS, "disabled");
-    tx.create(&USER, tenant, key, changes)?;
+    quota::require(tx, tenant, Quota::Users)?;
+    let user = tx.create(&USER, tenant, key, changes)?;
+    audit::note(tx, actor, "user.registered", None, Some(&user))?;
     let payload = json!({ "user_id": key, "username": username, "role": Role::Viewer.name() });
     announce(tx, "cortex.user.registered", tenant, actor.user, payload)?;
     Ok(Some(key))

@@ -6,6 +6,7 @@ use super::names::{check_email, normal_email};
 use super::proof::{Token, void};
 use super::user::{self, EMAIL, EMAIL_VERIFIED_AT, NEW_EMAIL, USER, VERIFY_TOKEN};
 use crate::access::Actor;
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::kinds;
 use crate::mail::{Letter, Order};
@@ -72,6 +73,8 @@ fn replace(tx: &mut Tx, user: &Record, new: &str) -> Result<Record> {
     let after = tx.edit(&USER, user.key, changes)?;
     let payload = json!({ "user_id": user.key });
     announce(tx, "cortex.user.email_changed", user.tenant, Some(user.key), payload)?;
+    let owner = Actor { user: Some(user.key), ..Actor::stranger(user.tenant) };
+    audit::note(tx, &owner, "user.email_changed", Some(user), Some(&after))?;
     let notice = Order::to(Letter::EmailChanged, user.tenant, user.key);
     Order { address: Some(user.wanted(&EMAIL).to_owned()), ..notice }.enqueue(tx)?;
     Ok(after)
@@ -103,6 +106,7 @@ pub async fn resend(node: &Node, actor: &Actor) -> Result<()> {
 /// `Invalid` for a wrong password or what is no new address; `TooMany`.
 pub async fn change(node: &Node, actor: &Actor, email: &str, password: String) -> Result<Record> {
     actor.require_session()?;
+    actor.require_in_person()?;
     let me = user::me(node, actor)?;
     let email = normal_email(email);
     check_email(&email).map_err(|e| Error::Invalid(vec![e]))?;

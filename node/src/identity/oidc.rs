@@ -8,11 +8,13 @@ pub(super) use provider::Providers;
 
 use super::names::{check_email, check_username, normal_email};
 use super::session::{self, Factor, SignedIn};
+use super::tenant::quota::{self, Quota};
 use super::user::{
     self, DISPLAY_NAME, EMAIL, EMAIL_VERIFIED_AT, OIDC_SUBJECT, ROLE, STATUS, USER, USERNAME,
 };
 use super::{announce, email, letter, refused, tenant};
 use crate::access::{Actor, Permission, Role};
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::kinds;
 use crate::mail::{Letter, Order};
@@ -280,7 +282,10 @@ fn create(
         changes.put(&EMAIL_VERIFIED_AT, now);
     }
     kinds::check(tx, &USER, tenant, None, &changes)?;
+    quota::require(tx, tenant, Quota::Users)?;
     let user = tx.create(&USER, tenant, key, changes)?;
+    let owner = Actor { user: Some(key), ..Actor::stranger(tenant) };
+    audit::note(tx, &owner, "user.registered", None, Some(&user))?;
     let payload = json!({ "user_id": key, "username": username, "role": Role::Viewer.name() });
     announce(tx, "cortex.user.registered", tenant, Some(key), payload)?;
     let letter = if claims.email_verified { Letter::Welcome } else { Letter::Verification };

@@ -7,6 +7,8 @@ use super::user::{
     self, EMAIL, EMAIL_VERIFIED_AT, MUST_CHANGE_PASSWORD, PASSWORD_HASH, RESET_TOKEN, USER,
 };
 use super::{announce, email};
+use crate::access::Actor;
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::mail::{Letter, Order};
 use crate::runtime::Node;
@@ -63,7 +65,9 @@ pub async fn reset(node: &Node, tenant: Id, token: &str, password: String) -> Re
             if !email::is_verified(&user) {
                 changes.put(&EMAIL_VERIFIED_AT, now);
             }
-            tx.edit(&USER, user.key, changes)?;
+            let after = tx.edit(&USER, user.key, changes)?;
+            let owner = Actor { user: Some(user.key), ..Actor::stranger(tenant) };
+            audit::note(tx, &owner, "user.password_reset", Some(&user), Some(&after))?;
             let payload = json!({ "user_id": user.key });
             announce(tx, "cortex.user.password_reset", tenant, Some(user.key), payload)?;
             Order::to(Letter::PasswordChanged, tenant, user.key).enqueue(tx)

@@ -5,13 +5,14 @@ use super::session::{SESSION, SESSIONS_OF_A_USER, TOTP_STEP};
 use super::user::{self, EMAIL, RECOVERY_CODES, TOTP_PENDING, TOTP_SECRET, USER};
 use super::{announce, refused, tenant, totp};
 use crate::access::Actor;
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
 use atoll_storage::query::Query;
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Id, Record, Value};
-use serde_json::json;
+use serde_json::{Map, json};
 
 const CODES: usize = 10;
 const CODE_BYTES: usize = 10;
@@ -56,6 +57,7 @@ pub fn standing(node: &Node, actor: &Actor) -> Result<Standing> {
 /// `Conflict` (`totp_on`) if there is a second factor.
 pub async fn setup(node: &Node, actor: &Actor) -> Result<Setup> {
     actor.require_session()?;
+    actor.require_in_person()?;
     let me = user::me(node, actor)?;
     let tenant = node.store.read(|reader| reader.get(&tenant::TENANT, me.tenant))?;
     let issuer = tenant.map_or_else(String::new, |tenant| tenant.text(&tenant::NAME).to_owned());
@@ -87,11 +89,12 @@ fn refuse_if_on(user: &Record) -> Result<()> {
 /// `Invalid` (`wrong`) for a code that is not of now; `Conflict`: `totp_on`, `totp_not_set_up`; `TooMany`.
 pub async fn confirm(node: &Node, actor: &Actor, code: &str) -> Result<Vec<String>> {
     actor.require_session()?;
+    actor.require_in_person()?;
     let me = user::me(node, actor)?;
     let attempt = user::attempt(node, me.tenant, Some(&me), "")?;
     let codes: Vec<String> = (0..CODES).map(|_| new_code(node.random())).collect();
     let hashes: Vec<Value> = codes.iter().map(|code| hash(code)).collect();
-    let code = code.trim().to_owned();
+    let (code, actor) = (code.trim().to_owned(), *actor);
     node.store
         .write(move |tx| {
             let me = tx.get(&USER, me.key)?.ok_or(Error::NotFound("user"))?;
@@ -111,6 +114,7 @@ pub async fn confirm(node: &Node, actor: &Actor, code: &str) -> Result<Vec<Strin
                 .into_iter()
                 .fold(changes, |changes, hash| changes.add(&RECOVERY_CODES, hash));
             tx.edit(&USER, me.key, changes)?;
+            note(tx, &actor, "user.totp_enabled", &me)?;
             let payload = json!({ "user_id": me.key });
             announce(tx, "cortex.user.totp_enabled", me.tenant, Some(me.key), payload)
         })
@@ -123,16 +127,18 @@ pub async fn confirm(node: &Node, actor: &Actor, code: &str) -> Result<Vec<Strin
 /// `Invalid` for a wrong password; `Unauthenticated` (`totp_invalid`) for a wrong code; `Conflict` (`totp_off`).
 pub async fn disable(node: &Node, actor: &Actor, password: String, code: String) -> Result<()> {
     actor.require_session()?;
+    actor.require_in_person()?;
     let me = user::me(node, actor)?;
     if secret_of(&me).is_none() {
         return Err(off());
     }
     let attempt = user::reprove(node, &me, "password", password).await?;
+    let actor = *actor;
     node.store
         .write(move |tx| {
             let me = tx.get(&USER, me.key)?.ok_or(Error::NotFound("user"))?;
             spend(tx, &me, Some(code.as_str()))?;
-            turn_off(tx, me.key, Some(me.key))
+            turn_off(tx, &actor, me.key)
         })
         .await?;
     node.identity.attempts.succeed(&attempt);
@@ -148,19 +154,25 @@ pub async fn drop_for(node: &Node, actor: &Actor, id: Id) -> Result<()> {
     if secret_of(&user).is_none() {
         return Err(off());
     }
-    let by = actor.user;
-    node.store.write(move |tx| turn_off(tx, user.key, by)).await
+    let actor = *actor;
+    node.store.write(move |tx| turn_off(tx, &actor, user.key)).await
 }
 
 fn off() -> Error {
     Error::conflict("totp_off", "this account has no second factor")
 }
 
-fn turn_off(tx: &mut Tx, key: Id, by: Option<Id>) -> Result<()> {
+fn turn_off(tx: &mut Tx, actor: &Actor, key: Id) -> Result<()> {
     let user = tx.get(&USER, key)?.ok_or(Error::NotFound("user"))?;
     let changes = Changes::new().set(&TOTP_SECRET, Value::Null).set(&TOTP_PENDING, Value::Null);
     tx.edit(&USER, key, without_codes(&user, changes))?;
-    announce(tx, "cortex.user.totp_disabled", user.tenant, by, json!({ "user_id": key }))
+    note(tx, actor, "user.totp_disabled", &user)?;
+    announce(tx, "cortex.user.totp_disabled", user.tenant, actor.user, json!({ "user_id": key }))
+}
+
+/// That it happened: what changed is secret.
+fn note(tx: &mut Tx, actor: &Actor, action: &str, user: &Record) -> Result<()> {
+    audit::note_in(tx, user.tenant, actor, action, Some((USER.name, user.key)), Map::new())
 }
 
 fn without_codes(user: &Record, changes: Changes) -> Changes {

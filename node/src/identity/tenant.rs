@@ -290,6 +290,11 @@ pub async fn edit(node: &Node, actor: &Actor, id: Id, changes: Changes) -> Resul
 pub const OWN: &[Field] =
     &[NAME, REGISTRATION, LOCALE, TIME_ZONE, DEFAULT_VISIBILITY, COMMENTS, LOGO_URL, COLOURS];
 
+/// The changes, if every setting in them is well formed.
+pub(crate) fn checked(changes: Changes) -> Result<Changes> {
+    setting::checked(changes)
+}
+
 /// The settings of the actor's own tenant.
 pub fn own(node: &Node, actor: &Actor) -> Result<Record> {
     actor.require(Permission::SettingsAdminister)?;

@@ -445,6 +445,12 @@ fn keep_an_admin(tx: &Tx, id: Id, becomes: Role) -> Result<()> {
     Ok(())
 }
 
+/// That the user is neither above the actor nor has permissions that the actor lacks.
+pub(crate) fn require_below(reader: &impl Read, actor: &Actor, user: &Record) -> Result<()> {
+    refuse_above(actor, role(user))?;
+    actor.require_all(role::permissions_of(reader, user)?)
+}
+
 /// A user whom the actor may change: of his tenant, and neither above him nor with permissions that he lacks.
 pub(super) fn administered(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
     actor.require(Permission::UsersAdminister)?;

@@ -1,6 +1,8 @@
 //! Finding posts: by id, by slug, in lists. Never gives out one that the actor may not see.
 
-use super::{AUTHOR_ID, AUTHOR_IDS, OLD_SLUGS, POST, SLUG, TAG_IDS, may_see, shown_column};
+use super::{
+    AUTHOR_ID, AUTHOR_IDS, OLD_SLUGS, POST, SLUG, STATUS, TAG_IDS, TRASHED, may_see, shown_column,
+};
 use crate::access::{Actor, Permission};
 use crate::content::{category, key_of, read, tag};
 use crate::error::{Error, Result};
@@ -60,7 +62,12 @@ pub fn list(node: &Node, actor: &Actor, mut query: Query, by: &Narrowed) -> Resu
     let own = actor.user.is_some() && by.author == actor.user;
     let sees_all = own || actor.can(Permission::PostsWrite);
     if sees_all {
-        query = query.filter("trashed", by.trashed);
+        let status = query.value_of(STATUS.name).cloned();
+        query = match (by.trashed, status) {
+            (true, _) => query.filter("stage", TRASHED),
+            (false, Some(status)) => query.filter("stage", status),
+            (false, None) => query.filter("trashed", false),
+        };
     } else {
         query = query.filter(shown_column(actor.role), true);
     }

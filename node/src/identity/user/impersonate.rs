@@ -28,6 +28,7 @@ pub struct Impersonation {
 /// `account_deleted`).
 pub async fn impersonate(node: &Node, actor: &Actor, id: Id) -> Result<Impersonation> {
     let admin = actor.require_user()?;
+    actor.require_session()?;
     actor.require_in_person()?;
     let user = administered(node, actor, id)?;
     if admin == id {
