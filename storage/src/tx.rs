@@ -168,6 +168,41 @@ impl Tx<'_> {
 
     /// Changes a record; what says so already is left out. `Missing` if it is not alive.
     pub fn edit(&mut self, kind: &'static Kind, key: Id, changes: Changes) -> Result<Record> {
+        let (record, write) = self.difference(kind, key, changes)?;
+        if write.cells.is_empty() && write.bodies.is_empty() {
+            return Ok(record);
+        }
+        let past = record.state.latest_hlc();
+        self.issue(kind, record.tenant, key, past, Payload::Write(write))?
+            .ok_or(Error::Missing(kind.name))
+    }
+
+    /// As `edit`, for what was changed elsewhere and before; as `create_at` with the time. What is there and is newer
+    /// stays the newer.
+    pub fn edit_at(
+        &mut self,
+        kind: &'static Kind,
+        key: Id,
+        changes: Changes,
+        at_ms: u64,
+    ) -> Result<Record> {
+        let (record, write) = self.difference(kind, key, changes)?;
+        if write.cells.is_empty() && write.bodies.is_empty() {
+            return Ok(record);
+        }
+        self.db.heads.hlc_must_be_kept = true;
+        let at = Hlc(at_ms.min(self.now_ms) << 16);
+        self.issue_at(kind, record.tenant, key, at, Payload::Write(write))?
+            .ok_or(Error::Missing(kind.name))
+    }
+
+    /// The record, and what makes it say what the changes want.
+    fn difference(
+        &mut self,
+        kind: &'static Kind,
+        key: Id,
+        changes: Changes,
+    ) -> Result<(Record, Write)> {
         let record = self.get(kind, key)?.ok_or(Error::Missing(kind.name))?;
         let state = &record.state;
         let mut write = Write { seen: state.seen(), ..Write::default() };
@@ -208,12 +243,7 @@ impl Tx<'_> {
                 write.bodies.push(BodyWrite { field: field.code, edit });
             }
         }
-        if write.cells.is_empty() && write.bodies.is_empty() {
-            return Ok(record);
-        }
-        let past = state.latest_hlc();
-        self.issue(kind, record.tenant, key, past, Payload::Write(write))?
-            .ok_or(Error::Missing(kind.name))
+        Ok((record, write))
     }
 
     fn edit_body(

@@ -1,6 +1,6 @@
 //! One entry of a feed, made of a post: with absolute links, and with the whole text while there is room for it.
 
-use super::xml::escape;
+use super::xml::{escape, has_place};
 use crate::problem::Problem;
 use crate::site::Site;
 use atoll_node::Node;
@@ -29,7 +29,9 @@ pub(super) async fn all_of(node: &Node, site: &Site, feed: &Feed) -> Result<Vec<
     let mut room = MAX_TEXT_BYTES;
     for post in &feed.posts {
         let rendered = post::rendered(node, post).await?;
-        let html = absolute(&rendered.html, &site.base);
+        let mut html = absolute(&rendered.html, &site.base);
+        // The same in every form of the feed.
+        html.retain(has_place);
         let fits = html.len() <= room;
         room = if fits { room - html.len() } else { 0 };
         let excerpt = rendered.excerpt;

@@ -49,6 +49,15 @@ impl Xml {
     }
 }
 
+/// Whether XML 1.0 has a place for it.
+pub(super) fn has_place(c: char) -> bool {
+    match c {
+        '\t' | '\n' | '\r' => true,
+        '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => false,
+        _ => true,
+    }
+}
+
 /// Text as it stands between tags and in attributes, without the characters that XML 1.0 has no place for.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 8);
@@ -59,9 +68,8 @@ pub(super) fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            '\t' | '\n' | '\r' => escaped.push(c),
-            '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {}
-            c => escaped.push(c),
+            c if has_place(c) => escaped.push(c),
+            _ => {}
         }
     }
     escaped

@@ -314,14 +314,16 @@ fn past(tx: &mut Tx<'_>, actor: &Actor, key: Id, line: &Json, changes: Changes) 
     let post = changes.get(&version::POST_ID).and_then(Value::as_id).unwrap_or_default();
     let present = tx.get_full(&POST, post)?.filter(|post| post.tenant == actor.tenant);
     let present = present.ok_or(Error::NotFound("post"))?;
-    let then = tx.edit(&POST, post, Changes::new().body(&BODY, body))?;
+    // None of this counts as a change of the post.
+    let at_ms = present.updated_ms();
+    let then = tx.edit_at(&POST, post, Changes::new().body(&BODY, body), at_ms)?;
     let heads = Value::Bytes(then.heads(&BODY).as_flattened().to_vec());
     tx.create_at(&POST_VERSION, actor.tenant, key, changes.set(&HEADS, heads), times_of(line))?;
-    let now = tx.edit(&POST, post, Changes::new().body(&BODY, present.body(&BODY)))?;
+    let now = tx.edit_at(&POST, post, Changes::new().body(&BODY, present.body(&BODY)), at_ms)?;
     if post::is_trashed(&present) {
         // It is in the trash while its text is the one that was put there.
         let heads = Value::Bytes(now.heads(&BODY).as_flattened().to_vec());
-        tx.edit(&POST, post, Changes::new().set(&post::TRASHED_HEADS, heads))?;
+        tx.edit_at(&POST, post, Changes::new().set(&post::TRASHED_HEADS, heads), at_ms)?;
     }
     done(Fate::Created, key)
 }

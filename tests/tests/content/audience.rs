@@ -19,11 +19,11 @@ async fn titles(client: &Client, query: &str) -> Vec<String> {
 async fn each_author_of_a_post_may_change_it() {
     let test = TestNode::start().await;
     let eve = test.user("eve", Role::Editor).await;
-    let ed_id = test.make_user(test.tenant, "ed", Role::Editor).await;
+    let ed_id = test.make_user(test.tenant, "edd", Role::Editor).await;
     let vic_id = test.make_user(test.tenant, "vic", Role::Viewer).await;
     let sign_in =
         async |name: &str| test.stranger().login(name, atoll_tests::harness::PASSWORD).await;
-    let (ed, vic) = (sign_in("ed").await, sign_in("vic").await);
+    let (ed, vic) = (sign_in("edd").await, sign_in("vic").await);
     let authors = json!([ed_id.to_string(), vic_id.to_string()]);
     let post = make(&eve, json!({ "title": "Ours", "author_ids": authors })).await;
     let path = at("posts", &post, "");
@@ -34,7 +34,7 @@ async fn each_author_of_a_post_may_change_it() {
     let _ = vic.get(&path).await.expect(200);
     let _ = vic.put(&path, &json!({ "excerpt": "By vic." })).await.expect(200);
     let _ = vic.get(&format!("{path}/versions")).await.expect(200);
-    for (client, name) in [(&eve, "eve"), (&ed, "ed"), (&vic, "vic")] {
+    for (client, name) in [(&eve, "eve"), (&ed, "edd"), (&vic, "vic")] {
         assert_eq!(titles(client, "author=me").await, ["Ours, by ed"], "{name}");
         assert_eq!(titles(&eve, &format!("author={name}")).await, ["Ours, by ed"]);
     }
@@ -43,7 +43,7 @@ async fn each_author_of_a_post_may_change_it() {
     names.sort();
     assert_eq!(
         (text(&expanded["author"], "username"), names),
-        ("eve", vec!["ed".into(), "vic".into()])
+        ("eve", vec!["edd".into(), "vic".into()])
     );
     let left = json!({ "author_ids": [ed_id.to_string()] });
     let _ = eve.put(&path, &left).await.expect(200);
@@ -58,7 +58,7 @@ async fn a_post_for_roles_is_shown_to_them_alone_also_in_lists() {
     let test = TestNode::start().await;
     let eve = test.user("eve", Role::Editor).await;
     let (vic, mod_) =
-        (test.user("vic", Role::Viewer).await, test.user("mo", Role::Moderator).await);
+        (test.user("vic", Role::Viewer).await, test.user("moe", Role::Moderator).await);
     let nobody = json!({ "title": "Nobody", "visibility": "role" });
     let answer = eve.post("/api/v1/posts", &nobody).await.expect(422);
     assert_eq!(text(&answer.json()["errors"][0], "field"), "visible_to_roles");

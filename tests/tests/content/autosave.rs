@@ -61,7 +61,7 @@ async fn an_applied_draft_adds_to_what_others_did_meanwhile() {
 async fn a_draft_is_its_writers_own() {
     let test = TestNode::start().await;
     let (admin, eve) = (test.admin().await, test.user("eve", Role::Editor).await);
-    let (ed, vic) = (test.user("ed", Role::Editor).await, test.user("vic", Role::Viewer).await);
+    let (ed, vic) = (test.user("edd", Role::Editor).await, test.user("vic", Role::Viewer).await);
     let post = draft(&eve, "Mine").await;
     let auto = at("posts", &post, "/autosave");
     let _ = eve.put(&auto, &json!({ "body": "Secret." })).await.expect(200);

@@ -161,7 +161,7 @@ async fn a_tag_is_unique_by_its_slug_and_leaves_its_posts_when_it_goes() {
 async fn a_rejected_category_tells_its_author_why_and_waits_again_after_an_edit() {
     let test = TestNode::start().await;
     let (admin, eve) = (test.admin().await, test.user("eve", Role::Editor).await);
-    let ed = test.user("ed", Role::Editor).await;
+    let ed = test.user("edd", Role::Editor).await;
     let made = category(&eve, "Gossip", None).await;
     let path = at("categories", &made, "");
     let reject = format!("{path}/reject");
