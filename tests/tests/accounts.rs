@@ -75,7 +75,7 @@ impl Posted {
         let test = TestNode::start_with_at(
             |config| {
                 config.mail.server = server;
-                config.public_url = "https://atoll.example.org".to_owned();
+                "https://atoll.example.org".clone_into(&mut config.public_url);
             },
             hands.clock(),
         )

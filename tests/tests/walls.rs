@@ -146,7 +146,7 @@ impl Asker {
     }
 }
 
-async fn askers(test: &TestNode, north: Id) -> Vec<Asker> {
+fn askers(test: &TestNode, north: Id) -> Vec<Asker> {
     let mut all = vec![Asker {
         client: test.stranger().in_tenant("north"),
         role: None,
@@ -252,7 +252,7 @@ async fn what_is_in_another_tenant_is_as_if_it_were_nowhere() {
     let theirs = theirs(&test).await;
     let before = heads(&test, theirs.tenant);
     let (mut asked, mut paths) = (0, 0);
-    for asker in &mut askers(&test, north).await {
+    for asker in &mut askers(&test, north) {
         for route in walked() {
             asker.ready(&test).await;
             let client = &asker.client;
@@ -288,7 +288,7 @@ async fn nothing_can_be_made_to_refer_to_another_tenant() {
     let theirs = theirs(&test).await;
     let before = heads(&test, theirs.tenant);
     let mut number = 0;
-    for asker in &mut askers(&test, north).await {
+    for asker in &mut askers(&test, north) {
         for route in walked().filter(|route| route.takes.is_some()) {
             asker.ready(&test).await;
             let what = format!("{} {} as {:?}", route.method, route.path, asker.role);
@@ -324,7 +324,7 @@ async fn no_list_total_search_filter_or_cursor_reaches_into_another_tenant() {
         (answer.status, answer.code(), rows, json["page"]["total"].as_u64())
     };
     let mut filtered = 0;
-    for asker in &mut askers(&test, north).await {
+    for asker in &mut askers(&test, north) {
         for route in walked().filter(|r| r.method == "GET" && !r.path.contains('{')) {
             asker.ready(&test).await;
             let client = &asker.client;
@@ -401,7 +401,7 @@ async fn a_token_is_good_in_its_own_tenant_only() {
     let (north, _) = make_tenant(&test, "north", "boss").await;
     let theirs = theirs(&test).await;
     let mut refused = 0;
-    for asker in askers(&test, north).await.iter_mut().filter(|asker| asker.role.is_some()) {
+    for asker in askers(&test, north).iter_mut().filter(|asker| asker.role.is_some()) {
         asker.ready(&test).await;
         for name in [format!("{MARK}-campus"), theirs.tenant.to_string()] {
             let there = asker.client.in_tenant(&name);

@@ -74,7 +74,7 @@ impl Writing {
                 text.push_str("{\"account\":");
                 text.push_str(&show::value(&self.call, &self.me)?.to_string());
             }
-            text.push_str(&format!(",\"{}\":[", part.name()));
+            text.push_str(&format!(",\"{}\":[", part.title()));
             self.is_open = true;
         }
         let page = own::page(&self.call.node, &self.me, part, self.after.take())?;

@@ -343,7 +343,7 @@ fn check_audience(post: Option<&Record>, changes: &Changes) -> Result<()> {
         let kept = post.is_some_and(|post| post.has(&VISIBLE_TO_ROLES, &role));
         touches(&changes.added, &role) || (kept && !touches(&changes.dropped, &role))
     };
-    if visibility != Some(ROLE) || Role::NAMES.iter().any(|name| is_named(*name)) {
+    if visibility != Some(ROLE) || Role::NAMES.iter().any(|name| is_named(name)) {
         return Ok(());
     }
     let message = "must name at least one role while the visibility is `role`";

@@ -152,6 +152,10 @@ async fn an_administrator_sees_what_a_user_sees_for_a_quarter_of_an_hour() {
     let change = json!({ "old_password": PASSWORD, "new_password": "another password" });
     posed.post("/api/v1/users/change-password", &change).await.refused(403, "denied");
     posed.get("/api/v1/users/me/export").await.refused(403, "denied");
+    posed.post("/api/v1/api-keys", &json!({ "name": "robot" })).await.refused(403, "denied");
+    posed.post("/api/v1/auth/totp/setup", &json!({})).await.refused(403, "denied");
+    let change = json!({ "email": "mallory@example.org", "password": PASSWORD });
+    posed.post("/api/v1/auth/change-email", &change).await.refused(403, "denied");
     let json = [("content-type", "application/json")];
     let password = json!({ "password": PASSWORD }).to_string();
     let erased = posed.send("DELETE", "/api/v1/users/me", &json, password.as_bytes()).await;

@@ -44,6 +44,12 @@ async fn filled() -> (TestNode, Client) {
     let test = TestNode::start().await;
     let admin = test.admin().await;
     let ada = test.user("ada", Role::Editor).await;
+    let role = json!({ "name": "Librarian", "permissions": ["tags.administer"] });
+    admin.post("/api/v1/roles", &role).await.expect(201);
+    let me = ada.get("/api/v1/auth/me").await.expect(200).data();
+    let roles = json!({ "roles": ["editor", "Librarian"] });
+    let path = format!("/api/v1/users/{}/roles", text(&me, "id"));
+    admin.put(&path, &roles).await.expect(200);
     let category = json!({ "name": "Garden" });
     let garden = ada.post("/api/v1/categories", &category).await.expect(201).data();
     let herbs = json!({ "name": "Herbs", "parent_id": garden["id"] });
@@ -96,9 +102,17 @@ async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
     let (mut was, mut is) = (unpacked(&archive), unpacked(&again));
     let records: usize = was.values().map(BTreeMap::len).sum();
     assert_eq!(job["result"]["records"], records);
-    for kind in
-        ["users", "categories", "tags", "posts", "post_versions", "comments", "likes", "redirects"]
-    {
+    for kind in [
+        "roles",
+        "users",
+        "categories",
+        "tags",
+        "posts",
+        "post_versions",
+        "comments",
+        "likes",
+        "redirects",
+    ] {
         assert!(was.get(kind).is_some_and(|lines| !lines.is_empty()), "{kind} were exported");
     }
     // Each node has its own tenant, and an admin of the same address.
@@ -151,6 +165,52 @@ async fn an_export_tells_no_secret_unless_it_is_asked_for_and_none_of_another_te
         let path = format!("/api/v1/exports/{}{rest}", text(&job, "id"));
         admin.get(&path).await.refused(404, "not_found");
     }
+    workers.shutdown().await;
+}
+
+/// An archive of one kind.
+fn packed(kind: &str, lines: &[Json]) -> Vec<u8> {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let mut archive = tar::Builder::new(Vec::new());
+    let files = [("atoll.json".to_owned(), json!({ "format": 1 }).to_string())];
+    for (name, text) in files.into_iter().chain([(format!("{kind}-00001.jsonl"), text)]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        archive.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    zstd::stream::encode_all(&archive.into_inner().unwrap()[..], 1).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_gives_nobody_what_its_importer_could_not_give() {
+    let test = TestNode::start().await;
+    let workers = test.node.start().await.unwrap();
+    let (root, boss) = (test.admin().await, test.user("boss", Role::Admin).await);
+    let root_id = test.admin.to_string();
+    let before = root.get(&format!("/api/v1/users/{root_id}")).await.expect(200).data();
+    let user = |id: &str, name: &str, role: &str| {
+        json!({ "id": id, "created_ms": 1, "updated_ms": 4_000_000_000_000_u64, "fields": {
+            "email": format!("{name}@example.org"), "username": name, "role": role,
+            "status": "active", "password_hash": "x",
+        } })
+    };
+    let new_id = "0190b8e0-0000-7000-8000-000000000001";
+    let lines = [user(&root_id, "mallory", "viewer"), user(new_id, "eva", "superadmin")];
+    let job = import(&test, &boss, "format=atoll", &packed("users", &lines)).await;
+    assert_eq!(super::counts(&job), [1, 0, 0, 1], "{job}");
+    let after = root.get(&format!("/api/v1/users/{root_id}")).await.expect(200).data();
+    assert_eq!(before, after);
+    let eva = root.get("/api/v1/users/eva").await.expect(200).data();
+    assert_eq!((text(&eva, "id"), text(&eva, "role")), (new_id, "viewer"));
+
+    let role = json!({ "id": "0190b8e0-0000-7000-8000-000000000002", "created_ms": 1, "fields": {
+        "name": "King", "permissions": ["posts.write", "sync.administer", "tenants.administer"],
+    } });
+    let job = import(&test, &boss, "format=atoll", &packed("roles", &[role])).await;
+    assert_eq!(super::counts(&job), [1, 0, 0, 0], "{job}");
+    let king = root.get("/api/v1/roles/King").await.expect(200).data();
+    assert_eq!(king["permissions"], json!(["posts.write"]));
     workers.shutdown().await;
 }
 

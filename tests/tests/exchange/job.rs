@@ -1,4 +1,4 @@
-use super::{ended, other_tenant, send, table, text, until};
+use super::{ended, import, other_tenant, send, table, text, until};
 use atoll_node::Role;
 use atoll_tests::TestNode;
 use serde_json::json;
@@ -108,5 +108,32 @@ async fn what_can_never_be_done_is_a_dead_letter_at_once() {
     assert!(text(&job, "error").contains("title") && !text(&job, "error").contains('/'), "{job}");
     let dead = admin.get("/api/v1/jobs?state=dead").await.expect(200).json();
     assert_eq!(dead["page"]["total"], 1);
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_a_key_may_no_more_than_the_key() {
+    let test = TestNode::start().await;
+    let workers = test.node.start().await.unwrap();
+    let boss = test.user("boss", Role::Admin).await;
+    let scopes = [
+        "posts.write",
+        "posts.publish",
+        "posts.administer",
+        "categories.write",
+        "tags.write",
+        "comments.write",
+        "comments.moderate",
+        "jobs.administer",
+    ];
+    let key = json!({ "name": "robot", "scopes": scopes });
+    let made = boss.post("/api/v1/api-keys", &key).await.expect(201).data();
+    let robot = test.stranger().with_token(text(&made, "key"));
+    let ghost = include_bytes!("../fixtures/ghost.json");
+    let users =
+        async || boss.get("/api/v1/users").await.expect(200).json()["page"]["total"].clone();
+    let before = users().await;
+    import(&test, &robot, "format=ghost", ghost).await;
+    assert_eq!(users().await, before, "the key may make no accounts");
     workers.shutdown().await;
 }

@@ -55,7 +55,7 @@ pub async fn merge(
 ) -> Result<Record> {
     let renamed = |error| match error {
         Error::Invalid(mut fields) => {
-            fields.iter_mut().for_each(|field| field.field = "into".to_owned());
+            fields.iter_mut().for_each(|field| "into".clone_into(&mut field.field));
             Error::Invalid(fields)
         }
         other => other,

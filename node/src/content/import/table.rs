@@ -147,7 +147,7 @@ fn changes_of(fields: &[&'static Field], row: &StringRecord) -> Result<Changes> 
                     match value_of(field, element) {
                         Ok(value) => changes = changes.add(field, value),
                         Err(wanted) => {
-                            errors.push(FieldError::new(field.name, "wrong_type", wanted))
+                            errors.push(FieldError::new(field.name, "wrong_type", wanted));
                         }
                     }
                 }

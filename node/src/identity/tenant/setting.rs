@@ -3,13 +3,16 @@
 use super::{COLOURS, DOMAIN, LOCALE, LOGO_URL, SLUG, TIME_ZONE, quota};
 use crate::error::{Error, FieldError, Result};
 use atoll_storage::tx::Changes;
-use atoll_storage::{Id, Value};
+use atoll_storage::{Field, Id, Value};
 
 const MOST_COLOURS: usize = 5;
 
+/// A field, whether a text fits it, and what does.
+type Rule = (&'static Field, fn(&str) -> bool, &'static str);
+
 /// The changes, if every setting in them is well formed.
 pub(super) fn checked(changes: Changes) -> Result<Changes> {
-    let rules: [(&atoll_storage::Field, fn(&str) -> bool, &str); 4] = [
+    let rules: [Rule; 4] = [
         (&LOCALE, is_locale, "must be a language tag such as en or pt-BR"),
         (&TIME_ZONE, is_time_zone, "must be a name as in the IANA database, such as Europe/Berlin"),
         (&LOGO_URL, is_address, "must be an address that begins with https:// or /"),

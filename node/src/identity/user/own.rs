@@ -25,7 +25,8 @@ pub enum Part {
 impl Part {
     pub const ALL: &'static [Self] = &[Self::Posts, Self::Comments, Self::Likes, Self::Sessions];
 
-    pub fn name(self) -> &'static str {
+    /// As the document calls it.
+    pub fn title(self) -> &'static str {
         self.kind().plural
     }
 

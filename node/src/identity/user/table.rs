@@ -18,7 +18,8 @@ use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Id, Record, Value};
 use serde_json::json;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 /// How much one import takes.
 #[derive(Clone, Copy, Debug)]
@@ -336,13 +337,13 @@ pub fn export(
     let query = Query::of(&USER, actor.tenant).limit(PAGE).after(after).without_total();
     let (page, names) = node.store.read(|reader| {
         let page = reader.list(&query)?;
-        let mut names = std::collections::HashMap::new();
+        let mut names = HashMap::new();
         for id in page.records.iter().flat_map(|user| user.set(&ROLE_IDS)).filter_map(Value::as_id)
         {
-            if !names.contains_key(&id) {
+            if let Entry::Vacant(name) = names.entry(id) {
                 let role = reader.get(&role::ROLE, id)?;
                 let role = role.filter(|role| role.tenant == actor.tenant);
-                names.insert(id, role.map(|role| role.text(&role::NAME).to_owned()));
+                name.insert(role.map(|role| role.text(&role::NAME).to_owned()));
             }
         }
         Ok((page, names))
