@@ -363,3 +363,28 @@ fn records_are_counted_by_column_and_by_set_in_one_query() {
     let named = reader.list(&all.names("title", &TAGS, "red")).unwrap();
     assert_eq!((named.records.len(), named.total), (2, 2));
 }
+
+#[test]
+fn what_was_made_elsewhere_before_keeps_its_times_and_the_clock_does_not_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("atoll.db");
+    let open = |now_ms: u64| {
+        Db::open(&path, KINDS, NodeId([1; 16]), Clock::from_fn(move || now_ms)).unwrap()
+    };
+    let mut db = open(9_000);
+    create(&mut db, 1, Changes::new().set(&TITLE, "now"));
+    let now = doc(&db, 1).unwrap().state.latest_hlc();
+    let old = Changes::new().set(&TITLE, "old").body(&BODY, "one");
+    db.transact(|tx| tx.create_at(&DOC, TENANT, key(2), old, (1_000, 2_000))).unwrap();
+    let text = Changes::new().body(&BODY, "one and two");
+    let edited = db.transact(|tx| tx.edit_at(&DOC, key(2), text, 2_000)).unwrap();
+    assert_eq!((edited.created_ms(), edited.updated_ms()), (1_000, 2_000));
+    assert_eq!(doc(&db, 2).unwrap().body(&BODY), "one and two");
+    drop(db);
+    let mut db = open(3_000);
+    create(&mut db, 3, Changes::new().set(&TITLE, "later"));
+    assert!(doc(&db, 3).unwrap().state.latest_hlc() > now);
+    let mut other = node(2);
+    exchange(&mut db, &mut other);
+    assert_equal(&mut db, &mut other);
+}
