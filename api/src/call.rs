@@ -12,13 +12,14 @@ use crate::take;
 use atoll_node::{Actor, Node};
 use atoll_storage::read::Read;
 use atoll_storage::{Id, Kind, Record, tx::Changes};
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, IF_MATCH, USER_AGENT};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub struct Call {
     pub node: Arc<Node>,
@@ -31,6 +32,8 @@ pub struct Call {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Of a route that reads its body piece by piece.
+    pub(crate) upload: Mutex<Option<Body>>,
     pub(crate) path: Vec<(&'static str, String)>,
     pub(crate) params: Params,
     /// Names of query parameters that the route declares.
@@ -125,6 +128,19 @@ impl Call {
     pub fn changes_to(&self, record: &Record) -> Result<Changes, Problem> {
         self.require_json()?;
         take::changes(&self.body, record.kind, Some(record))
+    }
+
+    /// The JSON object of the body, for a handler that reads some of it itself before [`Call::changes_of`].
+    pub(crate) fn object(&self) -> Result<serde_json::Map<String, serde_json::Value>, Problem> {
+        self.json()
+    }
+
+    /// As [`Call::changes_to`], of what is left of the body's object.
+    pub(crate) fn changes_of(
+        object: &serde_json::Map<String, serde_json::Value>,
+        record: &Record,
+    ) -> Result<Changes, Problem> {
+        take::changes_of(object, record.kind, Some(record))
     }
 
     /// The body's bytes, for those that are not JSON.

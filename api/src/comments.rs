@@ -19,12 +19,12 @@ pub fn routes() -> Vec<Route> {
         get("/api/v1/posts/{id}/comments", Public, of_post)
             .lists(&COMMENT)
             .doc("Comments of a post, oldest first; `parent_id` tells which one each answers."),
-        post("/api/v1/comments", User, create)
+        post("/api/v1/comments", Can(Permission::CommentsWrite), create)
             .takes(&COMMENT)
             .gives(&COMMENT)
             .doc("Says something. Waits for a moderator until one of this author's comments was approved."),
         get("/api/v1/comments/{id}", Public, find).gives(&COMMENT).doc("One comment."),
-        put("/api/v1/comments/{id}", User, edit)
+        put("/api/v1/comments/{id}", Author(Permission::CommentsWrite), edit)
             .takes(&COMMENT)
             .gives(&COMMENT)
             .doc("Changes the text; only its author may."),

@@ -3,6 +3,7 @@
 
 use crate::call::Call;
 use crate::etag;
+use crate::feeds::Kept;
 use crate::idempotency::{self, Running, Turn};
 use crate::limit::{Class, Limits, Standing, Who};
 use crate::list::{self, RECORD_PARAMS};
@@ -10,16 +11,18 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::params::{self, Params};
 use crate::problem::Problem;
+use crate::redirects;
 use crate::reply::{Content, Reply};
 use crate::request_id::{self, RequestId, RequestIds};
 use crate::route::{Access, Answer, Route, Shape};
+use crate::span;
 use atoll_node::identity::{session, tenant};
 use atoll_node::{Actor, Node};
 use axum::body::Body;
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    ETAG, HOST, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ETAG, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -29,7 +32,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
@@ -50,8 +53,10 @@ pub(crate) struct App {
     /// Turns true when the server stops.
     pub stopping: watch::Sender<bool>,
     pub streams: Arc<Semaphore>,
+    pub uploads: Arc<Semaphore>,
     /// The OpenAPI document, made when it is first asked for.
     pub openapi: OnceLock<Bytes>,
+    pub feeds: Kept,
     table: matchit::Router<Endpoint>,
     limits: Limits,
     ids: RequestIds,
@@ -74,6 +79,7 @@ struct Seen {
     is_head: bool,
     is_get: bool,
     if_none_match: Option<HeaderValue>,
+    if_modified_since: Option<HeaderValue>,
     standing: Option<Standing>,
     is_signed_in: bool,
     allow: Option<HeaderValue>,
@@ -92,7 +98,9 @@ impl App {
             metrics: Arc::new(Metrics::new(routes.len())),
             stopping: watch::Sender::new(false),
             streams: Arc::new(Semaphore::new(options.max_streams)),
+            uploads: Arc::new(Semaphore::new(options.max_uploads)),
             openapi: OnceLock::new(),
+            feeds: Kept::default(),
             table: table_of(&routes),
             limits: Limits::new(options.usual, options.strict),
             ids: RequestIds::new(node.clock.now_ms()),
@@ -118,17 +126,14 @@ impl App {
             is_head: parts.method == Method::HEAD,
             is_get: matches!(parts.method, Method::GET | Method::HEAD),
             if_none_match: parts.headers.get(IF_NONE_MATCH).cloned(),
+            if_modified_since: parts.headers.get(IF_MODIFIED_SINCE).cloned(),
             standing: None,
             is_signed_in: false,
             allow: None,
             uri: parts.uri.clone(),
         };
         let peer = self.peer_of(&parts.headers, peer);
-        let span = if seen.is_get {
-            tracing::debug_span!("request", id = %seen.request_id, path = parts.uri.path())
-        } else {
-            tracing::info_span!("request", id = %seen.request_id, path = parts.uri.path())
-        };
+        let span = span::of(&seen.request_id, seen.is_get, parts.uri.path());
         let outcome = self.run(parts, body, peer, &mut seen).instrument(span).await;
         let response = match outcome {
             Outcome::Allow => self.empty(StatusCode::NO_CONTENT, &seen),
@@ -151,6 +156,9 @@ impl App {
         let path = match self.find(&parts, seen) {
             Ok(Some(path)) => path,
             Ok(None) => return Outcome::Allow,
+            Err(_) if self.may_be_old(&parts, seen) => {
+                return Outcome::Answer(self.follow(&parts, peer, seen));
+            }
             Err(problem) => return Outcome::Answer(Err(problem)),
         };
         let Some(place) = seen.route else { return Outcome::Allow };
@@ -201,6 +209,32 @@ impl App {
         Ok(Some(values))
     }
 
+    /// Whether the path is none of ours, and so may be one that a post had elsewhere.
+    fn may_be_old(&self, parts: &Parts, seen: &Seen) -> bool {
+        let path = parts.uri.path();
+        seen.is_get && path.len() <= MAX_PATH_BYTES && self.table.at(path).is_err()
+    }
+
+    /// 301 to the post that an old path leads to.
+    fn follow(&self, parts: &Parts, peer: Option<IpAddr>, seen: &mut Seen) -> Answer {
+        let nothing = Problem::new(
+            StatusCode::NOT_FOUND,
+            "no_such_route",
+            "there is nothing under this path",
+        );
+        let text = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let Ok(tenant) = tenant::resolve(&self.node, text("x-tenant"), text("host")) else {
+            return Err(nothing);
+        };
+        let taken = self.limits.take(Class::Usual, Who::peer(peer), self.started.elapsed());
+        seen.standing = taken.map_err(|(_, wait_s)| too_many(wait_s))?;
+        let place = redirects::followed(&self.node, tenant, parts.uri.path())?.ok_or(nothing)?;
+        let reply = Reply::text("text/plain; charset=utf-8", place.clone())?;
+        // Not for ever, as it would be without: the post may go, or the path lead elsewhere.
+        let reply = reply.header(CACHE_CONTROL, "public, max-age=3600").header(VARY, "x-tenant");
+        Ok(reply.status(StatusCode::MOVED_PERMANENTLY).header(LOCATION, place))
+    }
+
     async fn enter(
         self: &Arc<Self>,
         place: usize,
@@ -218,16 +252,19 @@ impl App {
         let actor = if route.is_bare {
             Actor::stranger(atoll_storage::Id::NIL)
         } else {
-            let actor = self.actor_of(route, &parts.headers, peer)?;
+            let actor = self.actor_of(route, &parts.headers, peer)?.at(peer);
             seen.is_signed_in = actor.user.is_some();
             seen.standing = self.limited(route, &actor, peer, seen)?;
             actor
         };
-        may_enter(route.access, &actor)?;
+        may_enter(route, &actor)?;
         let params = Params::read(parts.uri.query())?;
         check_names(route, &params)?;
-        let body =
-            if seen.is_get { Bytes::new() } else { self.read(body, route, &parts.headers).await? };
+        let (body, upload) = match body {
+            body if route.is_upload => (Bytes::new(), Some(body)),
+            _ if seen.is_get => (Bytes::new(), None),
+            body => (self.read(body, route, &parts.headers).await?, None),
+        };
         let call = Call {
             node: self.node.clone(),
             actor,
@@ -238,11 +275,13 @@ impl App {
             uri: parts.uri,
             headers: parts.headers,
             body,
+            upload: Mutex::new(upload),
             path,
             params,
             declared: route.query,
         };
-        if call.method == Method::POST && !route.is_strict && !route.is_bare {
+        let may_repeat = !route.is_strict && !route.is_bare && !route.is_upload;
+        if call.method == Method::POST && may_repeat {
             match idempotency::begin(&call, &self.running)? {
                 Turn::Plain => {}
                 Turn::Repeat(reply) => return Ok(reply),
@@ -284,6 +323,9 @@ impl App {
                 Ok(poll) => poll,
                 Err(_) => Poll::Ready(Err(Problem::internal("the handler panicked"))),
             });
+        if self.routes[place].is_upload {
+            return guarded.await;
+        }
         tokio::time::timeout(self.options.timeout, guarded).await.unwrap_or_else(|_| {
             let message = "this took too long; what it was to write may still be written: look before you repeat it";
             Err(Problem::unavailable("timeout", message, 5))
@@ -355,7 +397,7 @@ impl App {
     }
 
     async fn read(&self, body: Body, route: &Route, headers: &HeaderMap) -> Result<Bytes, Problem> {
-        let limit = route.body_limit_bytes.min(self.options.max_body_bytes);
+        let limit = route.body_limit_bytes.unwrap_or(self.options.max_body_bytes);
         let too_large = || {
             let message = format!("the body is too large: at most {limit} bytes here");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
@@ -451,7 +493,11 @@ impl App {
         if is_tagged && !is_strict && self.is_varied(seen) {
             let tag = etag::of(reply.version.as_ref(), &body);
             let known = seen.if_none_match.as_ref().and_then(|value| value.to_str().ok());
-            let is_known = seen.is_get && known.is_some_and(|known| etag::is_known(known, &tag));
+            let is_known = seen.is_get
+                && match known {
+                    Some(known) => etag::is_known(known, &tag),
+                    None => seen.if_none_match.is_none() && is_unmodified(headers, seen),
+                };
             if let Ok(tag) = HeaderValue::from_str(&tag) {
                 headers.insert(ETAG, tag);
             }
@@ -529,11 +575,24 @@ fn allow_of(methods: &[(Method, usize)]) -> String {
     names.join(", ")
 }
 
-fn may_enter(access: Access, actor: &Actor) -> Result<(), Problem> {
-    match access {
+/// An API key reads what its owner reads, and changes only what a permission stands for.
+fn may_enter(route: &Route, actor: &Actor) -> Result<(), Problem> {
+    match route.access {
         Access::Public => {}
-        Access::User | Access::Author(_) => {
+        Access::User if route.method != Method::GET => {
             actor.require_user()?;
+            if actor.api_key.is_some() {
+                actor.require_session()?;
+            }
+        }
+        Access::User => {
+            actor.require_user()?;
+        }
+        Access::Author(permission) => {
+            let user = actor.require_user()?;
+            if actor.api_key.is_some() {
+                actor.require_owner_or(Some(user), permission)?;
+            }
         }
         Access::Can(permission) => {
             actor.require_user()?;
@@ -574,6 +633,12 @@ fn renamed(uri: &Uri, route: &'static str, name: &str) -> String {
     let parts = parts.map(|(i, part)| if Some(i) == place { name.as_str() } else { part });
     let path = parts.collect::<Vec<_>>().join("/");
     uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"))
+}
+
+/// Whether the client names the very time of the last change, as it was told it.
+fn is_unmodified(headers: &HeaderMap, seen: &Seen) -> bool {
+    let since = seen.if_modified_since.as_ref();
+    since.is_some() && since == headers.get(LAST_MODIFIED)
 }
 
 fn cache_control(is_strict: bool, seen: &Seen) -> HeaderValue {

@@ -1,6 +1,8 @@
 //! Entity tags: `"<record version>.<hash of the body>"`, or the hash alone where no record is shown. The hash
 //! tells whether an answer changed, the version whether the record did: that is what `If-Match` guards.
 
+use atoll_storage::Id;
+
 /// Of the body's bytes, and of the record's version if the answer shows one record.
 pub fn of(version: Option<&[u8; 16]>, body: &[u8]) -> String {
     let hash = blake3::hash(body);
@@ -21,6 +23,12 @@ pub fn meets(if_match: &str, version: &[u8; 16]) -> bool {
     hex(&mut wanted, version);
     let of_tag = |tag: &str| tag.split('.').next() == Some(wanted.as_str());
     tags(if_match).any(|tag| tag == "*" || of_tag(tag))
+}
+
+/// The record's version that a tag names, if it is the tag of a record.
+pub fn version_of(tag: &str) -> Option<[u8; 16]> {
+    let version = tags(tag).next()?.split('.').next()?;
+    Id::parse(version).filter(|_| version.len() == 32).map(|id| id.0)
 }
 
 /// Whether `If-None-Match` names this tag: then the client has the answer already.
@@ -61,5 +69,7 @@ mod tests {
         let other_view = of(Some(&[7; 16]), b"only some fields");
         assert!(meets(&other_view, &[7; 16]) && meets("*", &[7; 16]));
         assert!(!meets(&other_view, &[8; 16]) && !meets("", &[7; 16]));
+        assert_eq!(version_of(&other_view), Some([7; 16]));
+        assert_eq!((version_of(&of(None, b"a list")), version_of("")), (None, None));
     }
 }

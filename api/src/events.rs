@@ -120,6 +120,7 @@ impl Feed {
             let events =
                 events.inspect_err(|error| tracing::warn!(%error, "an event stream ends")).ok()?;
             if let Some(last) = events.last() {
+                self.look_again()?;
                 self.pos = last.pos;
                 let text = self.write(&events);
                 if !text.is_empty() {
@@ -143,14 +144,18 @@ impl Feed {
         if changed {
             tokio::time::sleep_until(self.read_at + BREATH).await;
         } else {
-            let session = atoll_node::identity::session::authenticate(
-                &self.node,
-                self.actor.tenant,
-                &self.token,
-            );
-            self.sees_all = session.ok()?.can(Permission::JobsAdminister);
+            self.look_again()?;
         }
         Some(changed)
+    }
+
+    /// What this caller may see now; none if he may not look any more.
+    fn look_again(&mut self) -> Option<()> {
+        let tenant = self.actor.tenant;
+        let actor =
+            atoll_node::identity::session::authenticate(&self.node, tenant, &self.token).ok()?;
+        self.sees_all = actor.can(Permission::JobsAdminister);
+        Some(())
     }
 
     fn write(&self, events: &[StoredEvent]) -> String {

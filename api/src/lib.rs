@@ -3,35 +3,54 @@
 //! decided here.
 
 mod analytics;
+mod api_keys;
+mod audit;
 mod auth;
+mod autosaves;
 pub mod call;
 mod categories;
 mod comments;
 mod dispatch;
 mod docs_page;
+mod download;
 mod etag;
 mod events;
+mod exports;
+mod feeds;
 mod health;
 mod idempotency;
+mod imports;
+mod jobs;
 pub mod limit;
 pub mod list;
+mod mail;
 mod metrics;
 pub mod moment;
+mod oidc;
 pub mod openapi;
 pub mod options;
 mod params;
 mod posts;
+mod previews;
 pub mod problem;
+mod redirects;
 pub mod reply;
 mod request_id;
+mod roles;
 pub mod route;
 mod search;
+mod seo;
 pub mod serve;
+mod sessions;
 pub mod show;
+mod site;
+mod span;
 mod sync;
 mod tags;
 mod take;
 mod tenants;
+mod totp;
+mod upload;
 mod users;
 
 pub use call::Call;
@@ -64,14 +83,28 @@ pub fn all_routes() -> Vec<Route> {
         events::routes(),
         sync::routes(),
         auth::routes(),
+        sessions::routes(),
+        totp::routes(),
+        oidc::routes(),
+        api_keys::routes(),
         users::routes(),
+        mail::routes(),
+        roles::routes(),
+        audit::routes(),
         tenants::routes(),
         categories::routes(),
         tags::routes(),
         posts::routes(),
+        autosaves::routes(),
+        previews::routes(),
+        feeds::routes(),
         comments::routes(),
         search::routes(),
         analytics::routes(),
+        redirects::routes(),
+        imports::routes(),
+        exports::routes(),
+        jobs::routes(),
     ]
     .into_iter()
     .flatten()

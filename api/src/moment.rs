@@ -125,6 +125,23 @@ impl fmt::Display for Moment {
     }
 }
 
+impl Moment {
+    /// As HTTP and mail write it: `Fri, 31 Jan 2025 12:00:00 GMT`.
+    pub fn http_date(self) -> String {
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let ms = self.0.clamp(*RANGE_MS.start(), *RANGE_MS.end());
+        let days = ms.div_euclid(DAY_MS);
+        let (year, month, day) = date_of(days);
+        let rest = ms.rem_euclid(DAY_MS) / 1000;
+        let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+        let weekday = DAYS[days.rem_euclid(7) as usize % 7];
+        let month = MONTHS[(month - 1).rem_euclid(12) as usize % 12];
+        format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+    }
+}
+
 fn put(place: &mut [u8], mut number: i64) {
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
@@ -150,6 +167,13 @@ mod tests {
             assert_eq!(Moment::parse(&Moment(ms).to_string()), Some(Moment(ms)), "{}", Moment(ms));
         }
         assert_eq!(Moment(1_738_324_800_123).to_string(), "2025-01-31T12:00:00.123Z");
+    }
+
+    #[test]
+    fn a_moment_is_written_as_http_wants_it() {
+        assert_eq!(Moment(1_738_324_800_123).http_date(), "Fri, 31 Jan 2025 12:00:00 GMT");
+        assert_eq!(Moment(0).http_date(), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(Moment(-1).http_date(), "Wed, 31 Dec 1969 23:59:59 GMT");
     }
 
     #[test]

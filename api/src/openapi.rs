@@ -104,6 +104,13 @@ fn operation(route: &Route) -> Value {
     };
     if let Some(shape) = route.takes {
         let schema = match shape {
+            Shape::Of(kind) if !route.also.is_empty() => {
+                let mut schema = written(kind, route.method == Method::POST);
+                for field in route.also {
+                    schema["properties"][field.name] = field_schema(field, true);
+                }
+                schema
+            }
             Shape::Of(kind) if route.method != Method::POST => {
                 reference(&format!("{}Patch", type_name(kind)))
             }
@@ -112,6 +119,11 @@ fn operation(route: &Route) -> Value {
         };
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+    }
+    if route.is_upload {
+        let file = json!({ "schema": { "type": "string", "format": "binary" } });
+        operation["requestBody"] =
+            json!({ "required": true, "content": { "application/octet-stream": file } });
     }
     operation
 }
@@ -168,7 +180,7 @@ fn parameters(route: &Route) -> Value {
     if !route.is_bare {
         all.push(shared("Tenant"));
     }
-    if route.method == Method::POST && !route.is_strict {
+    if route.method == Method::POST && !route.is_strict && !route.is_upload {
         all.push(shared("IdempotencyKey"));
     }
     if route.kind().is_some()
@@ -198,7 +210,9 @@ fn view_parameters(kind: &'static Kind) -> Vec<Value> {
     };
     let fields =
         kind.fields.iter().filter(|field| field.shown != Shown::Never).map(|field| field.name);
-    let fields = ["id", "created_at", "updated_at"].into_iter().chain(fields).collect();
+    let added = show::added_names(kind).iter().copied();
+    let fields =
+        ["id", "created_at", "updated_at"].into_iter().chain(fields).chain(added).collect();
     let mut all = vec![list("fields", fields, "Only these fields.")];
     let embedded: Vec<&str> = show::expansion_names(kind).collect();
     if !embedded.is_empty() {
@@ -361,6 +375,9 @@ fn shown(kind: &'static Kind) -> Value {
     properties.insert("id".into(), scalar_schema(Type::Id, &[], None));
     for field in kind.fields.iter().filter(|field| field.shown != Shown::Never) {
         properties.insert(field.name.into(), field_schema(field, false));
+    }
+    for name in show::added_names(kind) {
+        properties.insert((*name).into(), json!({ "type": "integer", "minimum": 0 }));
     }
     properties.insert("created_at".into(), time());
     properties.insert("updated_at".into(), time());

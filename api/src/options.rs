@@ -13,12 +13,14 @@ pub struct Options {
     pub strict: Rate,
     /// For reading a body, and again for the handler.
     pub timeout: Duration,
-    /// Over what a route says.
+    /// Where a route names no limit of its own.
     pub max_body_bytes: usize,
     /// Requests in work at once; beyond them the answer is 503.
     pub max_requests: usize,
     /// Open event streams at most.
     pub max_streams: usize,
+    /// Files that are received at once; beyond them the answer is 503.
+    pub max_uploads: usize,
     /// Open connections at most; more wait until one closes.
     pub max_connections: usize,
     /// Origins whose pages may call the API; `*` is any. Credentials never travel by cookie.
@@ -44,6 +46,7 @@ impl Options {
             max_body_bytes: limits.body_bytes,
             max_requests: limits.requests,
             max_streams: 1_000,
+            max_uploads: 8,
             max_connections: 8_192,
             cors_origins: vec!["*".to_owned()],
             proxies: limits.proxies,

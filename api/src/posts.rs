@@ -6,14 +6,17 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Access::{Author, Can, Public};
 use crate::route::{Answer, Route, delete, get, post, put};
-use crate::{show, take};
+use crate::show::{More, View};
+use crate::site::Site;
+use crate::{etag, seo, take};
 use atoll_node::content::batch::{self, MAX_ROWS, Outcome};
 use atoll_node::content::import::rows_of_csv;
-use atoll_node::content::post::{self as posts, Narrowed, POST};
-use atoll_node::content::version::{self, Version};
+use atoll_node::content::post::{self as posts, BODY, EXCERPT, Manner, Narrowed, POST};
+use atoll_node::content::version::{self, Base, By, Version};
 use atoll_node::content::workflow::{self, Step};
+use atoll_node::content::{render, trash};
 use atoll_node::identity::user;
-use atoll_node::{Error, Permission, Result as Domain};
+use atoll_node::{Error, FieldError, Permission, Result as Domain, insight};
 use atoll_storage::query::Cursor;
 use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Record, Type};
@@ -34,10 +37,13 @@ pub fn routes() -> Vec<Route> {
             .doc("Makes a draft. Its slug is made from the title if it is left out."),
         put("/api/v1/posts/{id}", Author(PostsAdminister), edit)
             .takes(&POST)
+            .also(MANNER)
             .gives(&POST)
             .body_limit(POST_BYTES)
-            .doc("Changes a post and keeps a version; what is left out stays. Bodies that were edited in two places merge."),
-        delete("/api/v1/posts/{id}", Author(PostsAdminister), trash).doc("Puts a post into the trash."),
+            .doc(EDIT_DOC),
+        delete("/api/v1/posts/{id}", Author(PostsAdminister), trash).query(&["purge"]).doc(
+            "Puts a post into the trash. With purge=true an administrator removes it for good, with its versions.",
+        ),
         post("/api/v1/posts/batch", Can(PostsWrite), create_batch)
             .query(&["atomic"])
             .gives_fields(ROW)
@@ -68,8 +74,11 @@ pub fn routes() -> Vec<Route> {
             .doc("The history of a post, the latest first."),
         get("/api/v1/posts/{id}/versions/{version}", Author(PostsWrite), get_version)
             .gives_fields(STANDING)
-            .query(&["diff"])
-            .doc("The whole post as it stood. With diff=OTHER, what changed from that version to this one."),
+            .query(&["diff", "by"])
+            .doc(
+                "The whole post as it stood. With diff=OTHER, what changed from that version to this one: the body as \
+                 a unified diff, or with by=word in pieces.",
+            ),
         post("/api/v1/posts/{id}/revert/{version}", Author(PostsAdminister), revert)
             .gives(&POST)
             .doc("Makes the post say again what it said in a version, as a new version. Its slug stays."),
@@ -78,15 +87,27 @@ pub fn routes() -> Vec<Route> {
 
 const LIST_QUERY: &[&str] =
     &["category", "sub_category", "tag", "author", "from", "to", "q", "trashed"];
-const LIST_DOC: &str = "The public sees what is published; an author all of his own with author=, editors all. \
+const LIST_DOC: &str = "Readers see what is published for them, the pinned first, then the latest; an author all of \
+    his own with author=, editors all. \
     category, sub_category and tag take an id or a slug, author an id or a username; from and to bound the time of \
-    publication; q looks through the 500 best matches.";
+    publication; q looks through the 500 best matches. An excerpt that nobody wrote is the first words of the body. \
+    expand=counts adds view_count, like_count and comment_count.";
 const GET_DOC: &str = "By id or slug; a slug that it had once leads to the present one. \
-    With render=true also as sanitised HTML, with an excerpt and the minutes it takes to read.";
+    With render=true also as sanitised HTML, with an excerpt, the minutes it takes to read, and under seo what search \
+    engines and social networks are told. expand=counts adds view_count, like_count and comment_count.";
+const EDIT_DOC: &str = "Changes a post and keeps a version; what is left out stays. Bodies that were edited in two \
+    places merge. With base, only what differs from that version is a change: a client that read the post before others \
+    changed it adds to what they did and undoes nothing.";
 /// A body of a megabyte, as JSON that escapes much of it.
 const POST_BYTES: usize = 4 << 20;
 const BATCH_BYTES: usize = 16 << 20;
 
+const MANNER: &[Field] = &[
+    Field::text(1, "note").max(200).doc("Stands in the list of versions."),
+    Field::text(2, "base")
+        .max(100)
+        .doc("What this was made from: the number of a version, or an ETag of the post."),
+];
 const PUBLISH: &[Field] = &[Field::time(1, "publish_at").doc("Now, if it is absent or past.")];
 const BATCH: &[Field] = &[Field::set(1, "ids", Type::Id).required().max(MAX_ROWS)];
 const ROW: &[Field] = &[
@@ -104,6 +125,7 @@ const VERSION: &[Field] = &[
     Field::refers(4, "author_id", "user"),
     Field::text(5, "title"),
     Field::text(6, "note"),
+    Field::flag(7, "merged").doc("Texts that were written apart meet in it."),
 ];
 const STANDING: &[Field] = &[
     Field::int(1, "number"),
@@ -112,7 +134,8 @@ const STANDING: &[Field] = &[
     Field::refers(4, "author_id", "user"),
     Field::text(5, "title"),
     Field::text(6, "note"),
-    Field::text(7, "body").max(1 << 20),
+    Field::flag(7, "merged"),
+    Field::text(8, "body").max(1 << 20),
 ];
 
 /// The version that a request insists on, after a first look whether it can be met.
@@ -128,9 +151,47 @@ async fn list(call: Call) -> Answer {
     let query = call.query(&POST, &[])?;
     let by = narrowed(&call)?;
     let sees_all = call.actor.can(PostsWrite);
-    let query = query.sorted_by(if sees_all { "created_at" } else { "published_at" }, true);
+    let order = match sees_all {
+        true if by.trashed => "due_at",
+        true => "created_at",
+        false => "front",
+    };
+    let query = query.sorted_by(order, true);
     let page = posts::list(&call.node, &call.actor, query.to_query(call.tenant()), &by)?;
-    Reply::list(&call, page, &query)
+    let more = beside(&call, &page.records, &query.view).await?;
+    Reply::list_with(&call, page, &query, &more)
+}
+
+/// What stands beside the fields of posts in a list.
+async fn beside(call: &Call, posts: &[Record], view: &View) -> Result<Vec<More>, Problem> {
+    let mut more = counted(call, posts, view)?;
+    let (minutes, excerpt) =
+        (view.wants_added("reading_minutes"), view.wants_field(&POST, EXCERPT.name));
+    if minutes || excerpt {
+        for (more, glance) in more.iter_mut().zip(posts::glances(&call.node, posts).await?) {
+            if minutes {
+                more.insert("reading_minutes".to_owned(), json!(glance.reading_minutes));
+            }
+            if excerpt {
+                more.insert(EXCERPT.name.to_owned(), json!(glance.excerpt));
+            }
+        }
+    }
+    Ok(more)
+}
+
+/// The counts of each post, if they are asked for.
+fn counted(call: &Call, posts: &[Record], view: &View) -> Result<Vec<More>, Problem> {
+    if !view.expands("counts") {
+        return Ok(vec![More::new(); posts.len()]);
+    }
+    let keys: Vec<Id> = posts.iter().map(|post| post.key).collect();
+    let counts = insight::counts(&call.node, call.tenant(), &keys)?;
+    let map = |counts: insight::Counts| match json!(counts) {
+        Json::Object(map) => map,
+        _ => More::new(),
+    };
+    Ok(counts.into_iter().map(map).collect())
 }
 
 fn narrowed(call: &Call) -> Result<Narrowed, Problem> {
@@ -168,17 +229,30 @@ async fn get_by_slug(call: Call) -> Answer {
 }
 
 async fn shown(call: &Call, post: &Record) -> Answer {
-    if !call.param_as("render")?.unwrap_or(false) {
-        return Reply::record(call, post);
+    let view = call.view(&POST)?;
+    let mut more = counted(call, std::slice::from_ref(post), &view)?.pop().unwrap_or_default();
+    if call.param_as("render")?.unwrap_or(false) {
+        more.extend(rendered(call, post).await?);
+    } else if view.wants_added("reading_minutes") {
+        let minutes = render::reading_minutes(post.body(&BODY));
+        more.insert("reading_minutes".to_owned(), json!(minutes));
     }
+    Reply::record_with(call, post, Some(&more))
+}
+
+/// What a reader is shown of a post beside its fields.
+pub(crate) async fn rendered(call: &Call, post: &Record) -> Result<More, Problem> {
     let rendered = posts::rendered(&call.node, post).await?;
-    let mut value = show::value(call, post)?;
-    value["body_html"] = Json::from(rendered.html);
-    value["excerpt"] = Json::from(rendered.excerpt);
-    value["reading_minutes"] = Json::from(rendered.reading_minutes);
-    let mut reply = Reply::data(value)?;
-    reply.version = Some(post.version());
-    Ok(reply)
+    let names = posts::author_names(&call.node, std::slice::from_ref(post))?;
+    let authors: Vec<String> =
+        posts::authors(post).filter_map(|id| names.get(&id).cloned()).collect();
+    let seo = seo::of(&Site::of(call)?, post, &rendered.excerpt, &authors);
+    let mut more = More::new();
+    more.insert("body_html".to_owned(), json!(rendered.html));
+    more.insert("excerpt".to_owned(), json!(rendered.excerpt));
+    more.insert("reading_minutes".to_owned(), json!(rendered.reading_minutes));
+    more.insert("seo".to_owned(), seo);
+    Ok(more)
 }
 
 async fn create(call: Call) -> Answer {
@@ -190,15 +264,64 @@ async fn create(call: Call) -> Answer {
 async fn edit(call: Call) -> Answer {
     let seen = posts::get_for_writing(&call.node, &call.actor, call.key(&POST, "id")?)?;
     let expected = expected(&call, &seen)?;
-    let changes = call.changes_to(&seen)?;
-    let post = posts::edit(&call.node, &call.actor, seen.key, changes, expected).await?;
+    let mut object = call.object()?;
+    let manner = manner(&mut object, expected);
+    let changes = Call::changes_of(&object, &seen);
+    let (manner, changes) = match (manner, changes) {
+        (Ok(manner), changes) => (manner, changes?),
+        (Err(wrong), changes) => {
+            let more = changes.err().map(|problem| problem.errors().to_vec()).unwrap_or_default();
+            return Err(Problem::invalid(wrong.into_iter().chain(more).collect()));
+        }
+    };
+    let post = posts::edit_in(&call.node, &call.actor, seen.key, changes, manner).await?;
     Reply::record(&call, &post)
+}
+
+/// Takes what is no field of the post out of a change.
+fn manner(object: &mut More, expected: Option<[u8; 16]>) -> Result<Manner, Vec<FieldError>> {
+    let mut wrong = Vec::new();
+    let note = match object.remove("note") {
+        None | Some(Json::Null) => String::new(),
+        Some(Json::String(note)) => note,
+        Some(_) => {
+            wrong.push(FieldError::new("note", "wrong_type", "must be text"));
+            String::new()
+        }
+    };
+    let base = match object.remove("base") {
+        None | Some(Json::Null) => None,
+        Some(base) => {
+            let read = base_of(&base);
+            if read.is_none() {
+                let message = "must be the number of a version or an ETag of the post";
+                wrong.push(FieldError::new("base", "wrong_type", message));
+            }
+            read
+        }
+    };
+    if wrong.is_empty() { Ok(Manner { expected, base, note }) } else { Err(wrong) }
+}
+
+fn base_of(json: &Json) -> Option<Base> {
+    match json {
+        Json::Number(number) => number.as_u64().map(Base::Number),
+        Json::String(text) => match text.parse() {
+            Ok(number) => Some(Base::Number(number)),
+            Err(_) => etag::version_of(text).map(Base::Tag),
+        },
+        _ => None,
+    }
 }
 
 async fn trash(call: Call) -> Answer {
     let seen = posts::get_for_writing(&call.node, &call.actor, call.key(&POST, "id")?)?;
     let expected = expected(&call, &seen)?;
-    workflow::trash(&call.node, &call.actor, seen.key, expected).await?;
+    if call.param_as("purge")?.unwrap_or(false) {
+        trash::purge(&call.node, &call.actor, seen.key, expected).await?;
+    } else {
+        workflow::trash(&call.node, &call.actor, seen.key, expected).await?;
+    }
     Reply::none()
 }
 
@@ -261,10 +384,16 @@ fn number(call: &Call) -> Result<u64, Problem> {
 
 async fn get_version(call: Call) -> Answer {
     let (key, number) = (call.key(&POST, "id")?, number(&call)?);
+    let by = match call.param("by") {
+        None | Some("line") => By::Line,
+        Some("word") => By::Word,
+        Some(_) => {
+            return Err(Problem::parameter("by", "unknown_choice", "must be one of line, word"));
+        }
+    };
     if let Some(other) = call.param_as("diff")? {
-        return Reply::data(
-            version::difference(&call.node, &call.actor, key, other, number).await?,
-        );
+        let span = (other, number);
+        return Reply::data(version::difference(&call.node, &call.actor, key, span, by).await?);
     }
     let standing = version::get(&call.node, &call.actor, key, number)?;
     Reply::data(dated(json!(standing), &standing.version))

@@ -6,7 +6,7 @@ use crate::call::Call;
 use crate::list::ListQuery;
 use crate::problem::Problem;
 use crate::route::Answer;
-use crate::show;
+use crate::show::{self, More};
 use atoll_storage::Record;
 use atoll_storage::query::Page;
 use axum::body::Body;
@@ -44,8 +44,13 @@ impl Reply {
 
     /// One record with its bodies, under `data`; `fields` and `expand` as the request says.
     pub fn record(call: &Call, record: &Record) -> Answer {
+        Self::record_with(call, record, None)
+    }
+
+    /// As `record`, with what the handler adds.
+    pub(crate) fn record_with(call: &Call, record: &Record, more: Option<&More>) -> Answer {
         let view = call.view(record.kind)?;
-        let body = show::one(call, record, &view)?;
+        let body = show::one(call, record, &view, more)?;
         let mut reply = Self::whole(StatusCode::OK, JSON, body);
         reply.version = Some(record.version());
         Ok(reply)
@@ -60,7 +65,12 @@ impl Reply {
 
     /// A page of records with `Link` headers; bodies only if `fields` names them.
     pub fn list(call: &Call, page: Page, query: &ListQuery) -> Answer {
-        let body = show::many(call, &page, query)?;
+        Self::list_with(call, page, query, &[])
+    }
+
+    /// As `list`, with what the handler adds to each record, in their order.
+    pub(crate) fn list_with(call: &Call, page: Page, query: &ListQuery, more: &[More]) -> Answer {
+        let body = show::many(call, &page, query, more)?;
         let reply = Self::whole(StatusCode::OK, JSON, body);
         let next = page.next.map(|cursor| cursor.to_text());
         Ok(reply.header(LINK, call.links(next.as_deref())))
@@ -113,6 +123,13 @@ impl Reply {
     #[must_use]
     pub fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
+        self
+    }
+
+    /// Of this record, though it shows more: `If-Match` compares its version.
+    #[must_use]
+    pub(crate) fn versioned(mut self, record: &Record) -> Self {
+        self.version = Some(record.version());
         self
     }
 

@@ -15,7 +15,7 @@ use std::pin::Pin;
 pub enum Access {
     /// Anybody, signed in or not.
     Public,
-    /// Anybody who is signed in.
+    /// Anybody who is signed in. With an API key it only reads.
     User,
     /// Whoever has the permission.
     Can(Permission),
@@ -25,9 +25,6 @@ pub enum Access {
 
 pub type Answer = Result<Reply, Problem>;
 pub type Handler = Box<dyn Fn(Call) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
-
-/// The largest body that a route takes if it says nothing else.
-pub const BODY_LIMIT_BYTES: usize = 1 << 20;
 
 /// What an endpoint's JSON holds.
 #[derive(Clone, Copy)]
@@ -45,13 +42,18 @@ pub struct Route {
     pub access: Access,
     pub handler: Handler,
     pub takes: Option<Shape>,
+    /// What the handler reads from the body beside the fields of a kind.
+    pub also: &'static [Field],
     pub gives: Option<Shape>,
     /// The answer is a page of `gives`.
     pub is_list: bool,
     /// Names of query parameters besides those that a list or a record always takes.
     pub query: &'static [&'static str],
     pub doc: &'static str,
-    pub body_limit_bytes: usize,
+    /// The largest body it takes; what the options say if it names none.
+    pub body_limit_bytes: Option<usize>,
+    /// The handler reads the body as it comes: no limit, no timeout of the whole, no idempotency key here.
+    pub is_upload: bool,
     /// Guards a secret: a smaller rate limit, and its answers are never kept.
     pub is_strict: bool,
     /// Belongs to no tenant: no authentication, no rate limit, no ETag.
@@ -70,11 +72,13 @@ impl Route {
             access,
             handler: Box::new(move |call| Box::pin(handler(call))),
             takes: None,
+            also: &[],
             gives: None,
             is_list: false,
             query: &[],
             doc: "",
-            body_limit_bytes: BODY_LIMIT_BYTES,
+            body_limit_bytes: None,
+            is_upload: false,
             is_strict: false,
             is_bare: false,
         }
@@ -122,6 +126,13 @@ impl Route {
         self
     }
 
+    /// Fields that stand in the body beside those of the kind; the handler takes them out.
+    #[must_use]
+    pub fn also(mut self, fields: &'static [Field]) -> Self {
+        self.also = fields;
+        self
+    }
+
     /// Query parameters of its own. A parameter that is named nowhere is refused before the handler runs.
     #[must_use]
     pub fn query(mut self, names: &'static [&'static str]) -> Self {
@@ -138,7 +149,14 @@ impl Route {
 
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
-        self.body_limit_bytes = bytes;
+        self.body_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// Takes a file of any size, which the handler reads piece by piece and bounds: see `upload`.
+    #[must_use]
+    pub fn uploads(mut self) -> Self {
+        self.is_upload = true;
         self
     }
 

@@ -1,6 +1,7 @@
 //! Full-text search over what the caller may see.
 
 use crate::call::Call;
+use crate::jobs::{self, JOB};
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Access::{Can, Public};
@@ -23,6 +24,7 @@ pub fn routes() -> Vec<Route> {
             .query(&["q", "limit"])
             .doc("Titles that fit what was typed so far."),
         post("/api/v1/search/index", Can(Permission::SearchAdminister), rebuild)
+            .gives_fields(JOB)
             .doc("Makes the search index again, in the background."),
     ]
 }
@@ -72,6 +74,6 @@ async fn suggest(call: Call) -> Answer {
 }
 
 async fn rebuild(call: Call) -> Answer {
-    search::rebuild(&call.node, &call.actor).await?;
-    Reply::accepted("search-index")
+    let job = search::rebuild(&call.node, &call.actor).await?;
+    jobs::accepted(&job, jobs::shown(&job), "/api/v1/jobs")
 }

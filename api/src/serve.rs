@@ -57,6 +57,7 @@ impl Face {
         let inner = cors(&app.options.cors_origins).layer(Plain(app.clone()));
         let fit = SizeAbove::new(MIN_COMPRESSED_BYTES)
             .and(NotForContentType::SSE)
+            .and(NotForContentType::const_new(crate::download::ARCHIVE))
             .and(NotForContentType::IMAGES);
         let compression =
             CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(fit);

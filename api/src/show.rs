@@ -25,31 +25,67 @@ pub(crate) struct View {
     /// Bits by place of a field in its kind; all if none are named.
     wanted: u128,
     expand: Vec<Expansion>,
+    /// What the area's handler is to add; all that `added` names if the request names no fields.
+    added: Option<Vec<&'static str>>,
+    added_by_expand: Vec<&'static str>,
     pub(crate) bodies: bool,
 }
+
+/// What the handlers of an area add to its records: by themselves or if `fields` names it, and if `expand` does.
+fn added(kind: &Kind) -> (&'static [&'static str], &'static [&'static str]) {
+    match kind.name {
+        "post" => (&["reading_minutes"], &["counts"]),
+        "category" | "tag" => (&["post_count"], &[]),
+        _ => (&[], &[]),
+    }
+}
+
+/// The names of what is added to records of this kind by themselves.
+pub(crate) fn added_names(kind: &Kind) -> &'static [&'static str] {
+    added(kind).0
+}
+
+/// What a handler adds to one record; it takes the place of a field of the same name.
+pub(crate) type More = serde_json::Map<String, serde_json::Value>;
 
 #[derive(Clone, Copy, Debug)]
 struct Expansion {
     field: &'static Field,
     /// `author` of `author_id`, `tags` of `tag_ids`.
     name: &'static str,
+    /// What the name in the answer begins with.
+    stem: &'static str,
     plural: bool,
 }
 
 impl View {
-    const EMBEDDED: Self = Self { wanted: u128::MAX, expand: Vec::new(), bodies: false };
+    const EMBEDDED: Self = Self {
+        wanted: u128::MAX,
+        expand: Vec::new(),
+        added: None,
+        added_by_expand: Vec::new(),
+        bodies: false,
+    };
 
     pub(crate) fn read(
         kind: &'static Kind,
         params: &Params,
         bodies: bool,
     ) -> Result<Self, Problem> {
-        let mut view = Self { wanted: u128::MAX, expand: Vec::new(), bodies };
+        let mut view = Self { bodies, ..Self::EMBEDDED };
+        let (by_itself, by_expand) = added(kind);
+        let among =
+            |names: &[&'static str], name: &str| names.iter().find(|n| **n == name).copied();
         if let Some(text) = params.get("fields") {
             view.wanted = 0;
+            let mut named = Vec::new();
             for name in text.split(',').map(str::trim) {
-                view.wanted |= bit_of(kind, name)?;
+                match among(by_itself, name) {
+                    Some(name) => named.push(name),
+                    None => view.wanted |= bit_of(kind, name)?,
+                }
             }
+            view.added = Some(named);
             let is_body = |(i, field): (usize, &Field)| {
                 field.merge == Merge::Body && view.wanted >> i & 1 == 1
             };
@@ -57,7 +93,10 @@ impl View {
         }
         if let Some(text) = params.get("expand") {
             for name in text.split(',').map(str::trim) {
-                view.expand.push(expansion_of(kind, name)?);
+                match among(by_expand, name) {
+                    Some(name) => view.added_by_expand.push(name),
+                    None => view.expand.push(expansion_of(kind, name)?),
+                }
             }
         }
         Ok(view)
@@ -65,6 +104,21 @@ impl View {
 
     fn wants(&self, place: usize) -> bool {
         place < 126 && self.wanted >> place & 1 == 1
+    }
+
+    /// Whether the request wants this field of the kind.
+    pub(crate) fn wants_field(&self, kind: &Kind, name: &str) -> bool {
+        kind.fields.iter().position(|f| f.name == name).is_some_and(|place| self.wants(place))
+    }
+
+    /// Whether the handler is to add this.
+    pub(crate) fn wants_added(&self, name: &str) -> bool {
+        self.added.as_ref().is_none_or(|named| named.contains(&name))
+    }
+
+    /// Whether `expand` asks the handler to add this.
+    pub(crate) fn expands(&self, name: &str) -> bool {
+        self.added_by_expand.contains(&name)
     }
 }
 
@@ -88,7 +142,7 @@ fn bit_of(kind: &'static Kind, name: &str) -> Result<u128, Problem> {
 }
 
 fn expansion_of(kind: &'static Kind, name: &str) -> Result<Expansion, Problem> {
-    let known = || expansions(kind).map(|expansion| expansion.name);
+    let known = || expansion_names(kind);
     expansions(kind).find(|expansion| expansion.name == name).ok_or_else(|| {
         let known = known().collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "nothing".to_owned() } else { known };
@@ -96,19 +150,24 @@ fn expansion_of(kind: &'static Kind, name: &str) -> Result<Expansion, Problem> {
     })
 }
 
+/// Of two references with one stem, a single one has the name and the set is named as its field.
 fn expansions(kind: &'static Kind) -> impl Iterator<Item = Expansion> {
-    kind.fields.iter().filter(|field| field.refers.is_some() && field.shown == Shown::Always).map(
-        |field| {
-            let plural = field.merge == Merge::Set;
-            let ending = if plural { "_ids" } else { "_id" };
-            Expansion { field, name: field.name.strip_suffix(ending).unwrap_or(field.name), plural }
-        },
-    )
+    let references =
+        move || kind.fields.iter().filter(|f| f.refers.is_some() && f.shown == Shown::Always);
+    let stem_of = |field: &'static Field| {
+        let ending = if field.merge == Merge::Set { "_ids" } else { "_id" };
+        field.name.strip_suffix(ending).unwrap_or(field.name)
+    };
+    references().map(move |field| {
+        let (stem, plural) = (stem_of(field), field.merge == Merge::Set);
+        let is_taken = plural && references().any(|f| f.code != field.code && stem_of(f) == stem);
+        Expansion { field, name: if is_taken { field.name } else { stem }, stem, plural }
+    })
 }
 
 /// The names that `expand` takes for this kind.
 pub(crate) fn expansion_names(kind: &'static Kind) -> impl Iterator<Item = &'static str> {
-    expansions(kind).map(|expansion| expansion.name)
+    expansions(kind).map(|expansion| expansion.name).chain(added(kind).1.iter().copied())
 }
 
 /// Whether the actor sees the private fields of all records of this kind.
@@ -124,8 +183,10 @@ pub(crate) fn administers(actor: &Actor, kind: &Kind) -> bool {
 
 fn owns(actor: &Actor, record: &Record) -> bool {
     let Some(user) = actor.user else { return false };
-    let is_owner = |field: &Field| {
-        matches!(field.name, "author_id" | "user_id" | "owner_id") && record.id(field) == Some(user)
+    let is_owner = |field: &Field| match field.name {
+        "author_id" | "user_id" | "owner_id" => record.id(field) == Some(user),
+        "author_ids" => record.has(field, &Value::Id(user)),
+        _ => false,
     };
     (record.key == user && record.kind.name == "user") || record.kind.fields.iter().any(is_owner)
 }
@@ -143,10 +204,16 @@ struct One<'a> {
     record: &'a Record,
     showing: &'a Showing<'a>,
     private: bool,
+    more: Option<&'a More>,
 }
 
 /// `{"data": {...}}`. Reads the bodies if the record came without them and they are wanted.
-pub(crate) fn one(call: &Call, record: &Record, view: &View) -> Result<Vec<u8>, Problem> {
+pub(crate) fn one(
+    call: &Call,
+    record: &Record,
+    view: &View,
+    more: Option<&More>,
+) -> Result<Vec<u8>, Problem> {
     let full = if view.bodies && !record.has_bodies() {
         call.node.store.read(|reader| reader.get_full(record.kind, record.key))?
     } else {
@@ -159,13 +226,18 @@ pub(crate) fn one(call: &Call, record: &Record, view: &View) -> Result<Vec<u8>, 
     let showing = Showing { actor: &call.actor, view, embedded: &embedded };
     let mut json = Vec::with_capacity(4096);
     json.extend_from_slice(b"{\"data\":");
-    write(&mut json, &showing.one(record))?;
+    write(&mut json, &One { more, ..showing.one(record) })?;
     json.push(b'}');
     Ok(json)
 }
 
-/// `{"data": [...], "page": {...}}`.
-pub(crate) fn many(call: &Call, page: &Page, query: &ListQuery) -> Result<Vec<u8>, Problem> {
+/// `{"data": [...], "page": {...}}`. `more`: of each record in its order, or nothing.
+pub(crate) fn many(
+    call: &Call,
+    page: &Page,
+    query: &ListQuery,
+    more: &[More],
+) -> Result<Vec<u8>, Problem> {
     let embedded = embed(call, &page.records, &query.view)?;
     let showing = Showing { actor: &call.actor, view: &query.view, embedded: &embedded };
     let mut json = Vec::with_capacity(1024 + 512 * page.records.len());
@@ -174,7 +246,7 @@ pub(crate) fn many(call: &Call, page: &Page, query: &ListQuery) -> Result<Vec<u8
         if i > 0 {
             json.push(b',');
         }
-        write(&mut json, &showing.one(record))?;
+        write(&mut json, &One { more: more.get(i), ..showing.one(record) })?;
     }
     json.extend_from_slice(b"],\"page\":");
     let next = page.next.as_ref().map(atoll_storage::query::Cursor::to_text);
@@ -249,13 +321,13 @@ impl<'a> Showing<'a> {
         let has_private = record.kind.fields.iter().any(|field| field.shown == Shown::Privately);
         let private =
             has_private && (owns(self.actor, record) || administers(self.actor, record.kind));
-        One { record, showing: self, private }
+        One { record, showing: self, private, more: None }
     }
 }
 
 impl Serialize for One<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { record, showing, private } = self;
+        let Self { record, showing, private, more } = self;
         let view = showing.view;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &record.key)?;
@@ -265,7 +337,8 @@ impl Serialize for One<'_> {
                 Shown::Privately => *private,
                 Shown::Never => false,
             };
-            if is_seen && view.wants(place) {
+            let is_replaced = more.is_some_and(|more| more.contains_key(field.name));
+            if is_seen && view.wants(place) && !is_replaced {
                 field_entry(&mut map, record, field, view)?;
             }
         }
@@ -277,6 +350,11 @@ impl Serialize for One<'_> {
         }
         for expansion in &view.expand {
             self.expansion_entry(&mut map, expansion)?;
+        }
+        if let Some(more) = more {
+            for (name, value) in *more {
+                map.serialize_entry(name, value)?;
+            }
         }
         map.end()
     }
@@ -290,14 +368,14 @@ impl One<'_> {
     ) -> Result<(), M::Error> {
         let embedded = self.showing.embedded;
         let showing = Showing { view: &View::EMBEDDED, ..*self.showing };
-        let show = |record| One { record, showing: &showing, private: false };
+        let show = |record| One { record, showing: &showing, private: false, more: None };
         let found: Vec<One> =
             referred(self.record, expansion).filter_map(|id| embedded.get(&id)).map(show).collect();
         if expansion.plural {
-            let name = format!("{}s", expansion.name);
+            let name = format!("{}s", expansion.stem);
             map.serialize_entry(&name, &found)
         } else {
-            map.serialize_entry(expansion.name, &found.first())
+            map.serialize_entry(expansion.stem, &found.first())
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Tags over HTTP, each with the number of posts that the public sees under it.
 
 use crate::call::Call;
+use crate::categories::Merge;
 use crate::posts::expected;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Access::{Can, Public};
 use crate::route::{Answer, Route, delete, get, post, put};
-use crate::show;
+use crate::show::{self, More};
+use atoll_node::Error;
 use atoll_node::Permission::{TagsAdminister, TagsWrite};
 use atoll_node::content::tag::{self, TAG};
-use atoll_storage::Record;
+use atoll_storage::{Field, Record};
 use serde_json::Value as Json;
 
 pub fn routes() -> Vec<Route> {
@@ -17,6 +19,11 @@ pub fn routes() -> Vec<Route> {
         get("/api/v1/tags", Public, list)
             .lists(&TAG)
             .doc("By name, each with post_count: the posts that are public."),
+        get("/api/v1/tags/suggestions", Public, suggest)
+            .gives_fields(SUGGESTION)
+            .pages()
+            .query(&["q", "limit"])
+            .doc("Tags whose slug or name begins with q, the most used first."),
         post("/api/v1/tags", Can(TagsWrite), create)
             .takes(&TAG)
             .gives(&TAG)
@@ -30,34 +37,50 @@ pub fn routes() -> Vec<Route> {
             .doc("What is left out stays."),
         delete("/api/v1/tags/{id}", Can(TagsAdminister), remove)
             .doc("Takes it from every post first."),
+        post("/api/v1/tags/{id}/merge", Can(TagsAdminister), merge)
+            .takes_fields(MERGE)
+            .gives(&TAG)
+            .doc("Every post that carries it carries the other one instead, and it is deleted."),
     ]
 }
 
+const MERGE: &[Field] = &[Field::text(1, "into").required().doc("An id or a slug.")];
+const SUGGESTION: &[Field] =
+    &[Field::text(1, "id"), tag::NAME, tag::SLUG, tag::DESCRIPTION, Field::int(5, "post_count")];
+
 async fn list(call: Call) -> Answer {
     let query = call.query(&TAG, &[])?.sorted_by("name", false);
-    let (page, counts) = tag::list(&call.node, &query.to_query(call.tenant()))?;
-    let rows = page.records.iter().zip(counts).map(|(tag, posts)| counted(&call, tag, posts));
-    let rows = rows.collect::<Result<Vec<Json>, _>>()?;
-    let next = page.next.map(|cursor| cursor.to_text());
-    Reply::rows(&call, &rows, next.as_deref(), page.total)
+    let (page, counts) = tag::list(&call.node, &call.actor, &query.to_query(call.tenant()))?;
+    let wanted = query.view.wants_added("post_count");
+    let more: Vec<More> = counts.into_iter().map(|posts| count(posts, wanted)).collect();
+    Reply::list_with(&call, page, &query, &more)
 }
 
-/// The tag with its count; of its other fields only those that the request wants.
-fn counted(call: &Call, tag: &Record, posts: u64) -> Result<Json, Problem> {
-    let mut value = show::value(call, tag)?;
-    if let (Json::Object(fields), Some(wanted)) = (&mut value, call.param("fields")) {
-        fields
-            .retain(|name, _| name == "id" || wanted.split(',').any(|field| field.trim() == name));
-    }
-    value["post_count"] = Json::from(posts);
-    Ok(value)
+fn count(posts: u64, wanted: bool) -> More {
+    let count = wanted.then(|| ("post_count".to_owned(), Json::from(posts)));
+    count.into_iter().collect()
+}
+
+fn counted(call: &Call, tag: &Record, posts: u64) -> Answer {
+    let wanted = call.view(&TAG)?.wants_added("post_count");
+    Reply::record_with(call, tag, Some(&count(posts, wanted)))
+}
+
+async fn suggest(call: Call) -> Answer {
+    let beginning = call.param("q").unwrap_or_default();
+    let found = tag::suggest(&call.node, &call.actor, beginning, call.limit()?)?;
+    let row = |(tag, posts): &(Record, u64)| {
+        let mut value = show::value(&call, tag)?;
+        value["post_count"] = Json::from(*posts);
+        Ok(value)
+    };
+    let rows = found.iter().map(row).collect::<Result<Vec<Json>, Problem>>()?;
+    Reply::rows(&call, &rows, None, rows.len() as u64)
 }
 
 async fn get_one(call: Call) -> Answer {
     let (tag, posts) = tag::get(&call.node, &call.actor, call.path("id"))?;
-    let mut reply = Reply::data(counted(&call, &tag, posts)?)?;
-    reply.version = Some(tag.version());
-    Ok(reply)
+    counted(&call, &tag, posts)
 }
 
 async fn create(call: Call) -> Answer {
@@ -78,4 +101,14 @@ async fn remove(call: Call) -> Answer {
     let expected = expected(&call, &seen)?;
     tag::remove(&call.node, &call.actor, seen.key, expected).await?;
     Reply::none()
+}
+
+async fn merge(call: Call) -> Answer {
+    let (seen, _) = tag::get(&call.node, &call.actor, call.path("id"))?;
+    let expected = expected(&call, &seen)?;
+    let form: Merge = call.json()?;
+    let unknown = |_| Error::field("into", "unknown_reference", "there is no such tag");
+    let into = tag::get(&call.node, &call.actor, &form.into).map_err(unknown)?.0.key;
+    let (merged, posts) = tag::merge(&call.node, &call.actor, seen.key, into, expected).await?;
+    counted(&call, &merged, posts)
 }

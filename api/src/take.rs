@@ -44,10 +44,18 @@ pub(crate) fn changes(
     kind: &'static Kind,
     present: Option<&Record>,
 ) -> Result<Changes, Problem> {
-    let object: serde_json::Map<String, Json> = json(body)?;
+    changes_of(&json(body)?, kind, present)
+}
+
+/// As [`changes`], of an object that was read already.
+pub(crate) fn changes_of(
+    object: &serde_json::Map<String, Json>,
+    kind: &'static Kind,
+    present: Option<&Record>,
+) -> Result<Changes, Problem> {
     let mut changes = Changes::new();
     let mut errors = Vec::new();
-    for (name, value) in &object {
+    for (name, value) in object {
         changes = match kind.field(name) {
             Some(field) if field.writable => change(changes, field, value, present, &mut errors),
             Some(field) if field.shown != atoll_storage::Shown::Never => {

@@ -1,15 +1,20 @@
-//! Users: one's own profile and password, and the accounts of a tenant for those who administer them.
+//! Users: one's own profile, picture, password and data, and the accounts of a tenant for those who administer them.
+
+mod administer;
+mod own;
+mod table;
 
 use crate::auth::me;
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Access::{Can, Public, User};
-use crate::route::{Answer, Route, get, post, put};
-use atoll_node::identity::password;
+use crate::route::{Answer, Route, delete, get, post, put};
 use atoll_node::identity::user::{self, NewUser, USER};
+use atoll_node::identity::{avatar, password, second_factor};
 use atoll_node::{Error, Permission, Role};
 use atoll_storage::Field;
+use axum::http::header::CACHE_CONTROL;
 use serde::Deserialize;
 
 pub fn routes() -> Vec<Route> {
@@ -23,15 +28,56 @@ pub fn routes() -> Vec<Route> {
             .takes_fields(CHANGE_PASSWORD)
             .strict()
             .doc("Ends every other session of the account."),
-        get("/api/v1/users", Can(Permission::UsersAdminister), list)
+        put("/api/v1/users/profile/avatar", User, upload_avatar)
+            .gives(&USER)
+            .body_limit(avatar::MAX_BYTES)
+            .doc("Takes the bytes of a JPEG, PNG, WebP or GIF as one's picture. It becomes a square of 256 pixels."),
+        delete("/api/v1/users/profile/avatar", User, remove_avatar).doc("Takes one's picture away."),
+        get("/api/v1/users/me", User, me).gives(&USER).doc("One's own account."),
+        delete("/api/v1/users/me", User, own::erase)
+            .takes_fields(own::ERASE)
+            .strict()
+            .doc("Deletes one's own account. What one wrote stays, by a deleted user."),
+        get("/api/v1/users/me/export", User, own::export)
+            .doc("All that is here of oneself as one JSON document: account, posts, comments, likes, sessions."),
+        get("/api/v1/users", Can(Permission::UsersAdminister), administer::list)
             .lists(&USER)
-            .doc("The tenant's accounts."),
+            .query(&["q"])
+            .doc("The tenant's accounts. q is how the username, the e-mail address or the display name begins."),
+        post("/api/v1/users/import", Can(Permission::UsersAdminister), table::import)
+            .query(&["dry_run"])
+            .gives_fields(table::REPORT)
+            .body_limit(table::BODY_BYTES)
+            .strict()
+            .doc("Makes an account of every row of a CSV table with the columns email, username, display_name, role, \
+                  and password or password_hash (argon2id, bcrypt, pbkdf2_sha256). A bad row stops nothing. \
+                  With dry_run=true nothing is made."),
+        get("/api/v1/users/export", Can(Permission::UsersAdminister), table::export)
+            .doc("The tenant's accounts as CSV, without their passwords."),
         post("/api/v1/users", Can(Permission::UsersAdminister), create)
             .takes_fields(CREATE)
             .gives(&USER)
             .strict()
             .doc("Makes an account for somebody, who has to change the password."),
         get("/api/v1/users/{id}", Public, find).gives(&USER).doc("By id or username."),
+        get("/api/v1/users/{id}/avatar", Public, show_avatar)
+            .doc("The picture that a user uploaded, as a JPEG."),
+        delete("/api/v1/users/{id}/totp", Can(Permission::UsersAdminister), drop_totp)
+            .doc("Takes away the second factor of somebody who lost it."),
+        put("/api/v1/users/{id}", Can(Permission::UsersAdminister), administer::edit)
+            .takes_fields(administer::EDIT)
+            .gives(&USER)
+            .doc("Changes somebody's account; what is left out stays as it is."),
+        delete("/api/v1/users/{id}", Can(Permission::UsersAdminister), administer::remove)
+            .doc("Deletes somebody's account. What he wrote stays, by a deleted user."),
+        put("/api/v1/users/{id}/roles", Can(Permission::UsersAdminister), administer::set_roles)
+            .takes_fields(administer::ROLES)
+            .gives(&USER)
+            .doc("Gives these roles and no others. Nobody gives what he lacks; the last administrator stays one."),
+        post("/api/v1/users/{id}/impersonate", Can(Permission::UsersAdminister), administer::impersonate)
+            .gives_fields(administer::IMPERSONATION)
+            .strict()
+            .doc("Acts in a user's name for 15 minutes. Not above one's own rank."),
         put("/api/v1/users/{id}/role", Can(Permission::UsersAdminister), set_role)
             .takes_fields(ROLE)
             .gives(&USER)
@@ -99,16 +145,30 @@ async fn edit_profile(call: Call) -> Answer {
     Reply::record(&call, &user)
 }
 
+async fn upload_avatar(call: Call) -> Answer {
+    let user = avatar::upload(&call.node, &call.actor, call.body().to_vec()).await?;
+    Reply::record(&call, &user)
+}
+
+async fn remove_avatar(call: Call) -> Answer {
+    avatar::remove(&call.node, &call.actor).await?;
+    Reply::none()
+}
+
+async fn show_avatar(call: Call) -> Answer {
+    let bytes = avatar::get(&call.node, &call.actor, call.id("id")?).await?;
+    Ok(Reply::text(avatar::CONTENT_TYPE, bytes)?.header(CACHE_CONTROL, "public, max-age=300"))
+}
+
+async fn drop_totp(call: Call) -> Answer {
+    second_factor::drop_for(&call.node, &call.actor, call.id("id")?).await?;
+    Reply::none()
+}
+
 async fn change_password(call: Call) -> Answer {
     let form: ChangePassword = call.json()?;
     user::change_password(&call.node, &call.actor, form.old_password, form.new_password).await?;
     Reply::none()
-}
-
-async fn list(call: Call) -> Answer {
-    let query = call.query(&USER, &[])?;
-    let page = user::list(&call.node, &call.actor, &query.to_query(call.tenant()))?;
-    Reply::list(&call, page, &query)
 }
 
 async fn create(call: Call) -> Answer {

@@ -327,7 +327,7 @@ async fn a_panic_and_a_hang_end_one_request_only() {
 async fn a_moved_name_leads_to_the_new_one() {
     let server = Server::start(|_| {}).await;
     let answer = server.get("/t/old/part").await;
-    is_problem(&answer, 308, "moved");
+    is_problem(&answer, 301, "moved");
     assert_eq!(answer.header("location"), Some("/t/a%20new%2Fname/part"));
     is_problem(&server.get("/t/other/part").await, 404, "not_found");
 }

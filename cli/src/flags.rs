@@ -111,6 +111,8 @@ pub enum Command {
     /// Bring content in
     #[command(subcommand)]
     Import(Import),
+    /// Write a tenant's content and users into an archive
+    Export(Export),
     /// Backups of the whole node
     #[command(subcommand)]
     Backup(Backup),
@@ -196,6 +198,15 @@ pub enum User {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
+    /// Every row of a CSV file becomes a user; the first row names the fields
+    Import {
+        file: PathBuf,
+        /// Only say what would become of each row
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print all users as CSV, without their passwords
+    Export,
     /// Give a user a new password and end all sessions
     ResetPassword {
         /// E-mail address, username or id
@@ -248,9 +259,55 @@ pub enum Sync {
 #[derive(Subcommand, Debug)]
 pub enum Import {
     /// Every Markdown file in a folder becomes a post; a repeat changes what changed and doubles nothing
-    Markdown { folder: PathBuf },
+    Markdown {
+        /// A folder, or an archive of one: tar, plain or under zstd
+        folder: PathBuf,
+        #[command(flatten)]
+        how: ImportHow,
+    },
     /// Every row of a CSV file becomes a post; the first row names the fields
-    Csv { file: PathBuf },
+    Csv {
+        file: PathBuf,
+        #[command(flatten)]
+        how: ImportHow,
+    },
+    /// Posts, pages, authors, categories, tags and comments of an export of WordPress (WXR)
+    Wordpress {
+        file: PathBuf,
+        #[command(flatten)]
+        how: ImportHow,
+    },
+    /// Posts, pages, authors and tags of an export of Ghost (JSON)
+    Ghost {
+        file: PathBuf,
+        #[command(flatten)]
+        how: ImportHow,
+    },
+    /// A tenant as `export` wrote it: records keep their ids, names, dates and authors
+    Atoll {
+        file: PathBuf,
+        #[command(flatten)]
+        how: ImportHow,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct ImportHow {
+    /// Try everything, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Export {
+    /// The archive to write (tar under zstd)
+    pub file: PathBuf,
+    /// The tenant, by id or slug [default: the first one]
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Write the hashes of passwords too, so that people can go on signing in
+    #[arg(long)]
+    pub password_hashes: bool,
 }
 
 #[derive(Subcommand, Debug)]

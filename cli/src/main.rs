@@ -17,6 +17,7 @@ mod settings;
 mod show;
 
 use atoll_node::config::Loaded;
+use atoll_node::content::import::Format;
 use atoll_node::{Config, Error, Node};
 use clap::{CommandFactory, Parser};
 use failure::{Exit, Failure, Outcome};
@@ -175,6 +176,10 @@ fn request_of(command: Command) -> Outcome<Request> {
             Request::UserCreate { email, username, role, password: password(password_stdin)? }
         }
         Command::User(flags::User::List { limit }) => Request::UserList { limit },
+        Command::User(flags::User::Import { file, dry_run }) => {
+            Request::UserImport { file: whole(&file)?, dry_run }
+        }
+        Command::User(flags::User::Export) => Request::UserExport,
         Command::User(flags::User::ResetPassword { user, password_stdin }) => {
             Request::UserResetPassword { user, password: password(password_stdin)? }
         }
@@ -187,10 +192,12 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Sync(flags::Sync::Status) => Request::SyncStatus,
         Command::Sync(flags::Sync::Now { timeout }) => Request::SyncNow { timeout_s: timeout },
         Command::Sync(flags::Sync::Conflicts { limit }) => Request::SyncConflicts { limit },
-        Command::Import(flags::Import::Markdown { folder }) => {
-            Request::ImportMarkdown { folder: whole(&folder)? }
+        Command::Import(import) => import_of(import)?,
+        Command::Export(flags::Export { file, tenant, password_hashes }) => {
+            let file =
+                std::path::absolute(&file).map_err(|error| Failure::io("find", &file, &error))?;
+            Request::Export { file, tenant, password_hashes }
         }
-        Command::Import(flags::Import::Csv { file }) => Request::ImportCsv { file: whole(&file)? },
         Command::Backup(flags::Backup::Create { to }) => {
             let to = std::path::absolute(&to).map_err(|error| Failure::io("find", &to, &error))?;
             Request::BackupCreate { to }
@@ -199,6 +206,18 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Verify => Request::Verify,
         _ => return Err(Failure::failed("this command asks nothing of a node")),
     })
+}
+
+fn import_of(import: flags::Import) -> Outcome<Request> {
+    use flags::Import as I;
+    let (format, file, how) = match import {
+        I::Markdown { folder, how } => (Format::Markdown, folder, how),
+        I::Csv { file, how } => (Format::Csv, file, how),
+        I::Wordpress { file, how } => (Format::WordPress, file, how),
+        I::Ghost { file, how } => (Format::Ghost, file, how),
+        I::Atoll { file, how } => (Format::Atoll, file, how),
+    };
+    Ok(Request::Import { format, file: whole(&file)?, dry_run: how.dry_run })
 }
 
 /// The node that does it may have another current folder.

@@ -6,6 +6,8 @@ use crate::failure::{Failure, Outcome};
 use crate::secret;
 use atoll_api::moment::Moment;
 use atoll_node::content::import;
+use atoll_node::exchange::export;
+use atoll_node::identity::user::table;
 use atoll_node::identity::{NewUser, tenant, user};
 use atoll_node::{Actor, Node, Role, conflict, peer};
 use atoll_storage::Record;
@@ -23,6 +25,8 @@ pub enum Request {
     UserCreate { email: String, username: Option<String>, role: String, password: Option<String> },
     UserList { limit: usize },
     UserResetPassword { user: String, password: Option<String> },
+    UserImport { file: PathBuf, dry_run: bool },
+    UserExport,
     PeerTicket { hours: u64, addresses: Vec<String> },
     PeerJoin { ticket: String },
     PeerList,
@@ -30,8 +34,8 @@ pub enum Request {
     SyncStatus,
     SyncNow { timeout_s: u64 },
     SyncConflicts { limit: usize },
-    ImportMarkdown { folder: PathBuf },
-    ImportCsv { file: PathBuf },
+    Import { format: import::Format, file: PathBuf, dry_run: bool },
+    Export { file: PathBuf, tenant: Option<String>, password_hashes: bool },
     BackupCreate { to: PathBuf },
     Rebuild,
     Verify,
@@ -70,6 +74,8 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         Request::UserResetPassword { user, password } => {
             reset_password(node, &user, password).await
         }
+        Request::UserImport { file, dry_run } => import_users(node, &file, dry_run).await,
+        Request::UserExport => export_users(node),
         Request::PeerTicket { hours, addresses } => {
             let lifetime = Duration::from_secs(hours * 3_600);
             let ticket = peer::ticket(node, &whole, lifetime, addresses).await?;
@@ -90,15 +96,24 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         Request::SyncStatus => status(node),
         Request::SyncNow { timeout_s } => sync_now(node, timeout_s).await,
         Request::SyncConflicts { limit } => conflicts(node, limit),
-        Request::ImportMarkdown { folder } => {
+        Request::Import { format, file, dry_run } => {
             let (node, actor) = (node.clone(), in_default(node)?);
-            let tell = move |report: &import::Report, of| progress.tell(report.done(), of);
-            import_with(move || import::import_markdown(&node, &actor, &folder, tell)).await
+            // Rows of tables are told apart by their file; everything else says itself where it comes from.
+            let is_table = matches!(format, import::Format::Csv | import::Format::Jsonl);
+            let name = file.file_name().filter(|_| is_table).unwrap_or_default();
+            let name = name.to_string_lossy().into_owned();
+            let order = import::Order { format, name, dry_run };
+            let tell = move |_: &import::Report, done, of| progress.tell(done, of);
+            blocking(move || as_json(import::run(&node, &actor, &order, &file, tell)?)).await
         }
-        Request::ImportCsv { file } => {
-            let (node, actor) = (node.clone(), in_default(node)?);
-            let tell = move |report: &import::Report, of| progress.tell(report.done(), of);
-            import_with(move || import::import_csv(&node, &actor, &file, tell)).await
+        Request::Export { file, tenant, password_hashes } => {
+            let actor = match tenant {
+                None => in_default(node)?,
+                Some(name) => Actor::system(tenant::get(node, &whole, &name)?.key),
+            };
+            let (node, order) = (node.clone(), export::Order { password_hashes });
+            let tell = move |done, of| progress.tell(done, of);
+            blocking(move || as_json(export::run(&node, &actor, order, &file, tell)?)).await
         }
         Request::BackupCreate { to } => {
             let node = node.clone();
@@ -194,6 +209,31 @@ async fn reset_password(node: &Node, name: &str, password: Option<String>) -> Ou
     Ok(with_password(user_json(&found), made))
 }
 
+/// The largest table of accounts that is read.
+const MAX_TABLE_BYTES: u64 = 64 << 20;
+
+async fn import_users(node: &Node, file: &std::path::Path, dry_run: bool) -> Outcome<Json> {
+    let actor = in_default(node)?;
+    let failed = |error: std::io::Error| Failure::io("read", file, &error);
+    if std::fs::metadata(file).map_err(failed)?.len() > MAX_TABLE_BYTES {
+        return Err(Failure::usage("the file is larger than 64 MiB: split it"));
+    }
+    let rows = table::read(&std::fs::read(file).map_err(failed)?, table::FROM_FILE)?;
+    let report = table::import(node, &actor, rows, dry_run).await?;
+    serde_json::to_value(report).map_err(Failure::failed)
+}
+
+fn export_users(node: &Node) -> Outcome<Json> {
+    let actor = in_default(node)?;
+    let (mut csv, mut after) = table::export(node, &actor, None)?;
+    while after.is_some() {
+        let (more, next) = table::export(node, &actor, after)?;
+        csv.push_str(&more);
+        after = next;
+    }
+    Ok(json!({ "csv": csv }))
+}
+
 async fn join(node: &Node, ticket: &str) -> Outcome<Json> {
     let actor = Actor::system(atoll_storage::Id::NIL);
     let has_own = !tenant::ids(node)?.is_empty() && peer::list(node, &actor)?.is_empty();
@@ -280,11 +320,8 @@ fn conflicts(node: &Node, limit: usize) -> Outcome<Json> {
     Ok(Json::Array(inbox.conflicts.iter().map(row).collect()))
 }
 
-async fn import_with(
-    work: impl FnOnce() -> atoll_node::Result<import::Report> + Send + 'static,
-) -> Outcome<Json> {
-    let report = blocking(move || Ok(work()?)).await?;
-    serde_json::to_value(report).map_err(Failure::failed)
+fn as_json(answer: impl Serialize) -> Outcome<Json> {
+    serde_json::to_value(answer).map_err(Failure::failed)
 }
 
 fn rebuild(node: &Node, progress: Progress) -> Outcome<Json> {

@@ -26,6 +26,8 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
                 ],
             );
         }
+        Request::UserImport { .. } => accounts(answer),
+        Request::UserExport => print!("{}", text(&answer["csv"])),
         Request::PeerTicket { .. } => {
             println!("{}", text(&answer["ticket"]));
             eprintln!(
@@ -40,7 +42,18 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncConflicts { .. } => conflicts(answer),
-        Request::ImportMarkdown { .. } | Request::ImportCsv { .. } => return imported(answer),
+        Request::Import { .. } => return imported(answer),
+        Request::Export { file, password_hashes, .. } => {
+            println!(
+                "{} records, {} bytes in {}.",
+                text(&answer["records"]),
+                text(&answer["size_bytes"]),
+                file.display()
+            );
+            if *password_hashes {
+                println!("It holds hashes of passwords: keep it as safe as the node.");
+            }
+        }
         Request::BackupCreate { .. } => {
             println!(
                 "{} files, {} bytes in {}.",
@@ -64,7 +77,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
 /// What decides the exit code beside the printing: a report that found something is a failure.
 pub fn outcome(request: &Request, answer: &Json) -> Outcome {
     match request {
-        Request::ImportMarkdown { .. } | Request::ImportCsv { .. } => import_outcome(answer),
+        Request::Import { .. } | Request::UserImport { .. } => import_outcome(answer),
         Request::Verify => verify_outcome(answer),
         _ => Ok(()),
     }
@@ -107,6 +120,17 @@ fn user(answer: &Json) {
     if let Some(password) = answer["password"].as_str() {
         println!("password  {password}");
         println!("It is not shown again, and must be changed at the first sign-in.");
+    }
+}
+
+fn accounts(answer: &Json) {
+    let made = if answer["dry_run"] == true { "would be created" } else { "created" };
+    println!("{} {made}, {} failed", text(&answer["created"]), text(&answer["failed"]));
+    for row in answer["rows"].as_array().into_iter().flatten() {
+        for error in row["errors"].as_array().into_iter().flatten() {
+            let (field, message) = (text(&error["field"]), text(&error["message"]));
+            eprintln!("row {}: {field} {message}", text(&row["row"]));
+        }
     }
 }
 
@@ -172,6 +196,14 @@ fn conflicts(answer: &Json) {
 fn imported(answer: &Json) -> Outcome {
     let counts = ["created", "updated", "unchanged", "failed"];
     println!("{}", counts.map(|name| format!("{} {name}", text(&answer[name]))).join(", "));
+    for name in ["comments", "redirects"] {
+        if answer[name].as_u64().is_some_and(|count| count > 0) {
+            println!("{} {name}", text(&answer[name]));
+        }
+    }
+    if answer["dry_run"] == true {
+        println!("Nothing was written: this is what would have been.");
+    }
     for failure in answer["failures"].as_array().into_iter().flatten() {
         eprintln!("{}: {}", text(&failure["source"]), text(&failure["message"]));
     }

@@ -165,6 +165,28 @@ fn a_second_process_on_one_folder_is_refused_and_commands_reach_the_first() {
 }
 
 #[test]
+fn users_come_in_and_go_out_as_a_table() {
+    let folder = scratch();
+    assert_eq!(code(&run(folder.path(), &["init"])), 0);
+    let table = "email,display_name,password_hash\n\
+                 ada@example.org,=Ada,$2b$04$abcdefghijklmnopqrstuuqREtd3VJD2QVZbuFskFSLk6eRIrQoOS\n\
+                 nobody,,md5\n";
+    std::fs::write(folder.path().join("users.csv"), table).unwrap();
+    for dry in [&["--dry-run"][..], &[]] {
+        let imported = run(folder.path(), &[&["user", "import", "users.csv"], dry].concat());
+        assert_eq!(code(&imported), 1, "{}", err(&imported));
+        assert!(out(&imported).starts_with("1 "), "{}", out(&imported));
+        assert!(err(&imported).contains("row 2: email"), "{}", err(&imported));
+    }
+    let exported = run(folder.path(), &["user", "export"]);
+    assert_eq!(code(&exported), 0, "{}", err(&exported));
+    let csv = out(&exported);
+    assert!(csv.starts_with("id,email,") && csv.contains(",ada@example.org,ada,'=Ada,"), "{csv}");
+    assert!(!csv.contains("$2b$"), "{csv}");
+    assert_eq!(code(&run(folder.path(), &["user", "import", "nowhere.csv"])), 3);
+}
+
+#[test]
 fn flags_stand_over_variables_and_variables_over_the_file() {
     let folder = scratch();
     std::fs::write(
@@ -364,4 +386,29 @@ fn descriptions_and_completions_are_printed() {
         out(&run(folder.path(), &["version"])).trim(),
         format!("atoll {}", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[test]
+fn a_tenant_is_exported_and_comes_back_in_another_folder() {
+    let folder = scratch();
+    std::fs::write(folder.path().join("posts.csv"), "id,title,body\n1,Reef,text\n2,,no title\n")
+        .unwrap();
+    assert_eq!(code(&run(folder.path(), &["init"])), 0);
+    let tried = run(folder.path(), &["import", "csv", "posts.csv", "--dry-run", "--json"]);
+    assert_eq!(code(&tried), 1, "{}", err(&tried));
+    let report: Json = serde_json::from_slice(&tried.stdout).unwrap();
+    assert_eq!((&report["created"], &report["failed"]), (&1.into(), &1.into()), "{report}");
+    let imported = run(folder.path(), &["import", "csv", "posts.csv"]);
+    assert!(out(&imported).contains("1 created, 0 updated, 0 unchanged, 1 failed"));
+    let told = json(&run(folder.path(), &["export", "all.tar.zst", "--json"]));
+    assert!(told["records"].as_u64() >= Some(3), "{told}");
+    let unknown = run(folder.path(), &["export", "none.tar.zst", "--tenant", "nowhere"]);
+    assert_eq!(code(&unknown), 3, "{}", err(&unknown));
+
+    let other = scratch();
+    assert_eq!(code(&run(other.path(), &["init"])), 0);
+    let archive = folder.path().join("all.tar.zst");
+    let restored = run(other.path(), &["import", "atoll", archive.to_str().unwrap(), "--json"]);
+    let report = json(&restored);
+    assert_eq!((&report["created"], &report["failed"]), (&1.into(), &0.into()), "{report}");
 }

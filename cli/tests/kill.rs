@@ -105,3 +105,47 @@ async fn write(
     }
     answered
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_goes_on_after_sigkill_and_doubles_nothing() {
+    const ROWS: usize = 4_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (data, ports) = (folder.path().join("data"), folder.path().join("ports"));
+    let mut table = String::from("id,title,body\n");
+    for row in 1..=ROWS {
+        table.push_str(&format!("{row},Post {row},{}\n", "x".repeat(1_000)));
+    }
+    let mut path = String::new();
+    for life in 0.. {
+        let (mut served, client) = serve(&data, &ports);
+        let client = client.login(EMAIL, PASSWORD).await;
+        if life == 0 {
+            let sent =
+                client.send("POST", "/api/v1/imports?format=csv", &[], table.as_bytes()).await;
+            path = sent.header("location").expect("a location").to_owned();
+        }
+        let before = client.get(&path).await.expect(200).data()["done"].as_u64();
+        let job = loop {
+            let job = client.get(&path).await.expect(200).data();
+            if job["done"].as_u64() > before || job["state"] == "done" {
+                break job;
+            }
+        };
+        if life < 3 && job["state"] != "done" {
+            served.0.kill().unwrap();
+            served.0.wait().unwrap();
+            continue;
+        }
+        let job = loop {
+            let job = client.get(&path).await.expect(200).data();
+            if job["state"] == "done" {
+                break job;
+            }
+        };
+        let report = &job["report"];
+        assert_eq!((&report["created"], &report["failed"]), (&ROWS.into(), &0.into()), "{job}");
+        let posts = client.get("/api/v1/posts").await.expect(200).json();
+        assert_eq!(posts["page"]["total"], ROWS);
+        break;
+    }
+}

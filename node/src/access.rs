@@ -1,8 +1,9 @@
-//! Who may do what: named permissions, the five roles as sets of them, and the actor of a request.
-//! Never reads the store: whoever makes an [`Actor`] has looked up the role.
+//! Who may do what: named permissions, the five built-in roles as sets of them, and the actor of a request.
+//! Never reads the store: whoever makes an [`Actor`] has looked up his roles, and the scopes of his key.
 
 use crate::error::{Error, Result};
 use atoll_storage::Id;
+use std::net::IpAddr;
 
 /// One thing that somebody may be allowed to do. Its name is `noun.verb`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -26,6 +27,9 @@ pub enum Permission {
     ConflictsResolve,
     /// The jobs and dead letters of a tenant.
     JobsAdminister,
+    AuditRead,
+    /// The settings and the look of one's own tenant.
+    SettingsAdminister,
     TenantsAdminister,
     /// Peers, streams and quarantine: the whole node.
     SyncAdminister,
@@ -51,9 +55,14 @@ impl Permission {
         P::ConflictsRead,
         P::ConflictsResolve,
         P::JobsAdminister,
+        P::AuditRead,
+        P::SettingsAdminister,
         P::TenantsAdminister,
         P::SyncAdminister,
     ];
+    /// Those that reach beyond one tenant: no role that a tenant makes can hold them.
+    pub const OF_THE_NETWORK: PermissionSet =
+        PermissionSet::of(&[P::TenantsAdminister, P::SyncAdminister]);
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -73,13 +82,105 @@ impl Permission {
             P::ConflictsRead => "conflicts.read",
             P::ConflictsResolve => "conflicts.resolve",
             P::JobsAdminister => "jobs.administer",
+            P::AuditRead => "audit.read",
+            P::SettingsAdminister => "settings.administer",
             P::TenantsAdminister => "tenants.administer",
             P::SyncAdminister => "sync.administer",
         }
     }
 
+    /// What it allows, for people who put roles together.
+    pub const fn doc(self) -> &'static str {
+        match self {
+            P::PostsWrite => "Writes posts, and sees those of others that are not published.",
+            P::PostsPublish => "Publishes, schedules and archives posts.",
+            P::PostsAdminister => "Edits and deletes the posts of others.",
+            P::CategoriesWrite => "Proposes and edits categories.",
+            P::CategoriesApprove => "Approves categories.",
+            P::CategoriesAdminister => "Deletes categories.",
+            P::TagsWrite => "Makes tags.",
+            P::TagsAdminister => "Edits and deletes tags.",
+            P::CommentsWrite => "Comments.",
+            P::CommentsModerate => "Approves, rejects and removes the comments of others.",
+            P::UsersAdminister => "Makes, edits, disables and deletes accounts, and gives roles.",
+            P::AnalyticsRead => "Reads views and visitors.",
+            P::SearchAdminister => "Has the search index made anew.",
+            P::ConflictsRead => "Sees what nodes wrote apart from each other.",
+            P::ConflictsResolve => "Settles what nodes wrote apart from each other.",
+            P::JobsAdminister => "Sees and repeats jobs, and sees all events of the tenant.",
+            P::AuditRead => "Reads who did what.",
+            P::SettingsAdminister => "Changes the settings and the look of the tenant.",
+            P::TenantsAdminister => "Makes, edits and deletes tenants.",
+            P::SyncAdminister => "Administers nodes and their links.",
+        }
+    }
+
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|permission| permission.name() == name)
+    }
+
+    /// What it is about: `posts` of `posts.write`.
+    pub fn noun(self) -> &'static str {
+        self.name().split('.').next().unwrap_or_default()
+    }
+}
+
+/// A set of permissions, one bit each. Never stored: what is stored are names.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PermissionSet(u64);
+
+impl PermissionSet {
+    pub const EMPTY: Self = Self(0);
+
+    pub const fn of(permissions: &[Permission]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < permissions.len() {
+            bits |= 1 << permissions[at] as u64;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    pub const fn contains(self, permission: Permission) -> bool {
+        self.0 >> permission as u64 & 1 == 1
+    }
+
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in this one and not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether it holds any permission about the same noun.
+    pub fn touches(self, permission: Permission) -> bool {
+        self.iter().any(|held| held.noun() == permission.noun())
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// In the order of the declaration.
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL.iter().copied().filter(move |permission| self.contains(*permission))
+    }
+}
+
+impl FromIterator<Permission> for PermissionSet {
+    fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
+        permissions
+            .into_iter()
+            .fold(Self::EMPTY, |set, permission| set.union(Self::of(&[permission])))
     }
 }
 
@@ -145,6 +246,8 @@ impl Role {
             P::ConflictsRead,
             P::ConflictsResolve,
             P::JobsAdminister,
+            P::AuditRead,
+            P::SettingsAdminister,
         ];
         match self {
             Self::Viewer => VIEWER,
@@ -155,8 +258,22 @@ impl Role {
         }
     }
 
+    pub const fn permission_set(self) -> PermissionSet {
+        PermissionSet::of(self.permissions())
+    }
+
+    pub const fn doc(self) -> &'static str {
+        match self {
+            Self::Viewer => "Reads and comments.",
+            Self::Moderator => "Moderates comments.",
+            Self::Editor => "Writes and publishes posts.",
+            Self::Admin => "Runs a tenant.",
+            Self::Superadmin => "Runs the network, in every tenant.",
+        }
+    }
+
     pub fn can(self, permission: Permission) -> bool {
-        self.permissions().contains(&permission)
+        self.permission_set().contains(permission)
     }
 }
 
@@ -171,34 +288,106 @@ impl std::fmt::Display for Role {
 pub struct Actor {
     pub tenant: Id,
     pub user: Option<Id>,
+    /// His rank: the highest of the built-in roles that he has.
     pub role: Option<Role>,
+    /// All that his roles allow together.
+    pub permissions: PermissionSet,
     pub session: Option<Id>,
+    /// The API key that he acts by; his permissions are within its scopes.
+    pub api_key: Option<Id>,
+    /// The administrator who acts in the user's name.
+    pub impersonator: Option<Id>,
+    /// Where the request came from, as far as it is kept.
+    pub net: Option<Net>,
 }
 
 impl Actor {
     /// The node itself: workers, the command line, the first start.
     pub const fn system(tenant: Id) -> Self {
-        Self { tenant, user: None, role: Some(Role::Superadmin), session: None }
+        Self {
+            role: Some(Role::Superadmin),
+            permissions: Role::Superadmin.permission_set(),
+            ..Self::stranger(tenant)
+        }
     }
 
     /// Somebody who is not signed in.
     pub const fn stranger(tenant: Id) -> Self {
-        Self { tenant, user: None, role: None, session: None }
+        Self {
+            tenant,
+            user: None,
+            role: None,
+            permissions: PermissionSet::EMPTY,
+            session: None,
+            api_key: None,
+            impersonator: None,
+            net: None,
+        }
     }
 
-    pub fn can(&self, permission: Permission) -> bool {
-        self.role.is_some_and(|role| role.can(permission))
+    /// A user with a built-in role and no other.
+    pub const fn of(tenant: Id, user: Id, role: Role) -> Self {
+        Self {
+            user: Some(user),
+            role: Some(role),
+            permissions: role.permission_set(),
+            ..Self::stranger(tenant)
+        }
+    }
+
+    /// The same by an API key: what its scopes do not hold, he may not.
+    #[must_use]
+    pub const fn by_key(self, key: Id, scopes: PermissionSet) -> Self {
+        let permissions = self.permissions.intersection(scopes);
+        Self { permissions, api_key: Some(key), ..self }
+    }
+
+    #[must_use]
+    pub fn at(self, address: Option<IpAddr>) -> Self {
+        Self { net: address.map(Net::of), ..self }
+    }
+
+    pub const fn can(&self, permission: Permission) -> bool {
+        self.permissions.contains(permission)
     }
 
     /// # Errors
-    /// `Unauthenticated` for a stranger, `Denied` for somebody whose role lacks the permission.
+    /// `Unauthenticated` for a stranger, `Denied` for somebody whose roles, or a key whose scopes, lack the permission.
     pub fn require(&self, permission: Permission) -> Result<()> {
         match self.role {
-            Some(role) if role.can(permission) => Ok(()),
+            _ if self.can(permission) => Ok(()),
+            Some(_) if self.api_key.is_some() => {
+                Err(Error::Denied(format!("this API key lacks the permission {permission}")))
+            }
             Some(role) => {
                 Err(Error::Denied(format!("the role {role} lacks the permission {permission}")))
             }
             None => Err(sign_in()),
+        }
+    }
+
+    /// Nobody gives what he lacks.
+    ///
+    /// # Errors
+    /// `Denied` that names what is missing.
+    pub fn require_all(&self, wanted: PermissionSet) -> Result<()> {
+        let lacking = wanted.without(self.permissions);
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let names = lacking.iter().map(Permission::name).collect::<Vec<_>>().join(", ");
+        Err(Error::Denied(format!("you lack what this gives: {names}")))
+    }
+
+    /// # Errors
+    /// `Denied` for an administrator who acts in somebody's name: some things are only for the person himself.
+    pub fn require_in_person(&self) -> Result<()> {
+        match self.impersonator {
+            None => Ok(()),
+            Some(_) => Err(Error::Denied(
+                "this is not for somebody who acts in another's name: end the impersonation first"
+                    .to_owned(),
+            )),
         }
     }
 
@@ -214,9 +403,54 @@ impl Actor {
         }
     }
 
-    /// The permission, or to be the user that the record belongs to.
+    /// The session of somebody who signed in: what concerns an account itself is not for API keys.
+    ///
+    /// # Errors
+    /// As [`Actor::require_user`]; `Denied` for an API key.
+    pub fn require_session(&self) -> Result<Id> {
+        self.require_user()?;
+        let signed_in = "an API key can't do this: sign in with name and password";
+        self.session.ok_or_else(|| Error::Denied(signed_in.to_owned()))
+    }
+
+    /// The permission, or to be the user that the record belongs to. A key acts as the owner only with some scope
+    /// about the permission's noun.
     pub fn require_owner_or(&self, owner: Option<Id>, permission: Permission) -> Result<()> {
-        if self.user.is_some() && self.user == owner { Ok(()) } else { self.require(permission) }
+        let is_owner = self.user.is_some() && self.user == owner;
+        let may = self.api_key.is_none() || self.permissions.touches(permission);
+        if is_owner && may { Ok(()) } else { self.require(permission) }
+    }
+}
+
+/// The network that an address belongs to, wide enough not to name a person: 24 bits of an IPv4 address, 48 of an
+/// IPv6 address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Net {
+    V4([u8; 3]),
+    V6([u16; 3]),
+}
+
+impl Net {
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(address) => {
+                let [a, b, c, ..] = address.segments();
+                Self::V6([a, b, c])
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::V4([a, b, c]) => write!(f, "{a}.{b}.{c}.0/24"),
+            Self::V6([a, b, c]) => write!(f, "{a:x}:{b:x}:{c:x}::/48"),
+        }
     }
 }
 
@@ -258,10 +492,61 @@ mod tests {
     fn a_stranger_is_asked_to_sign_in_and_a_viewer_is_denied() {
         let stranger = Actor::stranger(Id::NIL);
         assert_eq!(stranger.require(P::PostsWrite).unwrap_err().code(), "unauthenticated");
-        let viewer = Actor { role: Some(Role::Viewer), user: Some(Id([1; 16])), ..stranger };
+        let viewer = Actor::of(Id::NIL, Id([1; 16]), Role::Viewer);
         assert_eq!(viewer.require(P::PostsWrite).unwrap_err().code(), "denied");
         assert!(viewer.require_owner_or(Some(Id([1; 16])), P::PostsWrite).is_ok());
         assert!(viewer.require_owner_or(Some(Id([2; 16])), P::PostsWrite).is_err());
         assert!(stranger.require_owner_or(None, P::PostsWrite).is_err());
+    }
+
+    #[test]
+    fn a_key_may_what_its_scopes_and_its_owners_role_both_hold() {
+        let owner = Id([1; 16]);
+        let key = |role: Role, scopes: &[Permission]| {
+            Actor::of(Id::NIL, owner, role).by_key(Id([3; 16]), PermissionSet::of(scopes))
+        };
+        let narrow = key(Role::Editor, &[P::PostsWrite]);
+        assert!(narrow.can(P::PostsWrite) && !narrow.can(P::PostsPublish));
+        assert!(narrow.require_owner_or(Some(owner), P::PostsAdminister).is_ok());
+        assert!(narrow.require_owner_or(Some(owner), P::CommentsModerate).is_err());
+        assert!(!key(Role::Viewer, &[P::PostsWrite]).can(P::PostsWrite), "the role was lowered");
+        assert_eq!(narrow.require_session().unwrap_err().code(), "denied");
+        assert_eq!(key(Role::Superadmin, &[]).permissions, PermissionSet::EMPTY);
+    }
+
+    #[test]
+    fn a_set_holds_what_was_put_in_and_nothing_else() {
+        assert!(Permission::ALL.len() <= 64);
+        let set: PermissionSet = [P::AuditRead, P::PostsWrite].into_iter().collect();
+        assert_eq!(set.iter().collect::<Vec<_>>(), [P::PostsWrite, P::AuditRead]);
+        for permission in Permission::ALL {
+            assert_eq!(
+                set.contains(*permission),
+                matches!(permission, P::AuditRead | P::PostsWrite)
+            );
+            assert!(!permission.doc().is_empty());
+        }
+        assert!(set.without(set).is_empty() && set.union(set) == set);
+        assert_eq!(set.intersection(Role::Viewer.permission_set()), PermissionSet::EMPTY);
+    }
+
+    #[test]
+    fn nobody_gives_what_he_lacks_and_who_is_impersonated_is_not_there() {
+        let editor = Actor::of(Id::NIL, Id([1; 16]), Role::Editor);
+        assert!(editor.require_all(Role::Moderator.permission_set()).is_ok());
+        let refused = editor.require_all(Role::Admin.permission_set()).unwrap_err();
+        assert!(refused.to_string().contains("audit.read"), "{refused}");
+        assert!(editor.require_in_person().is_ok());
+        let posed = Actor { impersonator: Some(Id([2; 16])), ..editor };
+        assert_eq!(posed.require_in_person().unwrap_err().code(), "denied");
+    }
+
+    #[test]
+    fn of_an_address_only_its_network_is_kept() {
+        let net =
+            |text: &str| Net::of(text.parse().unwrap_or(IpAddr::from([0, 0, 0, 0]))).to_string();
+        assert_eq!(net("203.0.113.77"), "203.0.113.0/24");
+        assert_eq!(net("::ffff:203.0.113.77"), "203.0.113.0/24");
+        assert_eq!(net("2001:db8:1:2::7"), "2001:db8:1::/48");
     }
 }

@@ -27,7 +27,28 @@ pub struct Config {
     pub log: LogFormat,
     pub log_level: String,
     pub admin_email: String,
+    pub mail: Mail,
     pub limits: Limits,
+    pub posts: Posts,
+    pub import: Import,
+    pub export: Export,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mail {
+    /// Empty: nothing is sent.
+    pub server: Secret,
+    pub from: String,
+}
+
+/// A value with a password in it: taken, compared, and never shown whole.
+#[derive(Clone, PartialEq, Default)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.show())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +57,7 @@ pub struct Limits {
     pub rate: u32,
     /// Requests that it may make at once.
     pub burst: u32,
+    /// Where an endpoint names no limit of its own.
     pub body_bytes: usize,
     pub request_timeout_s: u64,
     /// Requests in work at once; beyond them the answer is 503.
@@ -43,6 +65,26 @@ pub struct Limits {
     pub cache_bytes: u64,
     /// Proxies in front of this node whose `X-Forwarded-For` is believed.
     pub proxies: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Posts {
+    /// Days that a post stays in the trash; 0 keeps it for good.
+    pub trash_days: u32,
+    /// The path of a post's page, with `{slug}` or `{id}` in it.
+    pub path: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Import {
+    /// Of a file that is sent to be imported.
+    pub max_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export {
+    /// How long an export, and the report of an import, can be fetched.
+    pub keep_hours: u64,
 }
 
 impl Default for Config {
@@ -57,8 +99,18 @@ impl Default for Config {
             log: LogFormat::Pretty,
             log_level: "info".to_owned(),
             admin_email: "admin@atoll.local".to_owned(),
+            mail: Mail::default(),
             limits: Limits::default(),
+            posts: Posts::default(),
+            import: Import { max_bytes: 1 << 30 },
+            export: Export { keep_hours: 48 },
         }
+    }
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self { server: Secret::default(), from: "Atoll <atoll@localhost>".to_owned() }
     }
 }
 
@@ -73,6 +125,12 @@ impl Default for Limits {
             cache_bytes: 32 << 20,
             proxies: 0,
         }
+    }
+}
+
+impl Default for Posts {
+    fn default() -> Self {
+        Self { trash_days: 30, path: "/api/v1/posts/slug/{slug}".to_owned() }
     }
 }
 
@@ -190,6 +248,21 @@ pub static SETTINGS: &[Setting] = &[
         email
     ),
     setting!(
+        "mail.server",
+        "smtp://user:password@host:port, smtps://..., or nothing",
+        "The server that takes mail. With a password the link must be encrypted, unless the server is this machine. \
+         Without a server nothing is sent, and the log tells what would have been.",
+        mail.server,
+        mail_server
+    ),
+    setting!(
+        "mail.from",
+        "an e-mail address, or a name with one: Atoll <atoll@example.org>",
+        "The sender of all mail.",
+        mail.from,
+        sender
+    ),
+    setting!(
         "limits.rate",
         "a number from 0 to 1000000",
         "Requests a second that one address or user may make for long; 0 for no limit.",
@@ -206,7 +279,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!(
         "limits.body_bytes",
         "a number from 1024 to 1073741824",
-        "The largest request body.",
+        "The largest request body where an endpoint names no limit of its own.",
         limits.body_bytes,
         |value| within(value, 1_024, 1 << 30)
     ),
@@ -237,6 +310,34 @@ pub static SETTINGS: &[Setting] = &[
         "How many proxies stand in front, whose X-Forwarded-For is believed.",
         limits.proxies,
         |value| within(value, 0, 8)
+    ),
+    setting!(
+        "posts.trash_days",
+        "a number from 0 to 3650",
+        "Days after which a post in the trash is removed for good; 0 keeps it.",
+        posts.trash_days,
+        |value| within(value, 0, 3_650)
+    ),
+    setting!(
+        "posts.path",
+        "a path with {slug} or {id} in it",
+        "Where the site shows a post, for links in feeds, sitemaps and metadata.",
+        posts.path,
+        post_path
+    ),
+    setting!(
+        "import.max_bytes",
+        "a number from 1024 to 1099511627776",
+        "The largest file that is taken to be imported.",
+        import.max_bytes,
+        |value| within(value, 1_024, 1 << 40)
+    ),
+    setting!(
+        "export.keep_hours",
+        "a number from 1 to 8760",
+        "Hours for which an export, and the report of an import, can be fetched.",
+        export.keep_hours,
+        |value| within(value, 1, 8_760)
     ),
 ];
 
@@ -357,6 +458,19 @@ macro_rules! show_as_text {
 
 show_as_text!(String, SocketAddr, u32, u64, usize);
 
+impl Show for Secret {
+    /// With three asterisks in the place of the password.
+    fn show(&self) -> String {
+        let masked = || {
+            let (scheme, rest) = self.0.split_once("://")?;
+            let (login, host) = rest.rsplit_once('@')?;
+            let user = login.split(':').next().unwrap_or_default();
+            Some(format!("{scheme}://{user}:***@{host}"))
+        };
+        masked().unwrap_or_else(|| self.0.clone())
+    }
+}
+
 impl Show for PathBuf {
     fn show(&self) -> String {
         self.display().to_string()
@@ -418,10 +532,40 @@ fn url(value: &str) -> Result<String, String> {
     }
 }
 
+fn post_path(value: &str) -> Result<String, String> {
+    let value = value.trim();
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/-._~{}?=&".contains(c);
+    let is_fit = value.starts_with('/')
+        && !value.starts_with("//")
+        && value.chars().all(fits)
+        && (value.contains("{slug}") || value.contains("{id}"));
+    if is_fit { Ok(value.to_owned()) } else { Err(format!("{value:?} is no such path")) }
+}
+
 fn email(value: &str) -> Result<String, String> {
     let is_fit =
         value.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
     if is_fit { Ok(value.trim().to_owned()) } else { Err(format!("{value:?} is no address")) }
+}
+
+fn mail_server(value: &str) -> Result<Secret, String> {
+    let value = value.trim();
+    let rest = value.strip_prefix("smtp://").or_else(|| value.strip_prefix("smtps://"));
+    // The value is not repeated in the message: it may hold a password.
+    match rest {
+        None if !value.is_empty() => Err("it is no URL of a mail server".to_owned()),
+        Some("") => Err("it names no host".to_owned()),
+        _ => Ok(Secret(value.to_owned())),
+    }
+}
+
+fn sender(value: &str) -> Result<String, String> {
+    let value = value.trim();
+    if crate::mail::is_mailbox(value) {
+        Ok(value.to_owned())
+    } else {
+        Err(format!("{value:?} is no sender"))
+    }
 }
 
 fn host_and_port(value: &str) -> Result<String, String> {
@@ -500,6 +644,21 @@ mod tests {
         assert!(mistakes[0].contains("did you mean `listen`?"), "{mistakes:?}");
         assert!(mistakes[1].contains("from 0 to 1000000"), "{mistakes:?}");
         assert_eq!(Setting::nearest("something_else_entirely"), None);
+    }
+
+    #[test]
+    fn the_password_of_the_mail_server_is_never_shown() {
+        let mut config = Config::default();
+        let setting = Setting::find("mail.server").unwrap();
+        setting.set(&mut config, "smtp://ada:se%40cret@mail.example.org:587").unwrap();
+        assert_eq!(setting.show(&config), "smtp://ada:***@mail.example.org:587");
+        assert!(!format!("{config:?}").contains("cret"));
+        for bad in ["mail.example.org", "http://mail.example.org", "smtp://"] {
+            assert!(setting.set(&mut config, bad).is_err(), "{bad}");
+        }
+        let from = Setting::find("mail.from").unwrap();
+        assert!(from.set(&mut config, "Ada <ada@example.org>").is_ok());
+        assert!(from.set(&mut config, "ada").is_err());
     }
 
     #[test]

@@ -2,14 +2,19 @@
 //! the rules of publishing. Never gives out what a caller may not see: a record of another tenant, a draft to the
 //! public, HTML that was not sanitised.
 
+pub mod autosave;
 pub mod batch;
 pub mod category;
+pub mod feed;
 pub mod import;
 pub mod post;
+pub mod preview;
+pub mod redirect;
 pub mod render;
 pub mod schedule;
 pub mod slug;
 pub mod tag;
+pub mod trash;
 pub mod version;
 pub mod workflow;
 

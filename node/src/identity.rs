@@ -1,16 +1,29 @@
-//! Who is who: tenants, users, their sessions, and the tokens that prove them on every node of the network.
-//! Never keeps a password or a refresh token, only hashes of them; never takes a role from a token.
+//! Who is who: tenants, users, their sessions and keys, and the tokens that prove them on every node of the network.
+//! Never keeps a password, a token or a key, only hashes of them; never takes a role from a token.
 
+pub mod api_key;
+pub mod author;
+pub mod avatar;
+pub mod email;
+pub(crate) mod letter;
 mod lockout;
+mod names;
+pub mod oidc;
 pub mod password;
+mod proof;
 mod recent;
+pub mod reset;
+pub mod role;
+pub mod second_factor;
 pub mod session;
 pub mod signing_key;
 pub mod tenant;
 pub mod token;
+mod totp;
 pub mod user;
 
 use crate::access::{Actor, Role};
+use crate::audit::failure::Failures;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
 use atoll_storage::{Event, Id, NodeId, Record, Store, Tx};
@@ -27,7 +40,12 @@ pub struct Identity {
     tokens: token::Cache,
     tenants: tenant::Directory,
     attempts: lockout::Attempts,
+    pub(crate) failures: Failures,
     store: Store,
+    /// Letters that were asked for, by address or user.
+    letters: lockout::Attempts,
+    keys_used: api_key::Used,
+    providers: oidc::Providers,
 }
 
 impl Identity {
@@ -39,7 +57,11 @@ impl Identity {
             tokens: token::Cache::default(),
             tenants: tenant::Directory::default(),
             attempts: lockout::Attempts::default(),
+            failures: Failures::default(),
             store: store.clone(),
+            letters: lockout::Attempts::default(),
+            keys_used: api_key::Used::default(),
+            providers: oidc::Providers::default(),
         })
     }
 

@@ -15,11 +15,20 @@ pub static ALL: &[&Kind] = &[
     // identity 10-19
     &identity::user::USER,
     &identity::session::SESSION,
+    &identity::api_key::API_KEY,
+    &crate::mail::template::MAIL_TEMPLATE,
+    &identity::oidc::OIDC_PROVIDER,
+    &identity::role::ROLE,
+    &crate::audit::AUDIT_ENTRY,
+    &identity::tenant::quota::TENANT_USAGE,
     // content 20-39
     &crate::content::category::CATEGORY,
     &crate::content::tag::TAG,
     &crate::content::post::POST,
     &crate::content::version::POST_VERSION,
+    &crate::content::autosave::POST_AUTOSAVE,
+    &crate::content::preview::PREVIEW_LINK,
+    &crate::content::redirect::REDIRECT,
     // community 40-59
     &crate::community::comment::COMMENT,
     &crate::community::like::LIKE,

@@ -2,19 +2,23 @@
 //! the workers. Knows nothing of HTTP and parses no flags.
 
 pub mod access;
+pub mod audit;
 pub mod community;
 pub mod config;
 pub mod conflict;
 pub mod content;
 pub mod error;
+pub mod exchange;
 pub mod identity;
 pub mod insight;
+pub mod job;
 pub mod kinds;
+pub mod mail;
 pub mod peer;
 pub mod runtime;
 pub mod search;
 
-pub use access::{Actor, Permission, Role};
+pub use access::{Actor, Permission, PermissionSet, Role};
 pub use config::Config;
 pub use error::{Error, FieldError, Result};
 pub use runtime::Node;

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::kinds;
+use crate::mail::Mailer;
 use atoll_storage::blob::Blobs;
 use atoll_storage::cache::Cache;
 use atoll_storage::search::SearchIndex;
@@ -37,6 +38,7 @@ pub struct Node {
     pub cache: Cache,
     pub blobs: Blobs,
     pub identity: Identity,
+    pub mail: Mailer,
     key: NodeKey,
     sync: OnceLock<Runner>,
     pool: Pool,
@@ -68,6 +70,7 @@ impl Node {
         let cache = open_cache(&folder, &config)?;
         let blobs = Blobs::open(&folder.blobs()).map_err(internal)?;
         let identity = Identity::open(folder.path(), &store, key.node_id())?;
+        let mail = Mailer::open(&config.mail)?;
         let (sync, pool) = (OnceLock::new(), Pool::new()?);
         Ok(Arc::new(Self {
             config,
@@ -77,6 +80,7 @@ impl Node {
             cache,
             blobs,
             identity,
+            mail,
             key,
             sync,
             pool,

@@ -5,6 +5,7 @@ use crate::access::{Actor, Permission};
 use crate::community::comment::{self, COMMENT};
 use crate::content::post::{self, POST};
 use crate::error::{Error, Result};
+use crate::job::{self, Job};
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::read::{Read, Reader};
@@ -140,13 +141,11 @@ pub fn suggest(node: &Node, actor: &Actor, text: &str, limit: usize) -> Result<V
     node.search.suggest(actor.tenant, &text, limit.clamp(1, MAX_SUGGESTIONS)).map_err(failed)
 }
 
-/// Has the whole index made again by the feeder; searches miss what is not in it yet.
-pub async fn rebuild(node: &Node, actor: &Actor) -> Result<()> {
+/// The queue whose jobs make the index again.
+pub const REBUILD: &str = "search.rebuild";
+
+/// Has the whole index made again, in the background; searches miss what is not in it yet.
+pub async fn rebuild(node: &Node, actor: &Actor) -> Result<Job> {
     actor.require(Permission::SearchAdminister)?;
-    let (search, store) = (node.search.clone(), node.store.clone());
-    let work = node.run_on_pool(move || {
-        search.clear().map_err(failed)?;
-        store.mark_all_dirty().map_err(Error::from)
-    });
-    work.await?
+    job::start(node, actor, REBUILD, serde_json::json!({})).await
 }

@@ -103,6 +103,62 @@ pub fn edit(
     })
 }
 
+/// As [`edit`], by somebody who began from the text as it stood at `base` and not from the present one: what he changed
+/// is added to what was changed since. None if he changed nothing, or if this very change is there already.
+pub fn edit_from(
+    content: &Content,
+    creation: Dot,
+    author: Origin,
+    base: &[[u8; 32]],
+    wanted: &str,
+) -> Result<Option<Vec<u8>>> {
+    if wanted.len() > MAX_BYTES {
+        return Err(Error::TooLong { size: wanted.len(), limit: MAX_BYTES });
+    }
+    let began = text_at(content, base)?;
+    if began == wanted {
+        return Ok(None);
+    }
+    guarded(|| {
+        let mut doc = open(content, creation)?;
+        let mut past = if base.is_empty() {
+            genesis(&content.born, creation)?
+        } else {
+            let base: Vec<ChangeHash> = base.iter().map(|hash| ChangeHash(*hash)).collect();
+            doc.fork_at(&base).map_err(failed)?
+        };
+        let splices = splices(&began, wanted);
+        past.set_actor(branch_actor(author, base, &splices));
+        let text = text_id(&past)?;
+        for splice in &splices {
+            past.splice_text(&text, splice.at, splice.delete, &splice.insert).map_err(failed)?;
+        }
+        past.commit_with(CommitOptions::default().with_time(0));
+        let change =
+            past.get_last_local_change().ok_or_else(|| Error::Body("nothing changed".into()))?;
+        let is_there = doc.get_change_by_hash(&change.hash()).is_some();
+        Ok((!is_there).then(|| change.raw_bytes().to_vec()))
+    })
+}
+
+/// An actor for one change beside the present history. It is made of what it changes, so that a request that is sent
+/// twice is one change, and two changes never have one actor.
+fn branch_actor(author: Origin, base: &[[u8; 32]], splices: &[Splice]) -> ActorId {
+    let mut hasher = blake3::Hasher::new();
+    for head in base {
+        hasher.update(head);
+    }
+    for splice in splices {
+        hasher.update(&(splice.at as u64).to_le_bytes());
+        hasher.update(&(splice.delete as u64).to_le_bytes());
+        hasher.update(&(splice.insert.len() as u64).to_le_bytes());
+        hasher.update(splice.insert.as_bytes());
+    }
+    let mut bytes = author.to_bytes().to_vec();
+    bytes.extend_from_slice(&hasher.finalize().as_bytes()[..16]);
+    ActorId::from(bytes.as_slice())
+}
+
 /// Applies changes that were made anywhere. The content is replaced only if the result loads again.
 pub fn apply(content: &Content, creation: Dot, changes: &[&[u8]]) -> Result<Content> {
     guarded(|| {
@@ -260,6 +316,32 @@ mod tests {
         assert_eq!(text_at(&one, &[]).unwrap(), born.text);
         let merged = merge(&apply(&born, CREATION(), &[&a]).unwrap(), &two, CREATION()).unwrap();
         assert_eq!(merged.heads, one.heads);
+    }
+
+    #[test]
+    fn an_edit_of_an_older_text_adds_to_the_present_one_and_counts_once() {
+        let born = Content::born("The quick fox\njumps over\nthe dog".into());
+        let first = apply(
+            &born,
+            CREATION(),
+            &[&edited(&born, 1, "The quick brown fox\njumps over\nthe dog")],
+        );
+        let first = first.unwrap();
+        let from = |content: &Content, base: &[[u8; 32]], wanted: &str| {
+            edit_from(content, CREATION(), origin(1), base, wanted).unwrap()
+        };
+        let stale = "The quick fox\njumps over\nthe lazy dog";
+        let change = from(&first, &[], stale).unwrap();
+        let second = apply(&first, CREATION(), &[&change]).unwrap();
+        assert_eq!(second.text, "The quick brown fox\njumps over\nthe lazy dog");
+        assert_eq!(from(&second, &[], stale), None, "the same request again");
+        assert_eq!(from(&second, &[], &born.text), None, "nothing was changed");
+        let change = from(&second, &first.heads, "The quick brown fox\nleaps over\nthe dog");
+        let third = apply(&second, CREATION(), &[&change.unwrap()]).unwrap();
+        assert_eq!(third.text, "The quick brown fox\nleaps over\nthe lazy dog");
+        let change = edited(&third, 1, "Short.");
+        assert_eq!(apply(&third, CREATION(), &[&change]).unwrap().text, "Short.");
+        assert!(edit_from(&third, CREATION(), origin(1), &[[7; 32]], "x").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::heads::total_value;
 use crate::id::Id;
-use crate::kind::{Field, Kind};
+use crate::kind::{Field, Kind, Merge};
 use crate::record::Record;
 use crate::value::Value;
 use base64::Engine;
@@ -46,6 +46,8 @@ enum Test {
     IsNull(String, bool),
     AnyOf(String, Vec<Value>),
     Contains(u16, Value),
+    /// A column, or else a set, that holds the value.
+    Names(String, u16, Value),
 }
 
 #[derive(Clone)]
@@ -87,6 +89,14 @@ impl Query {
         self
     }
 
+    /// The value that a column is to have, if it is filtered by one.
+    pub fn value_of(&self, column: &str) -> Option<&Value> {
+        self.tests.iter().find_map(|test| match test {
+            Test::Is(filtered, "=", value) if filtered == column => Some(value),
+            _ => None,
+        })
+    }
+
     #[must_use]
     pub fn filter_ge(mut self, column: &str, value: impl Into<Value>) -> Self {
         self.tests.push(Test::Is(column.into(), ">=", value.into()));
@@ -121,6 +131,13 @@ impl Query {
     #[must_use]
     pub fn contains(mut self, set: &Field, value: impl Into<Value>) -> Self {
         self.tests.push(Test::Contains(set.code, value.into()));
+        self
+    }
+
+    /// Records whose column is the value, or whose set holds it. Of one tenant only.
+    #[must_use]
+    pub fn names(mut self, column: &str, set: &Field, value: impl Into<Value>) -> Self {
+        self.tests.push(Test::Names(column.into(), set.code, value.into()));
         self
     }
 
@@ -239,9 +256,67 @@ impl Query {
                         n - 1
                     );
                 }
+                Test::Names(column, field, value) => {
+                    let column = self.column(column)?;
+                    let tenant = self.tenant.ok_or_else(|| {
+                        Error::Internal("records of all tenants are named by no one value".into())
+                    })?;
+                    args.extend([
+                        Value::Int(i64::from(self.kind.code)),
+                        Value::Int(i64::from(*field)),
+                        Value::Id(tenant),
+                        value.clone(),
+                    ]);
+                    // Two look-ups in indexes: with OR, every record would be looked at.
+                    let n = args.len();
+                    let _ = write!(
+                        sql,
+                        " AND key IN (SELECT key FROM {table} WHERE tenant = ?{} AND {column} = ?{n} UNION \
+                         SELECT e.key FROM element e WHERE e.kind = ?{} AND e.field = ?{} AND e.tenant = ?{} \
+                         AND e.value = ?{n})",
+                        n - 1,
+                        n - 3,
+                        n - 2,
+                        n - 1
+                    );
+                }
             }
         }
         Ok(sql)
+    }
+
+    /// Counts what matches by each of the values that its column or set holds: (value, count) of those with any.
+    pub(crate) fn group_sql(
+        &self,
+        table: &str,
+        by: &Field,
+        values: &[Value],
+    ) -> Result<(String, Vec<Value>)> {
+        let mut args = Vec::new();
+        let conditions = self.conditions(table, &mut args)?;
+        let first = args.len() + 1;
+        args.extend(values.iter().cloned());
+        let marks: Vec<String> = (first..=args.len()).map(|i| format!("?{i}")).collect();
+        let marks = marks.join(",");
+        if by.merge != Merge::Set {
+            let column = self.column(by.name)?;
+            let sql = format!(
+                "SELECT {column}, count(*) FROM {table} WHERE {conditions} AND {column} IN ({marks}) GROUP BY {column}"
+            );
+            return Ok((sql, args));
+        }
+        args.extend([Value::Int(i64::from(self.kind.code)), Value::Int(i64::from(by.code))]);
+        let n = args.len();
+        let mut place = format!("m.kind = ?{} AND m.field = ?{n}", n - 1);
+        if let Some(tenant) = self.tenant {
+            args.push(Value::Id(tenant));
+            let _ = write!(place, " AND m.tenant = ?{}", n + 1);
+        }
+        let sql = format!(
+            "SELECT m.value, count(*) FROM element m WHERE {place} AND m.value IN ({marks}) AND EXISTS \
+             (SELECT 1 FROM {table} WHERE {table}.key = m.key AND {conditions}) GROUP BY m.value"
+        );
+        Ok((sql, args))
     }
 
     pub(crate) fn select(&self, head: &str, table: &str) -> Result<(String, Vec<Value>)> {

@@ -17,6 +17,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use std::collections::HashMap;
 
+/// The most values that one query counts by.
+const MOST_GROUPS: usize = 1_000;
+
 /// The kinds that this node knows, with their statements.
 pub struct Plans {
     pub kinds: &'static [&'static Kind],
@@ -121,6 +124,49 @@ pub trait Read {
         let n: i64 =
             self.conn().prepare_cached(&sql)?.query_row(params_from_iter(args), |r| r.get(0))?;
         Ok(n as u64)
+    }
+
+    /// How many records match for each of these values of a column or set, in one query; a value that none has is
+    /// left out. At most as many values as one page has records.
+    fn count_by(&self, query: &Query, by: &Field, values: &[Value]) -> Result<HashMap<Value, u64>> {
+        if values.is_empty() || self.plans().of(query.kind.code).is_none() {
+            return Ok(HashMap::new());
+        }
+        let values = &values[..values.len().min(MOST_GROUPS)];
+        let (sql, args) = query.group_sql(&table_of(query.kind), by, values)?;
+        let mut statement = self.conn().prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(args))?;
+        let mut counts = HashMap::with_capacity(values.len());
+        while let Some(row) = rows.next()? {
+            counts.insert(value_of(row.get_ref(0)?, by.name), row.get::<_, i64>(1)? as u64);
+        }
+        Ok(counts)
+    }
+
+    /// The kept counts of a kind's records by these values of a counted column, in one query.
+    fn totals(
+        &self,
+        kind: &'static Kind,
+        tenant: Id,
+        column: &str,
+        values: &[Value],
+    ) -> Result<HashMap<Value, u64>> {
+        let values = &values[..values.len().min(MOST_GROUPS)];
+        let marks: Vec<String> = (4..4 + values.len()).map(|i| format!("?{i}")).collect();
+        let sql = format!(
+            "SELECT value, n FROM total WHERE kind = ?1 AND tenant = ?2 AND col = ?3 AND value IN ({})",
+            marks.join(",")
+        );
+        let head = [Value::Int(i64::from(kind.code)), Value::Id(tenant), Value::from(column)];
+        let args = head.iter().chain(values);
+        let mut statement = self.conn().prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(args))?;
+        let mut totals = HashMap::with_capacity(values.len());
+        while let Some(row) = rows.next()? {
+            let n: i64 = row.get(1)?;
+            totals.insert(value_of(row.get_ref(0)?, column), n.max(0) as u64);
+        }
+        Ok(totals)
     }
 
     /// Who answers to a name in a space of the tenant.

@@ -102,6 +102,14 @@ impl Record {
         self.state.body(field.code).map_or(&[], |body| &body.heads)
     }
 
+    /// Names the text of a body without reading it: equal texts by equal edits have one name. None without a body.
+    pub fn body_name(&self, field: &Field) -> Option<[u8; 32]> {
+        let body = self.state.body(field.code)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&body.born).update(body.heads.as_flattened());
+        Some(*hasher.finalize().as_bytes())
+    }
+
     pub fn total(&self, field: &Field) -> u64 {
         self.state.total(field.code)
     }

@@ -64,6 +64,20 @@ CREATE TABLE IF NOT EXISTS invitation (
   secret_hash BLOB PRIMARY KEY, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// Columns that came after the first release of their table.
+const LATER_COLUMNS: &[(&str, &str, &str)] = &[
+    ("job", "tenant", "BLOB"),
+    ("job", "user", "BLOB"),
+    ("job", "lease", "INTEGER NOT NULL DEFAULT 0"),
+    ("job", "created_ms", "INTEGER NOT NULL DEFAULT 0"),
+    ("job", "started_ms", "INTEGER"),
+    ("job", "ended_ms", "INTEGER"),
+    ("job", "note", "TEXT"),
+    ("job", "position", "TEXT"),
+];
+
+const LATER_INDEXES: &str = "CREATE INDEX IF NOT EXISTS job_tenant ON job (tenant, id);";
+
 pub const DERIVED_TABLES: [&str; 3] = ["claim", "element", "total"];
 
 /// Makes what is missing. Returns the kinds whose read model is of another version and must be rebuilt.
@@ -73,6 +87,7 @@ pub fn prepare(conn: &Connection, kinds: &[&'static Kind]) -> Result<Vec<&'stati
         return Err(Error::Newer { found: format, known: FORMAT });
     }
     conn.execute_batch(TABLES)?;
+    add_later_columns(conn)?;
     conn.pragma_update(None, "user_version", FORMAT)?;
     let mut stale = Vec::new();
     for kind in kinds {
@@ -97,6 +112,16 @@ pub fn prepare(conn: &Connection, kinds: &[&'static Kind]) -> Result<Vec<&'stati
 pub fn plan_once(conn: &Connection) -> Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
+}
+
+fn add_later_columns(conn: &Connection) -> Result<()> {
+    for (table, column, ty) in LATER_COLUMNS {
+        let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2)";
+        if !conn.query_row(sql, [table, column], |r| r.get::<_, bool>(0))? {
+            conn.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {ty}"))?;
+        }
+    }
+    Ok(conn.execute_batch(LATER_INDEXES)?)
 }
 
 fn has_aliens(conn: &Connection, kind: &Kind) -> Result<bool> {

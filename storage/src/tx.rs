@@ -1,6 +1,6 @@
 //! Writing from the domain: what it asks for becomes ops of this node, and goes through the one apply function.
 
-use crate::body;
+use crate::body::{self, Heads};
 use crate::clock::Hlc;
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -21,6 +21,7 @@ pub struct Changes {
     pub added: Vec<(Field, Value)>,
     pub dropped: Vec<(Field, Value)>,
     pub bodies: Vec<(Field, String)>,
+    bases: Vec<(Field, Heads)>,
     confirmed: Vec<Field>,
 }
 
@@ -57,6 +58,15 @@ impl Changes {
     pub fn body(mut self, field: &Field, text: impl Into<String>) -> Self {
         self.bodies.retain(|(f, _)| f.code != field.code);
         self.bodies.push((*field, text.into()));
+        self
+    }
+
+    /// The text of this body was made from the one at these heads, not from the present one: what was changed since
+    /// stays.
+    #[must_use]
+    pub fn based_on(mut self, field: &Field, heads: Heads) -> Self {
+        self.bases.retain(|(f, _)| f.code != field.code);
+        self.bases.push((*field, heads));
         self
     }
 
@@ -124,25 +134,7 @@ impl Tx<'_> {
         if let Some(there) = self.get(kind, key)? {
             return Ok(there);
         }
-        let mut write = Write { creates: true, ..Write::default() };
-        for (field, value) in changes.registers {
-            if !value.is_null() {
-                write.cells.push(CellWrite {
-                    field: field.code,
-                    element: None,
-                    value: Some(value),
-                });
-            }
-        }
-        for (field, element) in changes.added {
-            write.cells.push(add(&field, element));
-        }
-        for (field, text) in changes.bodies {
-            if text.len() > body::MAX_BYTES {
-                return Err(Error::TooLong { size: text.len(), limit: body::MAX_BYTES });
-            }
-            write.bodies.push(BodyWrite { field: field.code, edit: BodyEdit::Born(text) });
-        }
+        let write = creation(changes)?;
         let texts: Vec<(u16, String)> = write.bodies.iter().filter_map(born).collect();
         let record = self.issue(kind, tenant, key, Hlc(0), Payload::Write(write))?;
         let mut record = record.ok_or(Error::Missing(kind.name))?;
@@ -152,8 +144,70 @@ impl Tx<'_> {
         Ok(record)
     }
 
+    /// As `create`, for what was made elsewhere and before: it keeps the times of its making and of its last change,
+    /// in Unix milliseconds. Times ahead of now count as now.
+    pub fn create_at(
+        &mut self,
+        kind: &'static Kind,
+        tenant: Id,
+        key: Id,
+        changes: Changes,
+        (made_ms, changed_ms): (u64, u64),
+    ) -> Result<Record> {
+        if let Some(there) = self.get(kind, key)? {
+            return Ok(there);
+        }
+        let stamp = |ms: u64, now_ms: u64| Hlc(ms.min(now_ms) << 16);
+        let (made, changed) = (stamp(made_ms, self.now_ms), stamp(changed_ms, self.now_ms));
+        // The last op of the log does not tell the clock then.
+        self.db.heads.hlc_must_be_kept = true;
+        let mut write = creation(changes)?;
+        let later = (changed > made).then(|| std::mem::take(&mut write.cells));
+        let record = self.issue_at(kind, tenant, key, made, Payload::Write(write))?;
+        let record = record.ok_or(Error::Missing(kind.name))?;
+        let Some(cells) = later.filter(|cells| !cells.is_empty()) else { return Ok(record) };
+        let write = Write { seen: record.state.seen(), cells, ..Write::default() };
+        let record = self.issue_at(kind, tenant, key, changed, Payload::Write(write))?;
+        record.ok_or(Error::Missing(kind.name))
+    }
+
     /// Changes a record; what says so already is left out. `Missing` if it is not alive.
     pub fn edit(&mut self, kind: &'static Kind, key: Id, changes: Changes) -> Result<Record> {
+        let (record, write) = self.difference(kind, key, changes)?;
+        if write.cells.is_empty() && write.bodies.is_empty() {
+            return Ok(record);
+        }
+        let past = record.state.latest_hlc();
+        self.issue(kind, record.tenant, key, past, Payload::Write(write))?
+            .ok_or(Error::Missing(kind.name))
+    }
+
+    /// As `edit`, for what was changed elsewhere and before; as `create_at` with the time. What is there and is newer
+    /// stays the newer.
+    pub fn edit_at(
+        &mut self,
+        kind: &'static Kind,
+        key: Id,
+        changes: Changes,
+        at_ms: u64,
+    ) -> Result<Record> {
+        let (record, write) = self.difference(kind, key, changes)?;
+        if write.cells.is_empty() && write.bodies.is_empty() {
+            return Ok(record);
+        }
+        self.db.heads.hlc_must_be_kept = true;
+        let at = Hlc(at_ms.min(self.now_ms) << 16);
+        self.issue_at(kind, record.tenant, key, at, Payload::Write(write))?
+            .ok_or(Error::Missing(kind.name))
+    }
+
+    /// The record, and what makes it say what the changes want.
+    fn difference(
+        &mut self,
+        kind: &'static Kind,
+        key: Id,
+        changes: Changes,
+    ) -> Result<(Record, Write)> {
         let record = self.get(kind, key)?.ok_or(Error::Missing(kind.name))?;
         let state = &record.state;
         let mut write = Write { seen: state.seen(), ..Write::default() };
@@ -188,22 +242,20 @@ impl Tx<'_> {
             }
         }
         for (field, text) in changes.bodies {
-            if let Some(edit) = self.edit_body(&record, &field, &text)? {
+            let base = changes.bases.iter().find(|(f, _)| f.code == field.code);
+            let base = base.map(|(_, heads)| heads.as_slice());
+            if let Some(edit) = self.edit_body(&record, &field, base, &text)? {
                 write.bodies.push(BodyWrite { field: field.code, edit });
             }
         }
-        if write.cells.is_empty() && write.bodies.is_empty() {
-            return Ok(record);
-        }
-        let past = state.latest_hlc();
-        self.issue(kind, record.tenant, key, past, Payload::Write(write))?
-            .ok_or(Error::Missing(kind.name))
+        Ok((record, write))
     }
 
     fn edit_body(
         &mut self,
         record: &Record,
         field: &Field,
+        base: Option<&[[u8; 32]]>,
         text: &str,
     ) -> Result<Option<BodyEdit>> {
         let Some(body) = record.state.body(field.code) else {
@@ -214,7 +266,11 @@ impl Tx<'_> {
         };
         let creation = body.creation;
         let content = load_content(&self.db.conn, record.stream, record.key, field.code, creation)?;
-        let change = body::edit(&content, creation, self.db.origin, self.now_ms, text)?;
+        let author = self.db.origin;
+        let change = match base {
+            Some(base) => body::edit_from(&content, creation, author, base, text)?,
+            None => body::edit(&content, creation, author, self.now_ms, text)?,
+        };
         Ok(change.map(|bytes| BodyEdit::Change { creation, bytes }))
     }
 
@@ -272,11 +328,22 @@ impl Tx<'_> {
         past: Hlc,
         payload: Payload,
     ) -> Result<Option<Record>> {
+        let hlc = self.db.heads.hlc.tick(self.now_ms, past);
+        self.db.heads.hlc = hlc;
+        self.issue_at(kind, tenant, key, hlc, payload)
+    }
+
+    fn issue_at(
+        &mut self,
+        kind: &'static Kind,
+        tenant: Id,
+        key: Id,
+        hlc: Hlc,
+        payload: Payload,
+    ) -> Result<Option<Record>> {
         let stream = StreamId::new(tenant, kind.scope);
         let origin = self.db.origin;
         let seq = self.db.heads.head(&stream).map_or(0, |head| head.vector.get(origin)) + 1;
-        let hlc = self.db.heads.hlc.tick(self.now_ms, past);
-        self.db.heads.hlc = hlc;
         let dot = Dot { origin, seq };
         let op = Op { stream, dot, hlc, kind: kind.code, schema: kind.schema, key, payload };
         self.db.apply_op(&op)
@@ -285,6 +352,26 @@ impl Tx<'_> {
 
 fn born(body: &BodyWrite) -> Option<(u16, String)> {
     if let BodyEdit::Born(text) = &body.edit { Some((body.field, text.clone())) } else { None }
+}
+
+/// What makes a record of these changes.
+fn creation(changes: Changes) -> Result<Write> {
+    let mut write = Write { creates: true, ..Write::default() };
+    for (field, value) in changes.registers {
+        if !value.is_null() {
+            write.cells.push(CellWrite { field: field.code, element: None, value: Some(value) });
+        }
+    }
+    for (field, element) in changes.added {
+        write.cells.push(add(&field, element));
+    }
+    for (field, text) in changes.bodies {
+        if text.len() > body::MAX_BYTES {
+            return Err(Error::TooLong { size: text.len(), limit: body::MAX_BYTES });
+        }
+        write.bodies.push(BodyWrite { field: field.code, edit: BodyEdit::Born(text) });
+    }
+    Ok(write)
 }
 
 fn add(set: &Field, element: Value) -> CellWrite {

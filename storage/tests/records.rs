@@ -307,3 +307,84 @@ fn a_record_that_one_disk_lost_comes_back_from_the_other_and_nothing_is_taken_fo
     assert!(doc(&a, 1).is_some() && doc(&b, 1).is_some());
     assert_equal(&mut a, &mut b);
 }
+
+#[test]
+fn an_edit_of_the_body_alone_is_the_latest_change_on_every_node() {
+    let (mut a, mut b, mut c) = (node(1), node(2), node(3));
+    create(&mut a, 1, Changes::new().set(&TITLE, "one").body(&BODY, "text"));
+    let made = doc(&a, 1).unwrap().state.latest_hlc();
+    edit(&mut a, 1, Changes::new().body(&BODY, "another text"));
+    let edited = doc(&a, 1).unwrap().state.latest_hlc();
+    assert!(edited > made);
+    exchange(&mut a, &mut b);
+    edit(&mut b, 1, Changes::new().body(&BODY, "another text yet"));
+    exchange(&mut a, &mut b);
+    snapshot(&mut a, &mut c);
+    assert_equal(&mut a, &mut b);
+    assert_equal(&mut a, &mut c);
+    let latest = doc(&b, 1).unwrap().state.latest_hlc();
+    assert!(latest > edited);
+    for db in [&a, &c] {
+        assert_eq!(doc(db, 1).unwrap().state.latest_hlc(), latest);
+    }
+}
+
+#[test]
+fn an_edit_that_began_from_an_older_body_adds_to_the_present_one() {
+    let mut a = node(1);
+    create(&mut a, 1, Changes::new().set(&TITLE, "one").body(&BODY, "The quick fox jumps"));
+    edit(&mut a, 1, Changes::new().body(&BODY, "The quick brown fox jumps"));
+    let stale = Changes::new().body(&BODY, "The quick fox jumps high").based_on(&BODY, vec![]);
+    for _ in 0..2 {
+        edit(&mut a, 1, stale.clone());
+        assert_eq!(doc(&a, 1).unwrap().body(&BODY), "The quick brown fox jumps high");
+    }
+    assert_eq!(a.verify().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn records_are_counted_by_column_and_by_set_in_one_query() {
+    let mut a = node(1);
+    for (n, title, tag) in [(1, "x", "red"), (2, "x", "blue"), (3, "y", "red")] {
+        create(&mut a, n, Changes::new().set(&TITLE, title).add(&TAGS, tag));
+    }
+    let values = |names: &[&str]| names.iter().map(|name| Value::from(*name)).collect::<Vec<_>>();
+    let reader = a.reader();
+    let all = Query::of(&DOC, TENANT);
+    let titles = values(&["x", "y", "z"]);
+    let by_title = reader.count_by(&all, &TITLE, &titles).unwrap();
+    assert_eq!((by_title.get(&titles[0]), by_title.get(&titles[2])), (Some(&2), None));
+    assert_eq!(reader.totals(&DOC, TENANT, "title", &titles).unwrap(), by_title);
+    let tags = values(&["red", "blue"]);
+    let only = all.clone().filter("title", "x");
+    let by_tag = reader.count_by(&only, &TAGS, &tags).unwrap();
+    assert_eq!((by_tag.get(&tags[0]), by_tag.get(&tags[1])), (Some(&1), Some(&1)));
+    assert!(reader.count_by(&all, &TAGS, &[]).unwrap().is_empty());
+    let named = reader.list(&all.names("title", &TAGS, "red")).unwrap();
+    assert_eq!((named.records.len(), named.total), (2, 2));
+}
+
+#[test]
+fn what_was_made_elsewhere_before_keeps_its_times_and_the_clock_does_not_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("atoll.db");
+    let open = |now_ms: u64| {
+        Db::open(&path, KINDS, NodeId([1; 16]), Clock::from_fn(move || now_ms)).unwrap()
+    };
+    let mut db = open(9_000);
+    create(&mut db, 1, Changes::new().set(&TITLE, "now"));
+    let now = doc(&db, 1).unwrap().state.latest_hlc();
+    let old = Changes::new().set(&TITLE, "old").body(&BODY, "one");
+    db.transact(|tx| tx.create_at(&DOC, TENANT, key(2), old, (1_000, 2_000))).unwrap();
+    let text = Changes::new().body(&BODY, "one and two");
+    let edited = db.transact(|tx| tx.edit_at(&DOC, key(2), text, 2_000)).unwrap();
+    assert_eq!((edited.created_ms(), edited.updated_ms()), (1_000, 2_000));
+    assert_eq!(doc(&db, 2).unwrap().body(&BODY), "one and two");
+    drop(db);
+    let mut db = open(3_000);
+    create(&mut db, 3, Changes::new().set(&TITLE, "later"));
+    assert!(doc(&db, 3).unwrap().state.latest_hlc() > now);
+    let mut other = node(2);
+    exchange(&mut db, &mut other);
+    assert_equal(&mut db, &mut other);
+}

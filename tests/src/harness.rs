@@ -42,6 +42,11 @@ impl TestNode {
         Self::open(|_| {}, clock).await.set_up().await
     }
 
+    /// As `start`, with both.
+    pub async fn start_with_at(turn: impl FnOnce(&mut Config), clock: Clock) -> Self {
+        Self::open(turn, clock).await.set_up().await
+    }
+
     async fn set_up(self) -> Self {
         let created = identity::setup(&self.node, ADMIN_EMAIL, PASSWORD).await.unwrap();
         Self { tenant: created.tenant.key, admin: created.user.key, ..self }
@@ -49,7 +54,12 @@ impl TestNode {
 
     /// A second node of the same network, which knows what `first` knows.
     pub async fn start_beside(first: &Self) -> Self {
-        let second = Self::start_empty(|_| {}).await;
+        Self::start_beside_at(first, Clock::system()).await
+    }
+
+    /// As `start_beside`, with a clock that the test turns.
+    pub async fn start_beside_at(first: &Self, clock: Clock) -> Self {
+        let second = Self::open(|_| {}, clock).await;
         second.take_from(first);
         Self { tenant: first.tenant, admin: first.admin, ..second }
     }
@@ -60,7 +70,22 @@ impl TestNode {
     }
 
     async fn open(turn: impl FnOnce(&mut Config), clock: Clock) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open_in(tempfile::tempdir().unwrap(), turn, clock).await
+    }
+
+    /// A node of which nothing is left but its folder: what a killed process leaves. `tenant` and `admin` are those of
+    /// the node that was.
+    pub async fn reopen(folder: TempDir, tenant: Id, admin: Id) -> Self {
+        let again = Self::open_in(folder, |_| {}, Clock::system()).await;
+        Self { tenant, admin, ..again }
+    }
+
+    /// Gives the folder away; the node in it must have ended before another one opens it.
+    pub fn into_folder(self) -> TempDir {
+        self.folder
+    }
+
+    async fn open_in(folder: TempDir, turn: impl FnOnce(&mut Config), clock: Clock) -> Self {
         let mut config = config_in(&folder);
         turn(&mut config);
         let node = Node::open_at(config, clock).unwrap();

@@ -2,12 +2,20 @@
 
 #[path = "content/apart.rs"]
 mod apart;
+#[path = "content/audience.rs"]
+mod audience;
+#[path = "content/autosave.rs"]
+mod autosave;
 #[path = "content/category.rs"]
 mod category;
 #[path = "content/import.rs"]
 mod import;
 #[path = "content/post.rs"]
 mod post;
+#[path = "content/preview.rs"]
+mod preview;
+#[path = "content/trash.rs"]
+mod trash;
 #[path = "content/version.rs"]
 mod version;
 #[path = "content/workflow.rs"]

@@ -129,8 +129,7 @@ async fn what_was_written_apart_is_merged_when_the_link_comes_back() {
 async fn a_late_node_takes_thousands_of_records_as_a_snapshot() {
     let a = TestNode::start().await;
     let user = a.make_user(a.tenant, "writer", Role::Editor).await;
-    let actor =
-        Actor { tenant: a.tenant, user: Some(user), role: Some(Role::Editor), session: None };
+    let actor = Actor::of(a.tenant, user, Role::Editor);
     for group in 0..30 {
         let made = a.node.store.write(move |tx| {
             for n in 0..100 {

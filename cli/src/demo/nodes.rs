@@ -45,12 +45,7 @@ impl Three {
         let node = &self.all[0].node;
         let email = node.config.admin_email.clone();
         let made = identity::setup(node, &email, password).await?;
-        let actor = Actor {
-            tenant: made.tenant.key,
-            user: Some(made.user.key),
-            role: Some(Role::Superadmin),
-            session: None,
-        };
+        let actor = Actor::of(made.tenant.key, made.user.key, Role::Superadmin);
         self.admin = Some((actor, email, password.to_owned()));
         Ok(())
     }
@@ -134,6 +129,5 @@ impl Three {
 pub fn actor_of(node: &Node, name: &str) -> Outcome<Actor> {
     let tenant = tenant::default(node)?;
     let found = user::by_name(node, &Actor::system(tenant), name)?;
-    let role = Some(user::role(&found));
-    Ok(Actor { tenant, user: Some(found.key), role, session: None })
+    Ok(Actor::of(tenant, found.key, user::role(&found)))
 }

@@ -1,10 +1,12 @@
 //! Comments: threads under posts, their moderation, and removal that keeps the place of replies.
 //!
-//! Somebody whose comment was approved before is trusted; the first one of everybody else waits for a moderator.
+//! Somebody whose comment was approved before is trusted; the first one of everybody else waits for a moderator,
+//! unless the tenant wants it otherwise.
 
 use crate::access::{Actor, Permission};
 use crate::content::post;
 use crate::error::{Error, Result};
+use crate::identity::tenant;
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
@@ -25,6 +27,8 @@ pub const REMOVED: Field = Field::flag(6, "removed")
     .doc("Its text is gone; its place is kept for the replies.");
 pub const EDITED_AT: Field = Field::time(7, "edited_at").read_only();
 
+/// The column of the post that an open comment counts for.
+pub(crate) const SAID_ON: &str = "said_on";
 pub const PENDING: &str = "pending";
 pub const APPROVED: &str = "approved";
 pub const REJECTED: &str = "rejected";
@@ -33,14 +37,14 @@ pub static COMMENT: Kind = Kind {
     fields: &[POST_ID, PARENT_ID, AUTHOR_ID, TEXT, STATUS, REMOVED, EDITED_AT],
     derived: &[
         Derived { name: "open", ty: Type::Bool, value: |comment| Value::Bool(is_open(comment)) },
-        Derived { name: "said_on", ty: Type::Id, value: said_on },
+        Derived { name: SAID_ON, ty: Type::Id, value: said_on },
     ],
     indexes: &[
         &["post_id", "open", "created_at"],
         &["status", "created_at"],
         &["author_id", "created_at"],
     ],
-    counted: &["status", "said_on"],
+    counted: &["status", SAID_ON],
     search: Some(searched),
     doc: "What somebody said under a post.",
     ..Kind::new(40, "comment", "comments", super::SCOPE)
@@ -112,7 +116,7 @@ pub fn of_post(node: &Node, actor: &Actor, post: Id, query: Query) -> Result<Pag
 
 /// Open comments of a post that were not removed, from the kept count.
 pub fn count_of(reader: &impl Read, tenant: Id, post: Id) -> Result<u64> {
-    Ok(reader.count(&Query::of(&COMMENT, tenant).filter("said_on", post))?)
+    Ok(reader.count(&Query::of(&COMMENT, tenant).filter(SAID_ON, post))?)
 }
 
 pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Record> {
@@ -127,7 +131,7 @@ pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Reco
             let commented = tx.get(&post::POST, on)?.filter(|post| post::may_see(&actor, post));
             let commented = commented.ok_or_else(|| missing(&POST_ID, "post"))?;
             check_parent(tx, &actor, &changes, on)?;
-            let status = if is_trusted(tx, &actor, author)? { APPROVED } else { PENDING };
+            let status = status_of_new(tx, &actor, author)?;
             let changes = changes.set(&AUTHOR_ID, author).set(&STATUS, status);
             let key = tx.new_id();
             let comment = tx.create(&COMMENT, actor.tenant, key, changes)?;
@@ -142,6 +146,21 @@ pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Reco
             Ok(comment)
         })
         .await
+}
+
+/// As the tenant wants it: see [`tenant::COMMENTS`].
+fn status_of_new(reader: &impl Read, actor: &Actor, author: Id) -> Result<&'static str> {
+    let settings = tenant::settings(reader, actor.tenant)?;
+    let policy = settings.as_ref().map_or("", |settings| settings.text(&tenant::COMMENTS));
+    let is_approved = match policy {
+        "closed" => {
+            return Err(Error::conflict("comments_closed", "no comments are taken here"));
+        }
+        "open" => true,
+        "moderated" => actor.can(Permission::CommentsModerate),
+        _ => is_trusted(reader, actor, author)?,
+    };
+    Ok(if is_approved { APPROVED } else { PENDING })
 }
 
 fn missing(field: &Field, noun: &str) -> Error {
@@ -287,4 +306,34 @@ pub async fn moderate(node: &Node, actor: &Actor, key: Id, approve: bool) -> Res
             Ok(after)
         })
         .await
+}
+
+/// A comment that was made elsewhere, as an import brings it.
+#[derive(Clone, Debug)]
+pub(crate) struct Adopted {
+    pub post: Id,
+    pub parent: Option<Id>,
+    pub author: Option<Id>,
+    pub text: String,
+    pub approved: bool,
+    /// When it was made, if that is known.
+    pub made_ms: Option<u64>,
+}
+
+/// Makes it under this key, which is the same whenever it is imported. Whether it is new.
+pub(crate) fn adopt(tx: &mut Tx<'_>, actor: &Actor, key: Id, adopted: Adopted) -> Result<bool> {
+    if tx.get(&COMMENT, key)?.is_some() {
+        return Ok(false);
+    }
+    let text: String = adopted.text.chars().take(TEXT.max).collect();
+    let changes = Changes::new()
+        .set(&POST_ID, adopted.post)
+        .set(&PARENT_ID, adopted.parent)
+        .set(&AUTHOR_ID, adopted.author)
+        .set(&TEXT, text)
+        .set(&STATUS, if adopted.approved { APPROVED } else { PENDING });
+    let made_ms = adopted.made_ms.unwrap_or(tx.now_ms());
+    let comment = tx.create_at(&COMMENT, actor.tenant, key, changes, (made_ms, made_ms))?;
+    emit(tx, actor, "community.comment.created", &comment, json!({}))?;
+    Ok(true)
 }

@@ -2,16 +2,22 @@
 //! sub-category; nothing else sets them apart. Never lets a tree close into a circle on this node; circles that two
 //! nodes make together are cut alike everywhere by the store.
 
+mod removal;
+
+pub use removal::{merge, remove};
+
 use super::post::{CATEGORY_ID, POST};
 use super::slug::{Wanted, slug_of};
 use crate::access::{Actor, Permission};
-use crate::error::{Error, Result};
+use crate::audit;
+use crate::error::{Error, FieldError, Result};
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, Record, Value};
+use atoll_storage::{Event, Field, Id, Kind, Record, Value};
+use serde_json::json;
 use std::collections::HashMap;
 
 pub const NAME: Field = Field::text(1, "name").required().max(200).column();
@@ -25,15 +31,21 @@ pub const PARENT_ID: Field = Field::refers(4, "parent_id", "category")
     .doc("The category that this one lies under.");
 pub const POSITION: Field = Field::int(5, "position").column().doc("Its place among its siblings.");
 pub const STATUS: Field =
-    Field::text(6, "status").choices(&[PENDING, APPROVED]).column().read_only();
+    Field::text(6, "status").choices(&[PENDING, APPROVED, REJECTED]).column().read_only();
 pub const AUTHOR_ID: Field =
     Field::refers(7, "author_id", "user").read_only().doc("Who proposed it.");
+pub const REJECTION: Field = Field::text(20, "rejection")
+    .max(1_000)
+    .read_only()
+    .private()
+    .doc("Why it was rejected, for who proposed it and for administrators.");
 
 pub const PENDING: &str = "pending";
 pub const APPROVED: &str = "approved";
+pub const REJECTED: &str = "rejected";
 
 pub static CATEGORY: Kind = Kind {
-    fields: &[NAME, SLUG, DESCRIPTION, PARENT_ID, POSITION, STATUS, AUTHOR_ID],
+    fields: &[NAME, SLUG, DESCRIPTION, PARENT_ID, POSITION, STATUS, AUTHOR_ID, REJECTION],
     indexes: &[&["status", "position", "name"], &["parent_id"]],
     counted: &["status"],
     tree: Some(PARENT_ID.code),
@@ -45,8 +57,8 @@ pub static CATEGORY: Kind = Kind {
 const MAX_DEPTH: usize = 20;
 /// The most that one tree shows.
 const MAX_TREE: usize = 5_000;
-/// Records that one transaction moves when a category goes.
-const MOVED_AT_ONCE: usize = 200;
+/// Siblings that one request puts in order.
+pub const MAX_ORDERED: usize = 500;
 
 fn may_see(actor: &Actor, category: &Record) -> bool {
     let is_own = actor.user.is_some() && actor.user == category.id(&AUTHOR_ID);
@@ -69,6 +81,18 @@ pub fn list(node: &Node, actor: &Actor, query: Query) -> Result<Page> {
         query.filter("status", APPROVED)
     };
     Ok(node.store.read(|reader| reader.list(&query))?)
+}
+
+/// How many posts the public sees right under each of these, in one query; one without any is left out.
+pub fn post_counts(node: &Node, tenant: Id, keys: &[Id]) -> Result<HashMap<Id, u64>> {
+    let live = Query::of(&POST, tenant).filter("live", true);
+    let mut counts = HashMap::with_capacity(keys.len());
+    for some in keys.chunks(1_000) {
+        let values: Vec<Value> = some.iter().map(|key| Value::Id(*key)).collect();
+        let found = node.store.read(|reader| reader.count_by(&live, &CATEGORY_ID, &values))?;
+        counts.extend(found.iter().filter_map(|(key, posts)| Some((key.as_id()?, *posts))));
+    }
+    Ok(counts)
 }
 
 /// A category with those below it, each level by position and name.
@@ -166,7 +190,7 @@ fn create_in(
 ) -> Result<Record> {
     super::take(&mut changes, &SLUG);
     kinds::check(tx, &CATEGORY, actor.tenant, None, &changes)?;
-    check_parent(tx, key, changes.get(&PARENT_ID).and_then(Value::as_id))?;
+    check_parent(tx, actor.tenant, key, changes.get(&PARENT_ID).and_then(Value::as_id))?;
     let slug = slug.settle(tx, &SLUG, actor.tenant, key)?;
     let changes = changes.set(&SLUG, slug).set(&STATUS, status).set(&AUTHOR_ID, actor.user);
     let category = tx.create(&CATEGORY, actor.tenant, key, changes)?;
@@ -174,10 +198,21 @@ fn create_in(
     Ok(category)
 }
 
+/// A category as a source names it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Named<'a> {
+    pub name: &'a str,
+    /// Else one of the name.
+    pub slug: Option<&'a str>,
+    pub description: &'a str,
+    /// The slug of the one that it lies under.
+    pub parent: Option<&'a str>,
+}
+
 /// The category of this name, made if there is none, alike on every node. None for a name without letters.
-pub(super) fn ensure(tx: &mut Tx<'_>, actor: &Actor, name: &str) -> Result<Option<Id>> {
-    let name: String = name.trim().chars().take(NAME.max).collect();
-    let slug = slug_of(&name);
+pub(super) fn ensure(tx: &mut Tx<'_>, actor: &Actor, named: &Named<'_>) -> Result<Option<Id>> {
+    let name: String = named.name.trim().chars().take(NAME.max).collect();
+    let slug = slug_of(named.slug.unwrap_or(&name));
     if slug.is_empty() {
         return Ok(None);
     }
@@ -188,10 +223,22 @@ pub(super) fn ensure(tx: &mut Tx<'_>, actor: &Actor, name: &str) -> Result<Optio
     let is_free = tx.get(&CATEGORY, natural)?.is_none();
     let key = if is_free { natural } else { tx.new_id() };
     let status = if actor.can(Permission::CategoriesApprove) { APPROVED } else { PENDING };
-    let changes = Changes::new().set(&NAME, name);
+    let description: String = named.description.trim().chars().take(DESCRIPTION.max).collect();
+    let mut changes = Changes::new().set(&NAME, name);
+    if !description.is_empty() {
+        changes.put(&DESCRIPTION, description);
+    }
+    let parent = named.parent.map(slug_of).filter(|parent| !parent.is_empty());
+    if let Some(parent) = parent
+        && let Some(key) = tx.claimed(actor.tenant, SLUG.claim.unwrap_or_default(), &parent)?
+    {
+        changes.put(&PARENT_ID, key);
+    }
     Ok(Some(create_in(tx, actor, key, changes, Wanted::Exactly(slug), status)?.key))
 }
 
+/// Moves it too, with all that lies under it, if the parent is changed. Edited by who proposed it, a rejected one waits
+/// for approval again.
 pub async fn edit(
     node: &Node,
     actor: &Actor,
@@ -216,7 +263,12 @@ pub async fn edit(
                 changes.put(&SLUG, slug);
             }
             kinds::check(tx, &CATEGORY, actor.tenant, Some(key), &changes)?;
-            check_parent(tx, key, changes.get(&PARENT_ID).and_then(Value::as_id))?;
+            let parent = changes.get(&PARENT_ID).and_then(Value::as_id);
+            check_parent(tx, actor.tenant, key, parent)?;
+            let is_own = actor.user.is_some() && actor.user == category.id(&AUTHOR_ID);
+            if category.text(&STATUS) == REJECTED && is_own {
+                changes.put(&STATUS, PENDING);
+            }
             let after = tx.edit(&CATEGORY, key, changes)?;
             if after.version() != category.version() {
                 super::emit(tx, &actor, "cortex.category.updated", &after, &NAME, &SLUG)?;
@@ -227,115 +279,124 @@ pub async fn edit(
 }
 
 /// # Errors
-/// `Invalid` (`cycle`, `too_deep`) if the way up from `parent` leads back to `key`, or is too long.
-fn check_parent(reader: &impl Read, key: Id, parent: Option<Id>) -> Result<()> {
-    let mut at = parent;
-    for _ in 0..MAX_DEPTH {
-        let Some(id) = at else { return Ok(()) };
+/// `Conflict` (`cycle`) if the way up from `parent` leads back to `key`; `Invalid` (`too_deep`) if the way up and what
+/// lies under `key` are too long together.
+fn check_parent(reader: &impl Read, tenant: Id, key: Id, parent: Option<Id>) -> Result<()> {
+    let (mut at, mut above) = (parent, 0);
+    while let Some(id) = at.filter(|_| above <= 2 * MAX_DEPTH) {
         if id == key {
-            return Err(Error::field("parent_id", "cycle", "a category cannot lie under itself"));
+            let message = "a category cannot lie under itself, nor under one that lies under it";
+            return Err(Error::conflict("cycle", message));
         }
+        above += 1;
         at = reader.get(&CATEGORY, id)?.and_then(|category| category.tree_parent());
     }
-    Err(Error::field("parent_id", "too_deep", format!("categories nest at most {MAX_DEPTH} deep")))
+    if above > 0 && above + height(reader, tenant, key)? >= MAX_DEPTH {
+        let message = format!("categories nest at most {MAX_DEPTH} deep");
+        return Err(Error::field("parent_id", "too_deep", message));
+    }
+    Ok(())
+}
+
+/// The levels below a category.
+fn height(reader: &impl Read, tenant: Id, key: Id) -> Result<usize> {
+    let mut level = vec![Value::Id(key)];
+    for height in 0..MAX_DEPTH {
+        let below = Query::of(&CATEGORY, tenant).any_of("parent_id", level).limit(1_000);
+        let below = reader.list(&below.without_total())?.records;
+        if below.is_empty() {
+            return Ok(height);
+        }
+        level = below.iter().map(|category| Value::Id(category.key)).collect();
+    }
+    Ok(MAX_DEPTH)
+}
+
+/// Puts siblings into this order; those that are not named come where their positions say.
+///
+/// # Errors
+/// `Invalid` (`unknown_reference`, `repeated`, `not_siblings`).
+pub async fn reorder(node: &Node, actor: &Actor, keys: Vec<Id>) -> Result<Vec<Record>> {
+    actor.require(Permission::CategoriesWrite)?;
+    if keys.is_empty() || keys.len() > MAX_ORDERED {
+        let message = format!("takes 1 to {MAX_ORDERED} categories");
+        return Err(Error::field("ids", "out_of_range", message));
+    }
+    let actor = *actor;
+    node.store
+        .write(move |tx| {
+            let categories = siblings(tx, &actor, &keys)?;
+            let mut ordered = Vec::with_capacity(categories.len());
+            for (place, category) in (0_i64..).zip(&categories) {
+                let changes = Changes::new().set(&POSITION, place);
+                ordered.push(tx.edit(&CATEGORY, category.key, changes)?);
+            }
+            let event_type = "cortex.category.reordered";
+            let payload = json!({ "category_ids": keys });
+            tx.emit(&Event { event_type, tenant: actor.tenant, user: actor.user, payload })?;
+            Ok(ordered)
+        })
+        .await
+}
+
+fn siblings(reader: &impl Read, actor: &Actor, keys: &[Id]) -> Result<Vec<Record>> {
+    let mut errors = Vec::new();
+    let mut found: Vec<Record> = Vec::with_capacity(keys.len());
+    for (place, key) in keys.iter().enumerate() {
+        let wrong = |code, message| FieldError::new(format!("ids.{place}"), code, message);
+        match super::in_tenant(reader, actor, &CATEGORY, *key) {
+            Ok(_) if keys[..place].contains(key) => errors.push(wrong("repeated", "stands twice")),
+            Ok(category)
+                if found.first().is_some_and(|c| c.tree_parent() != category.tree_parent()) =>
+            {
+                errors.push(wrong("not_siblings", "lies under another category than the first"));
+            }
+            Ok(category) => found.push(category),
+            Err(Error::NotFound(_)) => {
+                errors.push(wrong("unknown_reference", "there is no such category"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if errors.is_empty() { Ok(found) } else { Err(Error::Invalid(errors)) }
 }
 
 /// From now on the public sees it. Approving what is approved changes nothing.
 pub async fn approve(node: &Node, actor: &Actor, key: Id) -> Result<Record> {
+    decide(node, actor, key, None).await
+}
+
+/// The public does not see it, or not any more; who proposed it is told why.
+pub async fn reject(node: &Node, actor: &Actor, key: Id, reason: String) -> Result<Record> {
+    let reason = reason.trim().to_owned();
+    if reason.is_empty() {
+        return Err(Error::field("reason", "required", "is required"));
+    }
+    if reason.chars().count() > REJECTION.max || reason.contains('\0') {
+        let message = format!("takes at most {} characters, and not U+0000", REJECTION.max);
+        return Err(Error::field("reason", "too_long", message));
+    }
+    decide(node, actor, key, Some(reason)).await
+}
+
+/// Approves, or rejects for the reason given.
+async fn decide(node: &Node, actor: &Actor, key: Id, reason: Option<String>) -> Result<Record> {
     actor.require(Permission::CategoriesApprove)?;
+    let (status, event_type, action) = match reason {
+        None => (APPROVED, "cortex.category.approved", "category.approved"),
+        Some(_) => (REJECTED, "cortex.category.rejected", "category.rejected"),
+    };
     let actor = *actor;
     node.store
         .write(move |tx| {
             let category = super::in_tenant(tx, &actor, &CATEGORY, key)?;
-            if category.text(&STATUS) == APPROVED {
-                return Ok(category);
+            let changes = Changes::new().set(&STATUS, status).set(&REJECTION, reason);
+            let after = tx.edit(&CATEGORY, key, changes)?;
+            if after.version() != category.version() {
+                super::emit(tx, &actor, event_type, &after, &NAME, &SLUG)?;
+                audit::note(tx, &actor, action, Some(&category), Some(&after))?;
             }
-            let category = tx.edit(&CATEGORY, key, Changes::new().set(&STATUS, APPROVED))?;
-            super::emit(tx, &actor, "cortex.category.approved", &category, &NAME, &SLUG)?;
-            Ok(category)
+            Ok(after)
         })
         .await
-}
-
-/// Deletes a category; with `reassign_to`, its posts and sub-categories move there first, some at a time, so that
-/// no transaction is long. Stopped half-way, it can be repeated.
-///
-/// # Errors
-/// `Conflict` (`category_in_use`) while anything uses it and there is no `reassign_to`.
-pub async fn remove(
-    node: &Node,
-    actor: &Actor,
-    key: Id,
-    reassign_to: Option<Id>,
-    expected: Option<[u8; 16]>,
-) -> Result<()> {
-    actor.require(Permission::CategoriesAdminister)?;
-    let actor = *actor;
-    super::read(node, |reader| check_removal(reader, &actor, key, reassign_to, expected))?;
-    while let Some(target) = reassign_to {
-        if !node.store.write(move |tx| move_some(tx, &actor, key, target)).await? {
-            break;
-        }
-    }
-    node.store
-        .write(move |tx| {
-            let category = super::in_tenant(tx, &actor, &CATEGORY, key)?;
-            refuse_used(tx, &category)?;
-            super::emit(tx, &actor, "cortex.category.deleted", &category, &NAME, &SLUG)?;
-            Ok(tx.remove(&CATEGORY, key)?)
-        })
-        .await
-}
-
-fn check_removal(
-    reader: &impl Read,
-    actor: &Actor,
-    key: Id,
-    reassign_to: Option<Id>,
-    expected: Option<[u8; 16]>,
-) -> Result<()> {
-    let category = super::in_tenant(reader, actor, &CATEGORY, key)?;
-    super::require_version(&category, expected)?;
-    let Some(target) = reassign_to else { return refuse_used(reader, &category) };
-    let refuse = |code, message| Err(Error::field("reassign_to", code, message));
-    if super::in_tenant(reader, actor, &CATEGORY, target).is_err() {
-        return refuse("unknown_reference", "there is no such category");
-    }
-    match check_parent(reader, key, Some(target)) {
-        Ok(()) => Ok(()),
-        Err(_) => refuse("cycle", "must not be the category itself, nor lie under it"),
-    }
-}
-
-fn users_of(category: &Record) -> (Query, Query) {
-    let posts = Query::of(&POST, category.tenant).filter("category_id", category.key);
-    (posts, Query::of(&CATEGORY, category.tenant).filter("parent_id", category.key))
-}
-
-fn refuse_used(reader: &impl Read, category: &Record) -> Result<()> {
-    let (posts, children) = users_of(category);
-    let (posts, children) = (reader.count(&posts)?, reader.count(&children)?);
-    if posts + children == 0 {
-        return Ok(());
-    }
-    let message = format!(
-        "{posts} posts and {children} sub-categories use this category: move them, or name another one in reassign_to"
-    );
-    Err(Error::conflict("category_in_use", message))
-}
-
-/// Whether there was anything to move.
-fn move_some(tx: &mut Tx<'_>, actor: &Actor, key: Id, target: Id) -> Result<bool> {
-    let category = super::in_tenant(tx, actor, &CATEGORY, key)?;
-    super::in_tenant(tx, actor, &CATEGORY, target)?;
-    let (posts, children) = users_of(&category);
-    let posts = tx.list(&posts.limit(MOVED_AT_ONCE).without_total())?.records;
-    let children = tx.list(&children.limit(MOVED_AT_ONCE).without_total())?.records;
-    for post in &posts {
-        tx.edit(&POST, post.key, Changes::new().set(&CATEGORY_ID, target))?;
-    }
-    for child in children.iter().filter(|child| child.key != target) {
-        tx.edit(&CATEGORY, child.key, Changes::new().set(&PARENT_ID, target))?;
-    }
-    Ok(!posts.is_empty() || !children.is_empty())
 }

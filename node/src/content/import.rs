@@ -1,290 +1,202 @@
-//! Content from files: folders of Markdown, tables in CSV. What was imported before is found again by where it came
-//! from, so that a repeat changes what changed and doubles nothing. A bad file is a row of the report and stops
-//! nothing. Works in constant memory, in batches of one transaction each, on a thread that may wait.
+//! Content from elsewhere: folders and archives of Markdown, tables, JSON Lines, exports of WordPress, Ghost and Atoll.
+//! What was imported before is found again by where it came from, so that a repeat changes what changed and doubles
+//! nothing. A bad item is a row of the report and stops nothing. Works in constant memory, in batches of one
+//! transaction each, on a thread that may wait.
 
+mod archive;
 mod date;
+pub(crate) mod entry;
+mod folder;
 mod front_matter;
-mod markdown;
+mod ghost;
+pub(crate) mod intake;
+mod layout;
+mod lines;
+pub(crate) mod report;
 mod table;
+mod wordpress;
 
-pub use markdown::import_markdown;
+pub use folder::import_markdown;
+pub use report::{Failure, Report};
 pub use table::{import_csv, rows_of_csv};
 
-use super::post::{
-    BODY, CATEGORY_ID, DRAFT, Draft, IMPORTED_HASH, POST, PUBLISH_AT, PUBLISHED, PUBLISHED_AT,
-    SCHEDULED, SLUG, STATUS, TAG_IDS, TITLE, change, emit, is_trashed,
-};
-use super::{category, tag};
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
+use crate::exchange::{self, Upload, restore};
+use crate::job::{self, Job, Task};
 use crate::runtime::Node;
-use atoll_storage::read::Read;
-use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Record, Value};
+use intake::Intake;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Posts of one transaction, at most.
-const BATCH_ROWS: usize = 200;
-/// A batch ends early once its texts are this long.
-const BATCH_BYTES: usize = 4 << 20;
-/// Failures that a report tells one by one; the rest are only counted.
-const FAILURES_TOLD: usize = 1_000;
+/// The queue whose jobs are imports.
+pub const QUEUE: &str = "content.import";
+/// The file of a job's folder with a line for each item.
+const REPORT: &str = "report.jsonl";
+/// Failures that the result of a job tells; the file tells all.
+const FAILURES_TOLD: usize = 100;
+/// What tells two sources of one form apart, at most so long.
+const NAME_MAX: usize = 100;
 
-/// What an import did.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct Report {
-    pub created: u64,
-    pub updated: u64,
-    /// Was here already, as it is.
-    pub unchanged: u64,
-    pub failed: u64,
-    pub failures: Vec<Failure>,
+/// In what form the content comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Csv,
+    Markdown,
+    WordPress,
+    Ghost,
+    Jsonl,
+    Atoll,
 }
 
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Failure {
-    /// The file, or the row of the table.
-    pub source: String,
-    pub message: String,
-}
+impl Format {
+    pub const NAMES: &'static [&'static str] =
+        &["csv", "markdown", "wordpress", "ghost", "jsonl", "atoll"];
 
-impl Report {
-    /// Files or rows looked at so far.
-    pub fn done(&self) -> u64 {
-        self.created + self.updated + self.unchanged + self.failed
-    }
-
-    fn fail(&mut self, source: impl Into<String>, message: impl Into<String>) {
-        self.failed += 1;
-        if self.failures.len() < FAILURES_TOLD {
-            self.failures.push(Failure { source: source.into(), message: message.into() });
-        }
-    }
-
-    fn count(&mut self, source: &str, outcome: Result<Done>) {
-        match outcome {
-            Ok(Done::Created) => self.created += 1,
-            Ok(Done::Updated) => self.updated += 1,
-            Ok(Done::Unchanged) => self.unchanged += 1,
-            Err(error) => self.fail(source, error.to_string()),
-        }
+    pub fn parse(name: &str) -> Option<Self> {
+        use Format::{Atoll, Csv, Ghost, Jsonl, Markdown, WordPress};
+        let all = [Csv, Markdown, WordPress, Ghost, Jsonl, Atoll];
+        Self::NAMES.iter().position(|known| *known == name).and_then(|at| all.get(at).copied())
     }
 }
 
-enum Done {
-    Created,
-    Updated,
-    Unchanged,
+/// What to import, and how.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub format: Format,
+    /// What the source is called: two sources that name their items alike are told apart by it.
+    pub name: String,
+    /// Tries everything, and undoes it.
+    pub dry_run: bool,
 }
 
-/// One post as its source tells it.
-#[derive(Clone, Debug, Default)]
-struct Entry {
-    /// What the report calls it.
-    source: String,
-    /// Where it came from, the same in every import: its key is made of that.
-    origin: String,
-    hash: Vec<u8>,
-    title: String,
-    body: String,
-    /// Other fields that the source sets.
-    changes: Changes,
-    /// Written in the source, or none.
-    slug: Option<String>,
-    category: Option<String>,
-    tags: Vec<String>,
-    is_draft: bool,
-    published_ms: Option<i64>,
-}
-
-/// Collects entries and writes them batch by batch.
-struct Import<'a> {
-    node: &'a Node,
-    actor: Actor,
-    batch: Vec<Entry>,
-    batch_bytes: usize,
-    report: Report,
-}
-
-impl<'a> Import<'a> {
-    fn new(node: &'a Node, actor: &Actor) -> Result<Self> {
-        actor.require(Permission::PostsWrite)?;
-        actor.require(Permission::PostsPublish)?;
-        Ok(Self { node, actor: *actor, batch: vec![], batch_bytes: 0, report: Report::default() })
-    }
-
+impl Order {
     /// # Errors
-    /// What stops the import as a whole: a full disk, a store that is closed.
-    fn add(&mut self, entry: Entry) -> Result<()> {
-        self.batch_bytes += entry.body.len();
-        self.batch.push(entry);
-        if self.batch.len() >= BATCH_ROWS || self.batch_bytes >= BATCH_BYTES {
-            self.flush()
-        } else {
-            Ok(())
+    /// `Invalid` for a name that is too long.
+    pub fn new(format: Format, name: &str, dry_run: bool) -> Result<Self> {
+        if name.chars().count() > NAME_MAX {
+            let message = format!("takes at most {NAME_MAX} characters");
+            return Err(Error::field("name", "too_long", message));
         }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let batch = Arc::new(std::mem::take(&mut self.batch));
-        self.batch_bytes = 0;
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let (entries, actor) = (Arc::clone(&batch), self.actor);
-        let together = self.node.store.write_blocking(move |tx| {
-            let mut outcomes = Vec::with_capacity(entries.len());
-            for entry in entries.iter() {
-                outcomes.push(refused(put(tx, &actor, entry))?);
-            }
-            Ok::<_, Error>(outcomes)
-        });
-        match together {
-            Ok(outcomes) => {
-                for (entry, outcome) in batch.iter().zip(outcomes) {
-                    self.report.count(&entry.source, outcome);
-                }
-                Ok(())
-            }
-            Err(error) if is_fatal(&error) => Err(error),
-            Err(_) => self.one_by_one(&batch),
-        }
-    }
-
-    /// Finds the entry that the store could not take; the others are kept.
-    fn one_by_one(&mut self, batch: &[Entry]) -> Result<()> {
-        for entry in batch {
-            let (one, actor) = (entry.clone(), self.actor);
-            let outcome = self.node.store.write_blocking(move |tx| put(tx, &actor, &one));
-            match outcome {
-                Err(error) if is_fatal(&error) => return Err(error),
-                outcome => self.report.count(&entry.source, outcome),
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Report> {
-        self.flush()?;
-        Ok(self.report)
+        Ok(Self { format, name: name.to_owned(), dry_run })
     }
 }
 
-/// A refusal is the entry's own; what the store could not do undoes the batch.
-fn refused(outcome: Result<Done>) -> Result<Result<Done>> {
-    match outcome {
-        Err(error @ (Error::Store(_) | Error::Internal(_))) => Err(error),
-        outcome => Ok(outcome),
+/// Imports a file, or a folder of Markdown, here and now. `progress` hears of the report so far, and of how much is
+/// done of how much. For a thread that may wait.
+///
+/// # Errors
+/// Only what stops all: a file that cannot be read, a missing permission, a full disk.
+pub fn run(
+    node: &Node,
+    actor: &Actor,
+    order: &Order,
+    file: &Path,
+    mut progress: impl FnMut(&Report, u64, u64),
+) -> Result<Report> {
+    let intake = Intake::new(node, actor, order.dry_run, &mut progress)?;
+    feed(node, intake, order, file)
+}
+
+fn feed(node: &Node, mut intake: Intake<'_>, order: &Order, file: &Path) -> Result<Report> {
+    match order.format {
+        Format::Csv => table::read(&mut intake, file, &order.name)?,
+        Format::Markdown if file.is_dir() => folder::read(&mut intake, file)?,
+        Format::Markdown => archive::read_markdown(&mut intake, file, &order.name)?,
+        Format::WordPress => wordpress::read(&mut intake, file)?,
+        Format::Ghost => ghost::read(&mut intake, file, &order.name)?,
+        Format::Jsonl => lines::read(&mut intake, file, &order.name)?,
+        Format::Atoll => restore::read(node, &mut intake, file)?,
+    }
+    intake.finish()
+}
+
+#[derive(Serialize, Deserialize)]
+struct Payload {
+    #[serde(flatten)]
+    order: Order,
+    folder: String,
+}
+
+/// Puts the import of a file that was sent here into the queue.
+pub async fn start(node: &Node, actor: &Actor, order: Order, upload: Upload) -> Result<Job> {
+    for needed in [Permission::PostsAdminister, Permission::PostsPublish] {
+        actor.require(needed)?;
+    }
+    if order.format == Format::Atoll {
+        actor.require(Permission::UsersAdminister)?;
+    }
+    let folder = upload.finish().await?;
+    let payload = serde_json::to_value(Payload { order, folder: folder.name().to_owned() });
+    let payload = payload.map_err(|error| Error::Internal(error.to_string()))?;
+    let job = job::start(node, actor, QUEUE, payload).await?;
+    folder.keep();
+    Ok(job)
+}
+
+/// The order of an import's job.
+pub fn order_of(job: &Job) -> Option<Order> {
+    serde_json::from_value::<Payload>(job.payload.clone()).ok().map(|payload| payload.order)
+}
+
+/// The report of an import as it stands: the job's own while it goes on.
+pub fn report_of(job: &Job) -> Option<Report> {
+    let json = if job.result.is_null() { &job.position["report"] } else { &job.result };
+    serde_json::from_value(json.clone()).ok()
+}
+
+/// The file with a line for each item.
+///
+/// # Errors
+/// `NotFound` before the import began, and once it is gone.
+pub fn report_file(node: &Node, job: &Job) -> Result<PathBuf> {
+    exchange::fetched(node, job, REPORT).ok_or(Error::NotFound("report"))
+}
+
+/// What the queue does with a job.
+pub(crate) async fn work(node: Arc<Node>, job: Job) -> Result<()> {
+    let work = move || perform(&Arc::new(Task::new(node, job)));
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))?
+}
+
+fn perform(task: &Arc<Task>) -> Result<()> {
+    let payload: Payload = serde_json::from_value(task.job.payload.clone())
+        .map_err(|error| Error::Internal(error.to_string()))?;
+    let (node, actor, order) = (&task.node, task.actor()?, payload.order);
+    let missing = || Error::Malformed("the file that was sent is not here any more".into());
+    let file = exchange::file_of(node, &task.job, exchange::BODY).ok_or_else(missing)?;
+    let log = file.with_file_name(REPORT);
+    let mut nobody = |_: &Report, _: u64, _: u64| {};
+    let intake = Intake::new(node, &actor, order.dry_run, &mut nobody)?;
+    let mut result = feed(node, intake.of_task(task.clone(), &log)?, &order, &file)?;
+    result.failures.truncate(FAILURES_TOLD);
+    let result =
+        serde_json::to_value(result).map_err(|error| Error::Internal(error.to_string()))?;
+    let job = task.job.clone();
+    node.store.write_blocking(move |tx| job::finish_in(tx, &job, &result))?;
+    exchange::drop_file(&file);
+    Ok(())
+}
+
+fn unreadable(file: &Path, error: impl std::fmt::Display) -> Error {
+    Error::Malformed(format!("{} cannot be read: {error}", name_of(file)))
+}
+
+/// Paths of this machine are not for whoever sent the file.
+fn name_of(file: &Path) -> String {
+    match file.file_name().map(|name| name.to_string_lossy().into_owned()) {
+        Some(name) if name != exchange::BODY => name,
+        _ => "the file".to_owned(),
     }
 }
 
-fn is_fatal(error: &Error) -> bool {
-    use atoll_storage::Error as E;
-    matches!(error, Error::Store(E::Full | E::Damaged(_) | E::Closed | E::Locked(_) | E::Io(_)))
-}
-
-fn put(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<Done> {
-    let key = Id::natural(&[b"import", &actor.tenant.0, entry.origin.as_bytes()]);
-    match tx.get_full(&POST, key)? {
-        Some(post) if post.bytes(&IMPORTED_HASH) == Some(&entry.hash) => Ok(Done::Unchanged),
-        Some(post) if is_trashed(&post) => {
-            Err(Error::conflict("trashed", "the post made of it is in the trash: restore it first"))
-        }
-        Some(post) => update(tx, actor, &post, entry),
-        None => create(tx, actor, key, entry),
-    }
-}
-
-fn create(tx: &mut Tx<'_>, actor: &Actor, key: Id, entry: &Entry) -> Result<Done> {
-    let mut draft = Draft::new(written(entry).set(&SLUG, entry.slug.clone()))?;
-    let (category, tags) = places(tx, actor, entry)?;
-    draft.changes = tags.into_iter().fold(draft.changes, |changes, tag| changes.add(&TAG_IDS, tag));
-    if let Some(category) = category {
-        draft.changes.put(&CATEGORY_ID, category);
-    }
-    let now_ms = tx.now_ms() as i64;
-    if !entry.is_draft {
-        draft.changes = bring_out(draft.changes, entry.published_ms.unwrap_or(now_ms), now_ms);
-    }
-    let post = draft.create(tx, actor, Some(key))?;
-    tell(tx, actor, &post)?;
-    Ok(Done::Created)
-}
-
-/// Only what the source says is changed. A draft that the source does not call one any more comes out; nothing is
-/// taken back by an import.
-fn update(tx: &mut Tx<'_>, actor: &Actor, post: &Record, entry: &Entry) -> Result<Done> {
-    let mut changes = written(entry);
-    if let Some(slug) = &entry.slug {
-        changes.put(&SLUG, slug.as_str());
-    }
-    crate::kinds::validate(&POST, &changes, false)?;
-    let (category, tags) = places(tx, actor, entry)?;
-    if let Some(category) = category {
-        changes.put(&CATEGORY_ID, category);
-    }
-    let gone = post.set(&TAG_IDS).filter(|tag| tag.as_id().is_none_or(|id| !tags.contains(&id)));
-    changes = gone.fold(changes, |changes, tag| changes.drop(&TAG_IDS, tag.clone()));
-    let new = tags.iter().filter(|tag| !post.has(&TAG_IDS, &Value::Id(**tag)));
-    changes = new.fold(changes, |changes, tag| changes.add(&TAG_IDS, *tag));
-    let comes_out = post.text(&STATUS) == DRAFT && !entry.is_draft;
-    if comes_out {
-        let now_ms = tx.now_ms() as i64;
-        let at_ms = entry.published_ms.or(post.int(&PUBLISHED_AT)).unwrap_or(now_ms);
-        changes = bring_out(changes, at_ms, now_ms);
-    }
-    let post = change(tx, actor, post, changes, "imported")?;
-    if comes_out {
-        tell(tx, actor, &post)?;
-    }
-    Ok(Done::Updated)
-}
-
-/// Published at its date, or scheduled if that lies ahead.
-fn bring_out(changes: Changes, at_ms: i64, now_ms: i64) -> Changes {
-    if at_ms > now_ms {
-        changes.set(&STATUS, SCHEDULED).set(&PUBLISH_AT, at_ms)
-    } else {
-        changes.set(&STATUS, PUBLISHED).set(&PUBLISHED_AT, at_ms)
-    }
-}
-
-fn tell(tx: &mut Tx<'_>, actor: &Actor, post: &Record) -> Result<()> {
-    match post.text(&STATUS) {
-        PUBLISHED => emit(tx, actor, "postal.post.published", post),
-        SCHEDULED => emit(tx, actor, "postal.post.scheduled", post),
-        _ => Ok(()),
-    }
-}
-
-fn written(entry: &Entry) -> Changes {
-    let changes =
-        entry.changes.clone().set(&TITLE, entry.title.as_str()).body(&BODY, entry.body.as_str());
-    changes.set(&IMPORTED_HASH, Value::Bytes(entry.hash.clone()))
-}
-
-/// The category and tags that the source names, made where there are none.
-fn places(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<(Option<Id>, Vec<Id>)> {
-    let category = match &entry.category {
-        Some(name) => category::ensure(tx, actor, name)?,
-        None => None,
-    };
-    let mut tags = Vec::new();
-    for name in entry.tags.iter().take(TAG_IDS.max) {
-        if let Some(id) = tag::ensure(tx, actor, name)?
-            && !tags.contains(&id)
-        {
-            tags.push(id);
-        }
-    }
-    Ok((category, tags))
-}
-
-/// At most as many characters as the field takes: what a file says too long is cut, not refused.
-fn fitting(field: &Field, text: &str) -> String {
-    text.trim().chars().take(field.max).collect()
-}
-
-fn hash_of(parts: &[&[u8]]) -> Vec<u8> {
-    Id::natural(parts).0.to_vec()
+/// The file and how long it is.
+fn open(file: &Path) -> Result<(exchange::Counted<BufReader<File>>, u64)> {
+    let opened = File::open(file).map_err(|error| unreadable(file, error))?;
+    let size = opened.metadata().map_err(|error| unreadable(file, error))?.len();
+    Ok((exchange::Counted::new(BufReader::with_capacity(64 << 10, opened)), size))
 }

@@ -1,13 +1,21 @@
 //! Posts: what they are, who sees them, how they are made and changed. Transitions of their status stand in
-//! `workflow`, their history in `version`. Never writes a version for a creation: most posts are never changed.
+//! `workflow`, the trash in `trash`, their history in `version`. Never writes a version for a creation: most posts are
+//! never changed.
+
+mod find;
+mod shown;
+
+pub use find::{Narrowed, SEARCHED_MAX, get, list, named};
+pub use shown::{Glance, Rendered, author_names, glances, rendered};
 
 use super::slug::Wanted;
-use super::{category, render, tag, version};
-use crate::access::{Actor, Permission};
+use super::version::{self, Base};
+use crate::access::{Actor, Permission, Role};
 use crate::error::{Error, FieldError, Result};
+use crate::identity::tenant;
+use crate::identity::tenant::quota::{self, Quota};
 use crate::kinds;
 use crate::runtime::Node;
-use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Derived, Field, Id, Kind, Record, SearchText, Type, Value};
@@ -30,8 +38,9 @@ pub const TAG_IDS: Field = referring(Field::set(9, "tag_ids", Type::Id).max(50).
 pub const FEATURED: Field = Field::flag(10, "featured").column();
 pub const PINNED: Field = Field::flag(11, "pinned").column();
 pub const VISIBILITY: Field =
-    Field::text(12, "visibility").choices(&[PUBLIC, MEMBERS, "private"]).column().doc(
-        "Who sees it once it is published: everybody, who is signed in, or its author and editors.",
+    Field::text(12, "visibility").choices(&[PUBLIC, MEMBERS, ROLE, "private"]).column().doc(
+        "Who sees it once it is published: everybody, who is signed in, who has one of visible_to_roles, or its \
+         authors and editors.",
     );
 pub const COVER: Field = Field::text(13, "cover").max(1_000).doc("The address of a picture.");
 pub const META_TITLE: Field = Field::text(14, "meta_title").max(200);
@@ -48,6 +57,16 @@ pub const OLD_SLUGS: Field =
     Field::set(21, "old_slugs", Type::Text).max(1_000).column().read_only().private();
 /// A hash of the file that it was last imported from.
 pub const IMPORTED_HASH: Field = Field::bytes(22, "imported_hash").max(32).secret();
+/// Beside the first author. Each of them may do what an author may.
+pub const AUTHOR_IDS: Field =
+    referring(Field::set(30, "author_ids", Type::Id).max(20).column(), "user")
+        .doc("Its other authors, beside author_id; each may change it.");
+pub const VISIBLE_TO_ROLES: Field =
+    Field::set(31, "visible_to_roles", Type::Text).max(Role::NAMES.len()).choices(Role::NAMES).doc(
+        "Whom a post of the visibility `role` is shown to; its authors and editors see it anyway.",
+    );
+pub const NOINDEX: Field =
+    Field::flag(32, "noindex").doc("Asks search engines to leave it out; the sitemap does.");
 
 pub const DRAFT: &str = "draft";
 pub const SCHEDULED: &str = "scheduled";
@@ -55,6 +74,11 @@ pub const PUBLISHED: &str = "published";
 pub const ARCHIVED: &str = "archived";
 const PUBLIC: &str = "public";
 const MEMBERS: &str = "members";
+const ROLE: &str = "role";
+/// The stage of what is in the trash, whatever its status.
+pub(super) const TRASHED: &str = "trashed";
+/// What a pinned post's place is raised by: more than any time of publication.
+const PINNED_FIRST: i64 = 1 << 52;
 
 pub static POST: Kind = Kind {
     fields: &[
@@ -80,18 +104,31 @@ pub static POST: Kind = Kind {
         TRASHED_HEADS,
         OLD_SLUGS,
         IMPORTED_HASH,
+        AUTHOR_IDS,
+        VISIBLE_TO_ROLES,
+        NOINDEX,
     ],
     derived: &[
         Derived { name: "live", ty: Type::Bool, value: |post| Value::Bool(is_live(post)) },
+        Derived { name: "shown_to_viewers", ty: Type::Bool, value: |p| shown_to(p, Role::Viewer) },
+        Derived {
+            name: "shown_to_moderators",
+            ty: Type::Bool,
+            value: |p| shown_to(p, Role::Moderator),
+        },
+        Derived { name: "front", ty: Type::Int, value: front },
         Derived { name: "trashed", ty: Type::Bool, value: |post| Value::Bool(is_trashed(post)) },
+        Derived { name: "stage", ty: Type::Text, value: |post| stage(post).into() },
+        Derived { name: "due_at", ty: Type::Time, value: due_at },
     ],
     indexes: &[
-        &["live", "published_at"],
-        &["status", "publish_at"],
-        &["category_id", "live", "published_at"],
+        &["published_at"],
+        &["front"],
+        &["stage", "due_at"],
+        &["category_id", "live", "front"],
         &["author_id", "live", "published_at"],
     ],
-    counted: &["live", "trashed", "status"],
+    counted: &["live", "shown_to_viewers", "shown_to_moderators", "trashed", "status"],
     search: Some(searched),
     revives: Some(|post| post.int(&TRASHED_AT).is_some() && !is_trashed(post)),
     doc: "An article: a body with a title, an address and a place in the workflow.",
@@ -110,9 +147,48 @@ pub fn is_trashed(post: &Record) -> bool {
     post.int(&TRASHED_AT).is_some() && seen == post.heads(&BODY).as_flattened()
 }
 
+/// Whether it is shown to readers of this role; none stands for whoever is not signed in.
+fn is_shown_to(post: &Record, role: Option<Role>) -> bool {
+    let is_for_them = match (post.text(&VISIBILITY), role) {
+        (PUBLIC, _) | (MEMBERS, Some(_)) => true,
+        (ROLE, Some(role)) => post.has(&VISIBLE_TO_ROLES, &Value::from(role.name())),
+        _ => false,
+    };
+    is_for_them && post.text(&STATUS) == PUBLISHED && !is_trashed(post)
+}
+
 /// The public sees it.
 pub fn is_live(post: &Record) -> bool {
-    post.text(&STATUS) == PUBLISHED && post.text(&VISIBILITY) == PUBLIC && !is_trashed(post)
+    is_shown_to(post, None)
+}
+
+fn shown_to(post: &Record, role: Role) -> Value {
+    Value::Bool(is_shown_to(post, Some(role)))
+}
+
+/// The column that is true of what readers of this role see in lists; editors see all.
+fn shown_column(role: Option<Role>) -> &'static str {
+    match role {
+        Some(Role::Viewer) => "shown_to_viewers",
+        Some(Role::Moderator) => "shown_to_moderators",
+        _ => "live",
+    }
+}
+
+/// What readers' lists are ordered by, if they ask for no other order: the pinned first, then the latest.
+fn front(post: &Record) -> Value {
+    let raised = if post.flag(&PINNED) { PINNED_FIRST } else { 0 };
+    post.int(&PUBLISHED_AT).map(|at_ms| at_ms.saturating_add(raised)).into()
+}
+
+/// Its status, or that it is in the trash: what few posts are in is found by it.
+fn stage(post: &Record) -> &str {
+    if is_trashed(post) { TRASHED } else { post.text(&STATUS) }
+}
+
+/// When something happens to it by itself: it is published, or counts as long enough in the trash.
+fn due_at(post: &Record) -> Value {
+    post.int(if is_trashed(post) { &TRASHED_AT } else { &PUBLISH_AT }).into()
 }
 
 fn searched(post: &Record) -> Option<SearchText> {
@@ -121,7 +197,7 @@ fn searched(post: &Record) -> Option<SearchText> {
     }
     let mut facets: Vec<(String, String)> = Vec::new();
     facets.extend(post.id(&CATEGORY_ID).map(|id| ("category".to_owned(), id.to_string())));
-    facets.extend(post.id(&AUTHOR_ID).map(|id| ("author".to_owned(), id.to_string())));
+    facets.extend(authors(post).map(|id| ("author".to_owned(), id.to_string())));
     let tags = post.set(&TAG_IDS).filter_map(Value::as_id);
     facets.extend(tags.map(|id| ("tag".to_owned(), id.to_string())));
     let written = [&EXCERPT, &META_TITLE, &META_DESCRIPTION]
@@ -140,121 +216,36 @@ fn searched(post: &Record) -> Option<SearchText> {
     })
 }
 
-/// Drafts, archived and trashed posts are seen by their author and by editors only.
+/// Drafts, archived and trashed posts are seen by their authors and by editors only.
 pub fn may_see(actor: &Actor, post: &Record) -> bool {
-    let for_members = || {
-        let shown = post.text(&STATUS) == PUBLISHED && post.text(&VISIBILITY) == MEMBERS;
-        shown && actor.user.is_some() && !is_trashed(post)
-    };
-    post.tenant == actor.tenant && (is_live(post) || is_insider(actor, post) || for_members())
+    let is_insider = || is_author(actor, post) || actor.can(Permission::PostsWrite);
+    post.tenant == actor.tenant && (is_shown_to(post, actor.role) || is_insider())
 }
 
-/// Its author, or an editor.
-fn is_insider(actor: &Actor, post: &Record) -> bool {
-    (actor.user.is_some() && actor.user == post.id(&AUTHOR_ID)) || actor.can(Permission::PostsWrite)
+/// The first author, then the others; nobody twice.
+pub fn authors(post: &Record) -> impl Iterator<Item = Id> {
+    let first = post.id(&AUTHOR_ID);
+    let others = post.set(&AUTHOR_IDS).filter_map(Value::as_id);
+    first.into_iter().chain(others.filter(move |id| Some(*id) != first))
 }
 
-pub fn get(node: &Node, actor: &Actor, key: Id) -> Result<Record> {
-    let post = node.store.read(|reader| reader.get_full(&POST, key))?;
-    post.filter(|post| may_see(actor, post)).ok_or(Error::NotFound("post"))
+pub fn is_author(actor: &Actor, post: &Record) -> bool {
+    actor.user.is_some_and(|user| authors(post).any(|author| author == user))
 }
 
-/// By id or slug, with its body.
-///
-/// # Errors
-/// `Moved` with the present slug for a name that the post had once, if nobody took it since.
-pub fn named(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
-    if let Some(key) = Id::parse(name) {
-        return get(node, actor, key);
-    }
-    let (post, is_old) = super::read(node, |reader| {
-        if let Some(key) = reader.claimed(actor.tenant, SLUG.claim.unwrap_or_default(), name)? {
-            return Ok((reader.get_full(&POST, key)?, false));
-        }
-        let query = Query::of(&POST, actor.tenant).contains(&OLD_SLUGS, name.trim().to_lowercase());
-        let page = reader.list(&query.sort("key", true).limit(1).without_total())?;
-        Ok((page.records.into_iter().next(), true))
-    })?;
-    let post = post.filter(|post| may_see(actor, post)).ok_or(Error::NotFound("post"))?;
-    if is_old { Err(Error::Moved(post.text(&SLUG).to_owned())) } else { Ok(post) }
-}
-
-/// What a list is narrowed by, beside the plain filters of the kind. Names are ids or slugs.
-#[derive(Clone, Debug, Default)]
-pub struct Narrowed {
-    /// With all that lies under it.
-    pub category: Option<String>,
-    pub tag: Option<String>,
-    pub author: Option<Id>,
-    /// Of the time of publication, both ends included.
-    pub from_ms: Option<i64>,
-    pub to_ms: Option<i64>,
-    /// Only the best matches are looked at: [`SEARCHED_MAX`].
-    pub text: Option<String>,
-    /// What is in the trash instead of what is not.
-    pub trashed: bool,
-}
-
-/// How many matches of a text a list looks through; the search proper goes deeper.
-pub const SEARCHED_MAX: usize = 500;
-
-/// `query` is over [`POST`] in the actor's tenant. The public sees what is live; an author all of his own.
-pub fn list(node: &Node, actor: &Actor, mut query: Query, by: &Narrowed) -> Result<Page> {
-    let own = actor.user.is_some() && by.author == actor.user;
-    let sees_all = own || actor.can(Permission::PostsWrite);
-    if sees_all {
-        query = query.filter("trashed", by.trashed);
-    } else {
-        query = query.filter("live", true);
-    }
-    if let Some(from_ms) = by.from_ms {
-        query = query.filter_ge("published_at", from_ms);
-    }
-    if let Some(to_ms) = by.to_ms {
-        query = query.filter_le("published_at", to_ms);
-    }
-    if let Some(author) = by.author {
-        query = query.filter("author_id", author);
-    }
-    if let Some(text) = &by.text {
-        query = query.any_of("key", matches(node, actor, text, !sees_all)?);
-    }
-    super::read(node, |reader| match narrow(reader, actor, query, by)? {
-        Some(query) => Ok(reader.list(&query)?),
-        None => Ok(Page { records: vec![], next: None, total: 0 }),
-    })
-}
-
-/// None if a name leads to nothing, and so the list is empty.
-fn narrow(
-    reader: &impl Read,
-    actor: &Actor,
-    mut query: Query,
-    by: &Narrowed,
-) -> Result<Option<Query>> {
-    if let Some(name) = &by.category {
-        let Some(key) = super::key_of(reader, actor.tenant, &category::SLUG, name)? else {
-            return Ok(None);
-        };
-        let keys = category::with_descendants(reader, actor.tenant, key)?;
-        query = match keys.as_slice() {
-            [one] => query.filter("category_id", *one),
-            all => query.any_of("category_id", all.iter().map(|key| Value::Id(*key)).collect()),
-        };
-    }
-    if let Some(name) = &by.tag {
-        let Some(key) = super::key_of(reader, actor.tenant, &tag::SLUG, name)? else {
-            return Ok(None);
-        };
-        query = query.contains(&TAG_IDS, key);
-    }
-    Ok(Some(query))
+/// The permission, or to be one of its authors.
+pub fn require_author_or(actor: &Actor, post: &Record, permission: Permission) -> Result<()> {
+    if is_author(actor, post) { Ok(()) } else { actor.require(permission) }
 }
 
 /// What a caller wrote, checked and ready for the one transaction that makes a post of it.
 pub struct Draft {
     pub(super) changes: Changes,
     slug: Wanted,
+    /// Another author than the actor.
+    pub(super) author: Option<Id>,
+    /// When it was made and changed last, if that was before it came here.
+    pub(super) times_ms: Option<(u64, u64)>,
 }
 
 impl Draft {
@@ -263,18 +254,15 @@ impl Draft {
     pub fn new(mut changes: Changes) -> Result<Self> {
         kinds::validate(&POST, &changes, true)?;
         check_addresses(&changes)?;
+        check_audience(None, &changes)?;
         let title = changes.get(&TITLE).and_then(Value::as_text).unwrap_or_default().to_owned();
         let slug = Wanted::of(&changes, &SLUG, &title)?;
         super::take(&mut changes, &SLUG);
         if changes.get_body(&BODY).is_none() {
             changes = changes.body(&BODY, "");
         }
-        let defaults: [(&Field, Value); 4] = [
-            (&FORMAT, "markdown".into()),
-            (&VISIBILITY, PUBLIC.into()),
-            (&FEATURED, false.into()),
-            (&PINNED, false.into()),
-        ];
+        let defaults: [(&Field, Value); 3] =
+            [(&FORMAT, "markdown".into()), (&FEATURED, false.into()), (&PINNED, false.into())];
         for (field, value) in defaults {
             if changes.get(field).is_none_or(Value::is_null) {
                 changes.put(field, value);
@@ -283,17 +271,28 @@ impl Draft {
         if changes.get(&STATUS).is_none() {
             changes.put(&STATUS, DRAFT);
         }
-        Ok(Self { changes, slug })
+        Ok(Self { changes, slug, author: None, times_ms: None })
     }
 
     /// The only way in which posts come into being.
     pub fn create(self, tx: &mut Tx<'_>, actor: &Actor, key: Option<Id>) -> Result<Record> {
-        let Self { changes, slug } = self;
+        let Self { mut changes, slug, author, times_ms } = self;
         kinds::check(tx, &POST, actor.tenant, None, &changes)?;
+        quota::require(tx, actor.tenant, Quota::Posts)?;
+        if changes.get(&VISIBILITY).is_none_or(Value::is_null) {
+            let settings = tenant::settings(tx, actor.tenant)?;
+            let wanted = settings.as_ref().and_then(|s| s.opt_text(&tenant::DEFAULT_VISIBILITY));
+            changes.put(&VISIBILITY, wanted.unwrap_or(PUBLIC));
+        }
         let key = key.unwrap_or_else(|| tx.new_id());
         let slug = slug.settle(tx, &SLUG, actor.tenant, key)?;
-        let changes = changes.set(&SLUG, slug).set(&AUTHOR_ID, actor.user);
-        let post = tx.create(&POST, actor.tenant, key, changes)?;
+        let bytes = changes.get_body(&BODY).map_or(0, str::len) as u64;
+        quota::store_bytes(tx, actor.tenant, 0, bytes)?;
+        let changes = changes.set(&SLUG, slug).set(&AUTHOR_ID, author.or(actor.user));
+        let post = match times_ms {
+            Some(times_ms) => tx.create_at(&POST, actor.tenant, key, changes, times_ms)?,
+            None => tx.create(&POST, actor.tenant, key, changes)?,
+        };
         emit(tx, actor, "postal.post.created", &post)?;
         Ok(post)
     }
@@ -332,6 +331,25 @@ fn check_addresses(changes: &Changes) -> Result<()> {
     if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
 }
 
+/// A post for roles names at least one.
+fn check_audience(post: Option<&Record>, changes: &Changes) -> Result<()> {
+    let present = || post.map(|post| post.text(&VISIBILITY));
+    let visibility = changes.get(&VISIBILITY).and_then(Value::as_text).or_else(present);
+    let touches = |list: &[(Field, Value)], element: &Value| {
+        list.iter().any(|(field, e)| field.code == VISIBLE_TO_ROLES.code && e == element)
+    };
+    let is_named = |name: &str| {
+        let role = Value::from(name);
+        let kept = post.is_some_and(|post| post.has(&VISIBLE_TO_ROLES, &role));
+        touches(&changes.added, &role) || (kept && !touches(&changes.dropped, &role))
+    };
+    if visibility != Some(ROLE) || Role::NAMES.iter().any(|name| is_named(name)) {
+        return Ok(());
+    }
+    let message = "must name at least one role while the visibility is `role`";
+    Err(Error::field(VISIBLE_TO_ROLES.name, "required", message))
+}
+
 /// A post that the actor may change, with its body.
 pub(super) fn for_writing(
     reader: &impl Read,
@@ -343,7 +361,7 @@ pub(super) fn for_writing(
         .get_full(&POST, key)?
         .filter(|post| may_see(actor, post))
         .ok_or(Error::NotFound("post"))?;
-    actor.require_owner_or(post.id(&AUTHOR_ID), Permission::PostsAdminister)?;
+    require_author_or(actor, &post, Permission::PostsAdminister)?;
     super::require_version(&post, expected)?;
     Ok(post)
 }
@@ -351,6 +369,17 @@ pub(super) fn for_writing(
 /// For a handler that must know the post to read the changes: who may change it, and what it is now.
 pub fn get_for_writing(node: &Node, actor: &Actor, key: Id) -> Result<Record> {
     super::read(node, |reader| for_writing(reader, actor, key, None))
+}
+
+/// What a change comes with beside the fields.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// The version that the caller insists on.
+    pub expected: Option<[u8; 16]>,
+    /// What the caller began from, if that is perhaps not what is there now: what others did since stays.
+    pub base: Option<Base>,
+    /// Stands in the list of versions.
+    pub note: String,
 }
 
 /// Changes a post, and keeps a version of it. `expected`: the version that the caller has seen, if it insists.
@@ -361,13 +390,32 @@ pub async fn edit(
     changes: Changes,
     expected: Option<[u8; 16]>,
 ) -> Result<Record> {
+    edit_in(node, actor, key, changes, Manner { expected, ..Manner::default() }).await
+}
+
+/// As [`edit`], with a note or from an older version.
+///
+/// # Errors
+/// `Stale` if it is not the version expected; `Conflict` (`unknown_base`, `trashed`, `slug_taken`).
+pub async fn edit_in(
+    node: &Node,
+    actor: &Actor,
+    key: Id,
+    changes: Changes,
+    manner: Manner,
+) -> Result<Record> {
     kinds::validate(&POST, &changes, false)?;
     check_addresses(&changes)?;
+    version::check_note(&manner.note)?;
     let actor = *actor;
     node.store
         .write(move |tx| {
-            let post = for_writing(tx, &actor, key, expected)?;
-            change(tx, &actor, &post, changes, "")
+            let post = for_writing(tx, &actor, key, manner.expected)?;
+            let changes = match &manner.base {
+                Some(base) => version::since(tx, &post, base, changes)?,
+                None => changes,
+            };
+            change(tx, &actor, &post, changes, &manner.note)
         })
         .await
 }
@@ -389,10 +437,19 @@ pub(super) fn change(
     if !is_news(post, &changes) {
         return Ok(post.clone());
     }
+    check_audience(Some(post), &changes)?;
     kinds::check(tx, &POST, post.tenant, Some(post.key), &changes)?;
-    version::keep_first(tx, post)?;
+    if let Some(text) = changes.get_body(&BODY) {
+        let (before, now) = (post.body(&BODY).len() as u64, text.len() as u64);
+        quota::store_bytes(tx, post.tenant, before, now)?;
+    }
+    version::keep_before(tx, post)?;
     let after = tx.edit(&POST, post.key, changes)?;
-    version::keep(tx, actor, &after, note)?;
+    if after.version() == post.version() {
+        // A change from an older version that is there already.
+        return Ok(after);
+    }
+    version::keep(tx, actor, post, &after, note)?;
     emit(tx, actor, "postal.post.updated", &after)?;
     Ok(after)
 }
@@ -418,47 +475,4 @@ fn is_news(post: &Record, changes: &Changes) -> bool {
         || changes.added.iter().any(|(field, element)| !post.has(field, element))
         || changes.dropped.iter().any(|(field, element)| post.has(field, element))
         || changes.bodies.iter().any(|(field, text)| post.body(field) != text)
-}
-
-/// What a reader is shown beside the fields.
-pub struct Rendered {
-    pub html: String,
-    /// What was written, or the first words of the body.
-    pub excerpt: String,
-    pub reading_minutes: usize,
-}
-
-/// `post` came with its body.
-pub async fn rendered(node: &Node, post: &Record) -> Result<Rendered> {
-    let (format, body) = (post.text(&FORMAT), post.body(&BODY));
-    let excerpt = match post.opt_text(&EXCERPT) {
-        Some(written) => written.to_owned(),
-        None => render::excerpt(format, body),
-    };
-    let html = render::html(node, format, body.to_owned()).await?;
-    Ok(Rendered { html, excerpt, reading_minutes: render::reading_minutes(body) })
-}
-
-/// The keys of the best matches of a text.
-fn matches(node: &Node, actor: &Actor, text: &str, public_only: bool) -> Result<Vec<Value>> {
-    use atoll_storage::search::{MAX_LIMIT, SearchQuery};
-    let mut keys = Vec::new();
-    while keys.len() < SEARCHED_MAX {
-        let query = SearchQuery {
-            tenant: actor.tenant,
-            text: text.to_owned(),
-            kinds: vec![POST.code],
-            public_only,
-            limit: MAX_LIMIT,
-            offset: keys.len(),
-            ..SearchQuery::default()
-        };
-        let found =
-            node.search.query(&query).map_err(|error| Error::Internal(error.to_string()))?;
-        keys.extend(found.hits.iter().map(|hit| Value::Id(hit.id)));
-        if found.hits.len() < MAX_LIMIT {
-            break;
-        }
-    }
-    Ok(keys)
 }

@@ -7,6 +7,7 @@
 use super::SCOPE;
 use super::post::{POST, PUBLISH_AT, PUBLISHED, PUBLISHED_AT, SCHEDULED, STATUS, emit};
 use crate::access::Actor;
+use crate::audit;
 use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::query::Query;
@@ -51,8 +52,8 @@ pub fn next_due(node: &Node) -> Result<Option<u64>> {
 
 /// The first ones to come out, as many as one look takes.
 fn scheduled(tenant: Id) -> Query {
-    let query = Query::of(&POST, tenant).filter("status", SCHEDULED).filter("trashed", false);
-    query.sort("publish_at", false).limit(LOOKED_AT).without_total()
+    let query = Query::of(&POST, tenant).filter("stage", SCHEDULED);
+    query.sort("due_at", false).limit(LOOKED_AT).without_total()
 }
 
 /// When this node publishes it.
@@ -63,7 +64,7 @@ fn due_ms(post: &Record, me: NodeId) -> Option<i64> {
 
 fn publish_due(tx: &mut Tx<'_>, tenant: Id, now_ms: i64) -> Result<usize> {
     let me = tx.origin().node;
-    let page = tx.list(&scheduled(tenant).filter_le("publish_at", now_ms))?;
+    let page = tx.list(&scheduled(tenant).filter_le("due_at", now_ms))?;
     let is_due = |post: &&Record| due_ms(post, me).is_some_and(|due| due <= now_ms);
     let due: Vec<&Record> = page.records.iter().filter(is_due).take(AT_ONCE).collect();
     for post in &due {
@@ -72,14 +73,16 @@ fn publish_due(tx: &mut Tx<'_>, tenant: Id, now_ms: i64) -> Result<usize> {
             .set(&STATUS, PUBLISHED)
             .set(&PUBLISHED_AT, at_ms)
             .set(&PUBLISH_AT, Value::Null);
-        let post = tx.edit(&POST, post.key, changes)?;
-        emit(tx, &Actor::system(tenant), "postal.post.published", &post)?;
+        let after = tx.edit(&POST, post.key, changes)?;
+        let actor = Actor::system(tenant);
+        emit(tx, &actor, "postal.post.published", &after)?;
+        audit::note(tx, &actor, "post.published", Some(post), Some(&after))?;
     }
     Ok(due.len())
 }
 
 /// Those that hold any content on this node.
-fn tenants(node: &Node) -> Result<Vec<Id>> {
+pub(super) fn tenants(node: &Node) -> Result<Vec<Id>> {
     let streams = node.store.read(|reader| reader.streams())?;
     Ok(streams
         .into_iter()

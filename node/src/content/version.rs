@@ -2,11 +2,21 @@
 //! the post as it was made, is written only with the first change, under a key that every node makes alike.
 //!
 //! A version keeps no text: the body's document knows how it stood at the heads that the version names.
+//!
+//! Bodies that were edited on two nodes make a text that nobody wrote. It shows as a version of nobody's, and is written
+//! down with the next change, under a key that every node makes alike too.
+
+mod base;
+mod difference;
+
+pub use base::Base;
+pub(super) use base::since;
+pub use difference::{By, Difference, difference};
 
 use super::post::{
     AUTHOR_ID as POST_AUTHOR_ID, BODY, CANONICAL_URL, CATEGORY_ID, COVER, EXCERPT, FORMAT,
     META_DESCRIPTION, META_TITLE, POST, SLUG, TAG_IDS, TITLE as POST_TITLE, change, for_writing,
-    may_see,
+    may_see, require_author_or,
 };
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
@@ -16,8 +26,6 @@ use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Class, Derived, Field, Id, Kind, Merge, Record, Type, Value};
 use serde_json::{Map, Value as Json};
-use similar::TextDiff;
-use std::time::Duration;
 
 pub const POST_ID: Field = Field::refers(1, "post_id", "post").column().read_only();
 pub const AUTHOR_ID: Field = Field::refers(2, "author_id", "user").read_only();
@@ -28,10 +36,28 @@ pub const SNAPSHOT: Field = Field::text(5, "snapshot").max(1 << 16).secret();
 pub const HEADS: Field = Field::bytes(6, "heads").max(32 * 1_000).secret();
 /// It is the post as it was made.
 pub const FIRST: Field = Field::flag(7, "first").secret();
+/// Texts that were written apart meet in it.
+pub const MERGED: Field = Field::flag(20, "merged").read_only();
+/// The post's version after the change and before it: what its ETag told.
+pub const AFTER: Field = Field::bytes(21, "after").max(16).secret();
+pub const BEFORE: Field = Field::bytes(22, "before").max(16).secret();
+pub const BEFORE_HEADS: Field = Field::bytes(23, "before_heads").max(32 * 1_000).secret();
 
 pub static POST_VERSION: Kind = Kind {
     class: Class::Fact,
-    fields: &[POST_ID, AUTHOR_ID, NOTE, TITLE, SNAPSHOT, HEADS, FIRST],
+    fields: &[
+        POST_ID,
+        AUTHOR_ID,
+        NOTE,
+        TITLE,
+        SNAPSHOT,
+        HEADS,
+        FIRST,
+        MERGED,
+        AFTER,
+        BEFORE,
+        BEFORE_HEADS,
+    ],
     derived: &[Derived { name: "made", ty: Type::Int, value: |version| Value::Int(made(version)) }],
     indexes: &[&["post_id", "made"]],
     doc: "A post as it stood after one change.",
@@ -51,8 +77,8 @@ const KEPT: [&Field; 10] = [
     &META_DESCRIPTION,
     &CANONICAL_URL,
 ];
-/// A diff that takes longer gives what it has: correct, if not the smallest.
-const DIFF_TIME: Duration = Duration::from_millis(200);
+/// The latest versions that are searched for one that holds the present body.
+const LATEST: usize = 10;
 
 /// What versions are ordered by: the stamp of their making; the first one before all others, whatever the clocks.
 fn made(version: &Record) -> i64 {
@@ -63,22 +89,66 @@ fn first_key(post: &Record) -> Id {
     Id::natural(&[b"post_version", &post.tenant.0, &post.key.0, b"first"])
 }
 
-/// Before the first change of a post: how it was made. Later it does nothing.
-pub(super) fn keep_first(tx: &mut Tx<'_>, post: &Record) -> Result<()> {
+fn merged_key(post: &Record) -> Id {
+    let heads = post.heads(&BODY).as_flattened();
+    Id::natural(&[b"post_version", &post.tenant.0, &post.key.0, b"merged", heads])
+}
+
+pub(super) fn heads_of(post: &Record) -> Value {
+    Value::Bytes(post.heads(&BODY).as_flattened().to_vec())
+}
+
+/// Whether the body is one that edits made together and no version holds.
+fn is_new_merge(reader: &impl Read, post: &Record) -> Result<bool> {
+    if post.heads(&BODY).len() < 2 || reader.get(&POST_VERSION, merged_key(post))?.is_some() {
+        return Ok(false);
+    }
+    let latest = all_of(post).sort("made", true).limit(LATEST).without_total();
+    let heads = heads_of(post);
+    Ok(!reader.list(&latest)?.records.iter().any(|version| *version.value(&HEADS) == heads))
+}
+
+/// Before a change: what no version holds yet, how the post was made or what edits made together.
+pub(super) fn keep_before(tx: &mut Tx<'_>, post: &Record) -> Result<()> {
     let key = first_key(post);
     if tx.get(&POST_VERSION, key)?.is_none() {
         let version = described(post).set(&AUTHOR_ID, post.id(&POST_AUTHOR_ID)).set(&FIRST, true);
         tx.create(&POST_VERSION, post.tenant, key, version)?;
     }
+    if is_new_merge(tx, post)? {
+        let version = described(post).set(&MERGED, true);
+        tx.create(&POST_VERSION, post.tenant, merged_key(post), version)?;
+    }
     Ok(())
 }
 
 /// After a change: how the post stands now, and who made it so.
-pub(super) fn keep(tx: &mut Tx<'_>, actor: &Actor, post: &Record, note: &str) -> Result<()> {
+pub(super) fn keep(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    before: &Record,
+    after: &Record,
+    note: &str,
+) -> Result<()> {
     let key = tx.new_id();
     let note = Some(note).filter(|note| !note.is_empty());
-    let version = described(post).set(&AUTHOR_ID, actor.user).set(&NOTE, note);
-    tx.create(&POST_VERSION, post.tenant, key, version)?;
+    let is_merged = after.heads(&BODY).len() > 1 && after.heads(&BODY) != before.heads(&BODY);
+    let version = described(after)
+        .set(&AUTHOR_ID, actor.user)
+        .set(&NOTE, note)
+        .set(&MERGED, is_merged.then_some(true))
+        .set(&AFTER, Value::Bytes(after.version().to_vec()))
+        .set(&BEFORE, Value::Bytes(before.version().to_vec()))
+        .set(&BEFORE_HEADS, heads_of(before));
+    tx.create(&POST_VERSION, after.tenant, key, version)?;
+    Ok(())
+}
+
+pub(super) fn check_note(note: &str) -> Result<()> {
+    if note.chars().count() > NOTE.max || note.contains('\0') {
+        let message = format!("takes at most {} characters, and not U+0000", NOTE.max);
+        return Err(Error::field(NOTE.name, "too_long", message));
+    }
     Ok(())
 }
 
@@ -87,12 +157,16 @@ fn described(post: &Record) -> Changes {
         .set(&POST_ID, post.key)
         .set(&TITLE, post.text(&POST_TITLE))
         .set(&SNAPSHOT, Json::Object(snapshot(post)).to_string())
-        .set(&HEADS, Value::Bytes(post.heads(&BODY).as_flattened().to_vec()))
+        .set(&HEADS, heads_of(post))
 }
 
-/// As the fields' values go over HTTP; the empty ones are left out.
-fn snapshot(post: &Record) -> Map<String, Json> {
-    let json = |value: &Value| serde_json::to_value(value).unwrap_or_default();
+/// As it goes over HTTP.
+fn json(value: &Value) -> Json {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// The fields' values as they go over HTTP; the empty ones are left out.
+pub(super) fn snapshot(post: &Record) -> Map<String, Json> {
     let mut fields = Map::new();
     for field in KEPT {
         let value = match field.merge {
@@ -118,6 +192,8 @@ pub struct Version {
     pub author_id: Option<Id>,
     pub title: String,
     pub note: String,
+    /// Texts that were written apart meet in it; of nobody's if two nodes met.
+    pub merged: bool,
 }
 
 impl Version {
@@ -130,6 +206,7 @@ impl Version {
             author_id: record.id(&AUTHOR_ID),
             title: record.text(&TITLE).to_owned(),
             note: record.text(&NOTE).to_owned(),
+            merged: record.flag(&MERGED),
         }
     }
 
@@ -142,6 +219,19 @@ impl Version {
             author_id: post.id(&POST_AUTHOR_ID),
             title: post.text(&POST_TITLE).to_owned(),
             note: String::new(),
+            merged: false,
+        }
+    }
+
+    /// What edits made together, while there is no record of it.
+    fn merged(post: &Record, number: u64) -> Self {
+        Self {
+            number,
+            id: merged_key(post),
+            made_ms: post.updated_ms(),
+            author_id: None,
+            merged: true,
+            ..Self::only(post)
         }
     }
 }
@@ -163,28 +253,17 @@ pub struct Standing {
     pub body: String,
 }
 
-/// What lies between two versions.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Difference {
-    pub from: u64,
-    pub to: u64,
-    /// Names of the fields that differ, each with the value before and after.
-    pub fields: Map<String, Json>,
-    /// Of the body, as a unified diff; empty if it is the same.
-    pub body: String,
-}
-
-/// For the author of the post and for editors.
-fn readable(reader: &impl Read, actor: &Actor, key: Id) -> Result<Record> {
+/// For the authors of the post and for editors.
+pub(super) fn readable(reader: &impl Read, actor: &Actor, key: Id) -> Result<Record> {
     let post = reader
         .get_full(&POST, key)?
         .filter(|post| may_see(actor, post))
         .ok_or(Error::NotFound("post"))?;
-    actor.require_owner_or(post.id(&POST_AUTHOR_ID), Permission::PostsWrite)?;
+    require_author_or(actor, &post, Permission::PostsWrite)?;
     Ok(post)
 }
 
-fn all_of(post: &Record) -> Query {
+pub(super) fn all_of(post: &Record) -> Query {
     Query::of(&POST_VERSION, post.tenant).filter("post_id", post.key)
 }
 
@@ -197,21 +276,38 @@ pub fn list(
 ) -> Result<Versions> {
     super::read(node, |reader| {
         let post = readable(reader, actor, key)?;
-        let page = reader.list(&all_of(&post).sort("made", true).limit(limit).after(after))?;
+        let is_top = after.is_none();
+        let merged = is_new_merge(reader, &post)?;
+        let shows_merged = merged && is_top;
+        let rest = limit.saturating_sub(usize::from(shows_merged));
+        let mut page =
+            reader.list(&all_of(&post).sort("made", true).limit(rest.max(1)).after(after))?;
         if page.total == 0 {
             return Ok(Versions { versions: vec![Version::only(&post)], next: None, total: 1 });
+        }
+        if rest == 0 {
+            page.records.clear();
+            page.next = Some(top());
         }
         let mut number = match page.records.first() {
             Some(latest) => reader.count(&all_of(&post).filter_le("made", made(latest)))?,
             None => 0,
         };
-        let mut versions = Vec::with_capacity(page.records.len());
+        let mut versions = Vec::with_capacity(limit);
+        if shows_merged {
+            versions.push(Version::merged(&post, page.total + 1));
+        }
         for record in &page.records {
             versions.push(Version::of(record, number, &post));
             number = number.saturating_sub(1);
         }
-        Ok(Versions { versions, next: page.next, total: page.total })
+        Ok(Versions { versions, next: page.next, total: page.total + u64::from(merged) })
     })
+}
+
+/// Before all records of a list that descends.
+fn top() -> Cursor {
+    Cursor { value: Value::Int(i64::MAX), key: Id([0xff; 16]) }
 }
 
 pub fn get(node: &Node, actor: &Actor, key: Id, number: u64) -> Result<Standing> {
@@ -221,53 +317,31 @@ pub fn get(node: &Node, actor: &Actor, key: Id, number: u64) -> Result<Standing>
     })
 }
 
-/// What turns version `from` into version `to`.
-pub async fn difference(
-    node: &Node,
-    actor: &Actor,
-    key: Id,
-    from: u64,
-    to: u64,
-) -> Result<Difference> {
-    let (before, after) = super::read(node, |reader| {
-        let post = readable(reader, actor, key)?;
-        Ok((standing(reader, &post, from)?, standing(reader, &post, to)?))
-    })?;
-    let fields = changed_fields(&before.post, &after.post);
-    let body = node.run_on_pool(move || unified(from, &before.body, to, &after.body)).await?;
-    Ok(Difference { from, to, fields, body })
-}
-
-fn changed_fields(before: &Map<String, Json>, after: &Map<String, Json>) -> Map<String, Json> {
-    let mut changed = Map::new();
-    for field in KEPT {
-        let (was, is) = (before.get(field.name), after.get(field.name));
-        if was != is {
-            changed.insert(field.name.to_owned(), serde_json::json!({ "from": was, "to": is }));
-        }
-    }
-    changed
-}
-
-fn unified(from: u64, before: &str, to: u64, after: &str) -> String {
-    let diff = TextDiff::configure().timeout(DIFF_TIME).diff_lines(before, after);
-    let (before, after) = (format!("version {from}"), format!("version {to}"));
-    diff.unified_diff().context_radius(3).header(&before, &after).to_string()
-}
-
 /// The version of this number, with the body's text.
 fn standing(reader: &impl Read, post: &Record, number: u64) -> Result<Standing> {
     let Some(record) = numbered(reader, post, number)? else {
-        if number == 1 && reader.count(&all_of(post))? == 0 {
-            let body = post.body(&BODY).to_owned();
-            return Ok(Standing { version: Version::only(post), post: snapshot(post), body });
-        }
-        return Err(Error::NotFound("version"));
+        let version = unrecorded(reader, post, number)?.ok_or(Error::NotFound("version"))?;
+        return Ok(Standing { version, post: snapshot(post), body: post.body(&BODY).to_owned() });
     };
-    let (heads, _) = record.bytes(&HEADS).unwrap_or_default().as_chunks::<32>();
-    let body = reader.body_at(&POST, post.key, &BODY, heads)?;
+    let body = reader.body_at(&POST, post.key, &BODY, &heads_in(&record, &HEADS))?;
     let fields = serde_json::from_str(record.text(&SNAPSHOT)).unwrap_or_default();
     Ok(Standing { version: Version::of(&record, number, post), post: fields, body })
+}
+
+pub(super) fn heads_in(version: &Record, field: &Field) -> Vec<[u8; 32]> {
+    version.bytes(field).unwrap_or_default().as_chunks::<32>().0.to_vec()
+}
+
+/// The version of this number if it is the present state of the post, and there is no record of it.
+fn unrecorded(reader: &impl Read, post: &Record, number: u64) -> Result<Option<Version>> {
+    let recorded = reader.count(&all_of(post))?;
+    if number != recorded + 1 {
+        return Ok(None);
+    }
+    if recorded == 0 {
+        return Ok(Some(Version::only(post)));
+    }
+    Ok(is_new_merge(reader, post)?.then(|| Version::merged(post, number)))
 }
 
 fn numbered(reader: &impl Read, post: &Record, number: u64) -> Result<Option<Record>> {

@@ -6,6 +6,7 @@ use super::post::{
     TRASHED_AT, TRASHED_HEADS, emit, for_writing, is_trashed, may_see,
 };
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
@@ -97,9 +98,15 @@ fn take_in(
         return Err(Error::conflict("unlawful_transition", message));
     }
     let (changes, event_type) = effect(&post, step, tx.now_ms() as i64);
-    let post = tx.edit(&POST, key, changes)?;
-    emit(tx, actor, event_type, &post)?;
-    Ok(post)
+    let after = tx.edit(&POST, key, changes)?;
+    emit(tx, actor, event_type, &after)?;
+    audit::note(tx, actor, action_of(event_type), Some(&post), Some(&after))?;
+    Ok(after)
+}
+
+/// `post.published` of `postal.post.published`.
+fn action_of(event_type: &str) -> &str {
+    event_type.split_once('.').map_or(event_type, |(_, action)| action)
 }
 
 fn effect(post: &Record, step: Step, now_ms: i64) -> (Changes, &'static str) {
@@ -143,6 +150,7 @@ pub(super) fn trash_in(
     let changes = Changes::new()
         .set(&TRASHED_AT, tx.now_ms())
         .set(&TRASHED_HEADS, Value::Bytes(post.heads(&BODY).as_flattened().to_vec()));
-    let post = tx.edit(&POST, key, changes)?;
-    emit(tx, actor, "postal.post.trashed", &post)
+    let after = tx.edit(&POST, key, changes)?;
+    emit(tx, actor, "postal.post.trashed", &after)?;
+    audit::note(tx, actor, "post.trashed", Some(&post), Some(&after))
 }

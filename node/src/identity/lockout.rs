@@ -1,5 +1,5 @@
-//! How often a name may be tried with a password: five tries, then a pause that doubles. In memory and local to
-//! this node; never says whether the name exists.
+//! How often a name may be tried with a password, or a letter asked for: five tries, then a pause that doubles. In
+//! memory and local to this node; never says whether the name exists.
 
 use super::recent::Recent;
 use crate::error::{Error, Result};

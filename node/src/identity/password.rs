@@ -1,6 +1,9 @@
 //! Passwords: what is accepted, how it is hashed, how it is checked. Never logs one, never compares one in a time
 //! that tells something. Hashing takes tens of milliseconds: callers run it on the node's pool.
 
+mod foreign;
+
+use self::foreign::Foreign;
 use crate::error::{Error, FieldError, Result};
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -54,13 +57,37 @@ pub fn hash(password: &str, salt: [u8; 16]) -> Result<String> {
 
 /// Whether the password is that of the hash. Without a hash it works as long, and says no.
 pub fn verify(password: &str, hash: Option<&str>) -> bool {
+    if let Some(foreign) = hash.and_then(Foreign::parse) {
+        return foreign.is_of(password);
+    }
     let known = hash.and_then(|hash| affordable(hash).then_some(hash));
     let Ok(parsed) = PasswordHash::new(known.unwrap_or(NOBODYS)) else { return false };
     let right = Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok();
     right && known.is_some()
 }
 
+/// Of another system's making: it is replaced by one of ours as soon as its password is known.
+pub fn is_foreign(hash: &str) -> bool {
+    Foreign::parse(hash).is_some()
+}
+
+/// A hash that can be taken over: one of ours, bcrypt, or PBKDF2 as Django writes it; none that would cost too much.
+pub fn check_hash(field: &str, hash: &str) -> Result<(), FieldError> {
+    if affordable(hash) || is_foreign(hash) {
+        return Ok(());
+    }
+    let message = format!(
+        "must be argon2id, bcrypt up to a cost of {}, or pbkdf2_sha256 up to {} iterations",
+        foreign::MOST_COST,
+        foreign::MOST_ITERATIONS
+    );
+    Err(FieldError::new(field, "unknown_hash", message))
+}
+
 fn affordable(hash: &str) -> bool {
+    if !hash.starts_with("$argon2") {
+        return false;
+    }
     let params = PasswordHash::new(hash).and_then(|hash| Params::try_from(&hash));
     params.is_ok_and(|params| {
         params.m_cost() <= MOST_MEMORY_KIB

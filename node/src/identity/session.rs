@@ -1,7 +1,7 @@
 //! Sessions: a sign-in and all the refresh tokens that come of it. Keeps only hashes of the tokens; a refresh
 //! token that is used twice ends its session.
 
-use super::{announce, refused, token, user};
+use super::{announce, refused, second_factor, token, user};
 use crate::access::Actor;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
@@ -23,9 +23,11 @@ pub const TOKEN_HASH: Field = Field::bytes(3, "token_hash").max(32).secret();
 pub const EXPIRES_AT: Field = Field::time(4, "expires_at").required().column().read_only();
 pub const REVOKED_AT: Field = Field::time(5, "revoked_at").read_only();
 pub const USER_AGENT: Field = Field::text(6, "user_agent").max(300).read_only();
+/// The step of the code that it began with.
+pub const TOTP_STEP: Field = Field::int(20, "totp_step").secret();
 
 pub static SESSION: Kind = Kind {
-    fields: &[USER_ID, FAMILY_HASH, TOKEN_HASH, EXPIRES_AT, REVOKED_AT, USER_AGENT],
+    fields: &[USER_ID, FAMILY_HASH, TOKEN_HASH, EXPIRES_AT, REVOKED_AT, USER_AGENT, TOTP_STEP],
     indexes: &[&["user_id"], &["expires_at"]],
     doc: "A sign-in on one device.",
     ..Kind::new(11, "session", "sessions", "identity")
@@ -36,7 +38,7 @@ const DAY_MS: u64 = 24 * 3_600 * 1_000;
 pub const REFRESH_LIFETIME_MS: u64 = 7 * DAY_MS;
 /// However often it is refreshed.
 const LONGEST_SESSION_MS: u64 = 90 * DAY_MS;
-const SESSIONS_OF_A_USER: usize = 50;
+pub(super) const SESSIONS_OF_A_USER: usize = 50;
 const SWEPT_AT_ONCE: usize = 1_000;
 
 /// What signing in gives.
@@ -50,18 +52,46 @@ pub struct SignedIn {
     pub refresh_expires_in_s: u64,
 }
 
-/// By e-mail address or username.
+/// By e-mail address or username, in the tenant of `actor`, who is not signed in yet; with the code of an app, or a
+/// recovery code, if the account has a second factor.
 ///
 /// # Errors
-/// `Unauthenticated` (`wrong_credentials`, `account_disabled`); `TooMany` after five wrong tries.
+/// `Unauthenticated` (`wrong_credentials`, `account_disabled`, `totp_required`, `totp_invalid`); `TooMany` after five
+/// wrong tries.
 pub async fn login(
     node: &Node,
-    tenant: Id,
+    actor: &Actor,
     name: &str,
     password: String,
+    code: Option<String>,
     user_agent: &str,
 ) -> Result<SignedIn> {
-    let user = user::prove(node, tenant, name, password).await?;
+    let (user, attempt) = user::prove(node, actor, name, password).await?;
+    let (tenant, who) = (user.tenant, Some(user.key));
+    let signed_in =
+        enter(node, user, Factor::Code(code), user_agent).await.inspect_err(|error| {
+            if error.code() == "totp_invalid" {
+                node.identity.failures.count(tenant, who, actor.net, node.clock.now_ms());
+            }
+        })?;
+    node.identity.attempts.succeed(&attempt);
+    Ok(signed_in)
+}
+
+/// What stands beside the first proof of who somebody is.
+pub(super) enum Factor {
+    Code(Option<String>),
+    /// The provider that vouches for the user asks for more if it wants more.
+    Provider,
+}
+
+/// Begins a session of somebody whose first proof was good.
+pub(super) async fn enter(
+    node: &Node,
+    user: Record,
+    factor: Factor,
+    user_agent: &str,
+) -> Result<SignedIn> {
     let secrets = Secrets { family: node.random(), latest: node.random() };
     let key = node.identity.signer.draft();
     let agent: String =
@@ -70,21 +100,35 @@ pub async fn login(
         .store
         .write(move |tx| {
             key.publish(tx)?;
-            let session = begin(tx, &user, &secrets, agent)?;
+            let step = match factor {
+                Factor::Code(code) => {
+                    let user = tx.get(&user::USER, user.key)?.ok_or(Error::NotFound("user"))?;
+                    second_factor::spend(tx, &user, code.as_deref())?
+                }
+                Factor::Provider => None,
+            };
+            let session = begin(tx, &user, &secrets, agent, step)?;
             Ok::<_, Error>((session, user))
         })
         .await?;
     signed_in(node, user, session.key, &secrets, REFRESH_LIFETIME_MS)
 }
 
-fn begin(tx: &mut Tx, user: &Record, secrets: &Secrets, agent: String) -> Result<Record> {
+fn begin(
+    tx: &mut Tx,
+    user: &Record,
+    secrets: &Secrets,
+    agent: String,
+    step: Option<u64>,
+) -> Result<Record> {
     let expires_at = tx.now_ms() + REFRESH_LIFETIME_MS;
     let changes = Changes::new()
         .set(&USER_ID, user.key)
         .set(&FAMILY_HASH, hash(&secrets.family))
         .set(&TOKEN_HASH, hash(&secrets.latest))
         .set(&EXPIRES_AT, expires_at)
-        .set(&USER_AGENT, agent);
+        .set(&USER_AGENT, agent)
+        .set(&TOTP_STEP, step);
     end_the_oldest(tx, user)?;
     let key = tx.new_id();
     let session = tx.create(&SESSION, user.tenant, key, changes)?;
@@ -144,7 +188,8 @@ fn rotate(tx: &mut Tx, id: Id, presented: &Secrets, next: &Secrets) -> Result<Ro
     let Some(user) = user.filter(|user| belongs(&session, user)) else {
         return Ok(Err(refused("session_ended", "the account of this session is gone")));
     };
-    if is_revoked(&session) || user::has_signed_out(&user, id) {
+    let is_home = super::tenant::is_there(tx, user.tenant)?;
+    if is_revoked(&session) || user::has_signed_out(&user, id) || !is_home {
         return Ok(Err(refused("session_ended", "this session has ended: sign in again")));
     }
     if !is_hash_of(&session, &TOKEN_HASH, &presented.latest) {
@@ -171,8 +216,8 @@ fn rotate(tx: &mut Tx, id: Id, presented: &Secrets, next: &Secrets) -> Result<Ro
 
 /// Ends the actor's session, here at once and elsewhere when the news gets there.
 pub async fn logout(node: &Node, actor: &Actor) -> Result<()> {
+    let id = actor.require_session()?;
     let user = user::me(node, actor)?;
-    let Some(id) = actor.session else { return Ok(()) };
     node.store
         .write(move |tx| match tx.get(&SESSION, id)? {
             Some(session) => revoke(tx, &session),
@@ -242,12 +287,42 @@ fn forget(tx: &mut Tx, key: Id) -> atoll_storage::Result<()> {
     }
 }
 
-/// The user's sessions that still hold.
-pub fn list(reader: &impl Read, user: &Record) -> atoll_storage::Result<Vec<Record>> {
-    let query =
-        Query::of(&SESSION, user.tenant).filter("user_id", user.key).limit(SESSIONS_OF_A_USER);
-    let all = reader.list(&query)?.records;
-    Ok(all.into_iter().filter(|s| !is_revoked(s) && !user::has_signed_out(user, s.key)).collect())
+/// The actor's sessions that still hold, the latest first. Each was last used when its tokens were last renewed.
+pub fn list(node: &Node, actor: &Actor) -> Result<Vec<Record>> {
+    actor.require_session()?;
+    let (me, now) = (user::me(node, actor)?, node.clock.now_ms());
+    let query = Query::of(&SESSION, me.tenant)
+        .filter("user_id", me.key)
+        .filter_ge("expires_at", now)
+        .sort("key", true)
+        .limit(2 * SESSIONS_OF_A_USER) // nodes that are apart count by themselves
+        .without_total();
+    let all = node.store.read(|reader| reader.list(&query))?.records;
+    Ok(all.into_iter().filter(|s| !is_revoked(s) && !user::has_signed_out(&me, s.key)).collect())
+}
+
+/// The node that the session began on.
+pub fn node_of(session: &Record) -> Option<NodeId> {
+    session.state.creations.keys().next().map(|dot| dot.origin.node)
+}
+
+/// Ends one of the actor's own sessions.
+///
+/// # Errors
+/// `NotFound` for one that is somebody else's, unknown here or over.
+pub async fn end(node: &Node, actor: &Actor, id: Id) -> Result<()> {
+    actor.require_session()?;
+    let me = user::me(node, actor)?;
+    node.store
+        .write(move |tx| {
+            let session = tx.get(&SESSION, id)?.filter(|session| belongs(session, &me));
+            let session = session.filter(|s| !is_revoked(s) && !user::has_signed_out(&me, id));
+            let session = session.ok_or(Error::NotFound("session"))?;
+            revoke(tx, &session)?;
+            let payload = json!({ "user_id": me.key, "session_id": id });
+            announce(tx, "cortex.session.ended", me.tenant, Some(me.key), payload)
+        })
+        .await
 }
 
 pub(super) fn is_revoked(session: &Record) -> bool {

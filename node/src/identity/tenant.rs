@@ -1,17 +1,22 @@
 //! Tenants: the walls between the data of different organisations, and how a request finds its own. They are
 //! records of the whole network; what is in a tenant never refers to what is in another.
 
+pub mod quota;
+mod setting;
+pub mod statistics;
+
 use super::announce;
 use super::recent::Recent;
 use super::user::NewUser;
 use crate::access::{Actor, Permission, Role};
+use crate::audit;
 use crate::error::{Error, FieldError, Result};
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::{Read, Reader};
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, Record, Value};
+use atoll_storage::{Derived, Field, Id, Kind, Record, Type, Value};
 use serde_json::json;
 use std::sync::{Mutex, PoisonError};
 
@@ -28,14 +33,60 @@ pub const DOMAIN: Field = Field::text(3, "domain")
 pub const REGISTRATION: Field = Field::text(4, "registration")
     .choices(&["open", "closed"])
     .doc("Whether people may sign up by themselves; open unless it says otherwise.");
+/// Nobody gets in any more; restored by its removal.
+pub const DELETED_AT: Field = Field::time(20, "deleted_at").read_only();
+pub const LOCALE: Field =
+    Field::text(21, "locale").max(35).doc("A language tag such as `en` or `pt-BR`.");
+pub const TIME_ZONE: Field =
+    Field::text(22, "time_zone").max(64).doc("As in the IANA database, such as `Europe/Berlin`.");
+pub const DEFAULT_VISIBILITY: Field = Field::text(23, "default_visibility")
+    .choices(&["public", "members", "private"])
+    .doc("Of posts that name none; public if absent.");
+pub const COMMENTS: Field = Field::text(24, "comments")
+    .choices(&["open", "first_moderated", "moderated", "closed"])
+    .doc("Which comments wait for a moderator: none, the first of each author (if absent), or all; or there are none.");
+pub const LOGO_URL: Field =
+    Field::text(25, "logo_url").max(1_000).doc("An address that begins with https:// or /.");
+pub const COLOURS: Field = Field::text(26, "colours")
+    .max(60)
+    .doc("Up to five colours as #rrggbb with blanks between, the main one first.");
+pub const QUOTA_USERS: Field = Field::int(27, "quota_users").doc("Accounts at most.");
+pub const QUOTA_STORAGE_BYTES: Field =
+    Field::int(28, "quota_storage_bytes").doc("Bytes of texts and files at most.");
+pub const QUOTA_POSTS: Field =
+    Field::int(29, "quota_posts").doc("Posts at most, those in the trash among them.");
 
 pub static TENANT: Kind = Kind {
-    fields: &[NAME, SLUG, DOMAIN, REGISTRATION],
+    fields: &[
+        NAME,
+        SLUG,
+        DOMAIN,
+        REGISTRATION,
+        DELETED_AT,
+        LOCALE,
+        TIME_ZONE,
+        DEFAULT_VISIBILITY,
+        COMMENTS,
+        LOGO_URL,
+        COLOURS,
+        QUOTA_USERS,
+        QUOTA_STORAGE_BYTES,
+        QUOTA_POSTS,
+    ],
+    derived: &[Derived {
+        name: "deleted",
+        ty: Type::Bool,
+        value: |tenant| Value::Bool(is_deleted(tenant)),
+    }],
+    indexes: &[&["deleted"]],
+    counted: &["deleted"],
     doc: "An organisation whose data stands apart from all others'.",
     ..Kind::new(1, "tenant", "tenants", "network")
 };
 
 const NAMES_KEPT: usize = 1_000;
+/// How long a deleted tenant can be restored.
+pub const RETENTION_MS: u64 = 30 * 24 * 3_600 * 1_000;
 
 /// Which tenant a name leads to, and the commit at which that was read.
 type Known = (u64, Id);
@@ -74,7 +125,7 @@ type Looked = atoll_storage::Result<Option<Id>>;
 /// the default tenant.
 ///
 /// # Errors
-/// `NotFound` when `X-Tenant` names none; `Conflict` (`not_set_up`) on a node without any tenant.
+/// `NotFound` when `X-Tenant` names none, or the host a deleted one; `Conflict` (`not_set_up`) on a node without any tenant.
 pub fn resolve(node: &Node, x_tenant: Option<&str>, host: Option<&str>) -> Result<Id> {
     let directory = &node.identity.tenants;
     if let Some(name) = x_tenant {
@@ -86,28 +137,55 @@ pub fn resolve(node: &Node, x_tenant: Option<&str>, host: Option<&str>) -> Resul
     let host = host.map_or("", without_port);
     let host = if host.len() > DOMAIN.max { "" } else { host };
     let found =
-        directory.get_or(node, format!("h {host}"), |reader| match by_domain_name(reader, host)? {
-            Some(id) => Ok(Some(id)),
+        directory.get_or(node, format!("h {host}"), |reader| match of_host(reader, host)? {
+            // Of a deleted tenant: nobody else answers to its name.
+            Some(id) => there(reader, Some(id)),
             None => oldest(reader),
         });
-    found.map_err(|error| match error {
-        Error::NotFound(_) => {
+    match found {
+        Err(Error::NotFound(_)) if node.store.read(|reader| oldest(reader))?.is_none() => {
             let message = "this node has no tenant yet: run `atoll init`, or join a network";
-            Error::conflict("not_set_up", message)
+            Err(Error::conflict("not_set_up", message))
         }
-        other => other,
-    })
-}
-
-fn by_name(reader: &impl Read, name: &str) -> Looked {
-    match Id::parse(name) {
-        Some(id) => Ok(reader.get(&TENANT, id)?.map(|tenant| tenant.key)),
-        None => claimed(reader, &SLUG, name),
+        found => found,
     }
 }
 
-fn by_domain_name(reader: &impl Read, host: &str) -> Looked {
+fn by_name(reader: &impl Read, name: &str) -> Looked {
+    let key = match Id::parse(name) {
+        Some(id) => Some(id),
+        None => claimed(reader, &SLUG, name)?,
+    };
+    there(reader, key)
+}
+
+/// Also of a deleted tenant.
+fn of_host(reader: &impl Read, host: &str) -> Looked {
     if host.is_empty() { Ok(None) } else { claimed(reader, &DOMAIN, host) }
+}
+
+fn is_deleted(tenant: &Record) -> bool {
+    tenant.int(&DELETED_AT).is_some()
+}
+
+/// The key, if it is that of a tenant which people get into.
+fn there(reader: &impl Read, key: Option<Id>) -> Looked {
+    let tenant = key.map_or(Ok(None), |key| get_in(reader, key))?;
+    Ok(tenant.map(|tenant| tenant.key))
+}
+
+/// The tenant, unless it was deleted.
+fn get_in(reader: &impl Read, key: Id) -> atoll_storage::Result<Option<Record>> {
+    Ok(reader.get(&TENANT, key)?.filter(|tenant| !is_deleted(tenant)))
+}
+
+pub(super) fn is_there(reader: &impl Read, key: Id) -> atoll_storage::Result<bool> {
+    Ok(get_in(reader, key)?.is_some())
+}
+
+/// What a tenant says of itself, for those who go by it; none on a node that does not know the tenant.
+pub(crate) fn settings(reader: &impl Read, tenant: Id) -> atoll_storage::Result<Option<Record>> {
+    reader.get(&TENANT, tenant)
 }
 
 fn claimed(reader: &impl Read, field: &Field, name: &str) -> Looked {
@@ -115,8 +193,11 @@ fn claimed(reader: &impl Read, field: &Field, name: &str) -> Looked {
 }
 
 fn oldest(reader: &impl Read) -> Looked {
-    let query = Query::of(&TENANT, Id::NIL).sort("created_at", false).limit(1);
-    Ok(reader.list(&query)?.records.first().map(|tenant| tenant.key))
+    let query = Query::of(&TENANT, Id::NIL).filter("deleted", false).sort("created_at", false);
+    // Those of one millisecond stand in no order yet.
+    let first = reader.list(&query.limit(10).without_total())?.records;
+    let oldest = first.iter().min_by_key(|tenant| (tenant.state.created_hlc(), tenant.key));
+    Ok(oldest.map(|tenant| tenant.key))
 }
 
 fn without_port(host: &str) -> &str {
@@ -142,11 +223,11 @@ pub fn default(node: &Node) -> Result<Id> {
 /// Whether people may sign up by themselves.
 pub(super) fn is_open(node: &Node, tenant: Id) -> Result<bool> {
     let tenant =
-        node.store.read(|reader| reader.get(&TENANT, tenant))?.ok_or(Error::NotFound("tenant"))?;
+        node.store.read(|reader| get_in(reader, tenant))?.ok_or(Error::NotFound("tenant"))?;
     Ok(tenant.text(&REGISTRATION) != "closed")
 }
 
-/// All tenants, the oldest first.
+/// All tenants, the oldest first, those among them that were deleted and can be restored.
 pub fn ids(node: &Node) -> Result<Vec<Id>> {
     let (mut ids, mut after) = (Vec::new(), None);
     loop {
@@ -180,11 +261,11 @@ pub async fn create(
     actor.require(Permission::TenantsAdminister)?;
     let changes =
         Changes::new().set(&NAME, new.name.trim()).set(&SLUG, new.slug).set(&DOMAIN, new.domain);
-    let changes = normal(changes)?;
+    let changes = setting::normal(changes)?;
     kinds::validate(&TENANT, &changes, true)?;
     let role = if new.only_if_first { Role::Superadmin } else { Role::Admin };
     let admin = NewUser { role, ..admin }.prepare(node).await.map_err(|e| under("admin", e))?;
-    let by = actor.user;
+    let actor = *actor;
     node.store
         .write(move |tx| {
             if new.only_if_first && oldest(tx)?.is_some() {
@@ -196,9 +277,8 @@ pub async fn create(
             kinds::check(tx, &TENANT, Id::NIL, None, &changes)?;
             let key = tx.new_id();
             let tenant = tx.create(&TENANT, Id::NIL, key, changes)?;
-            let payload = json!({ "tenant_id": key, "slug": tenant.text(&SLUG) });
-            announce(tx, "cortex.tenant.created", key, by, payload)?;
-            let admin = admin.create(tx, key, by)?;
+            tell(tx, &actor, "cortex.tenant.created", None, &tenant)?;
+            let admin = admin.create(tx, key, &actor)?;
             Ok((tenant, admin))
         })
         .await
@@ -206,42 +286,151 @@ pub async fn create(
 
 pub async fn edit(node: &Node, actor: &Actor, id: Id, changes: Changes) -> Result<Record> {
     actor.require(Permission::TenantsAdminister)?;
-    let changes = normal(changes)?;
-    kinds::validate(&TENANT, &changes, false)?;
-    let by = actor.user;
-    node.store
-        .write(move |tx| {
-            find(tx, id)?;
-            kinds::check(tx, &TENANT, Id::NIL, Some(id), &changes)?;
-            let tenant = tx.edit(&TENANT, id, changes)?;
-            let payload = json!({ "tenant_id": id, "slug": tenant.text(&SLUG) });
-            announce(tx, "cortex.tenant.updated", id, by, payload)?;
-            Ok(tenant)
-        })
-        .await
+    change(node, actor, id, changes).await
 }
 
-/// Nobody gets into the tenant any more; its records stay in the file until they are purged.
+/// What the administrators of a tenant may change of it themselves.
+pub const OWN: &[Field] =
+    &[NAME, REGISTRATION, LOCALE, TIME_ZONE, DEFAULT_VISIBILITY, COMMENTS, LOGO_URL, COLOURS];
+
+/// The changes, if every setting in them is well formed.
+pub(crate) fn checked(changes: Changes) -> Result<Changes> {
+    setting::checked(changes)
+}
+
+/// The settings of the actor's own tenant.
+pub fn own(node: &Node, actor: &Actor) -> Result<Record> {
+    actor.require(Permission::SettingsAdminister)?;
+    let tenant = node.store.read(|reader| get_in(reader, actor.tenant))?;
+    tenant.ok_or(Error::NotFound("tenant"))
+}
+
+/// # Errors
+/// `Invalid` for what only those who run the network may change.
+pub async fn edit_own(node: &Node, actor: &Actor, changes: Changes) -> Result<Record> {
+    actor.require(Permission::SettingsAdminister)?;
+    let foreign =
+        changes.registers.iter().filter(|(field, _)| OWN.iter().all(|own| own.code != field.code));
+    let message = "is for those who run the network";
+    let errors: Vec<FieldError> =
+        foreign.map(|(field, _)| FieldError::new(field.name, "read_only", message)).collect();
+    if !errors.is_empty() {
+        return Err(Error::Invalid(errors));
+    }
+    change(node, actor, actor.tenant, changes).await
+}
+
+async fn change(node: &Node, actor: &Actor, id: Id, changes: Changes) -> Result<Record> {
+    let changes = setting::checked(setting::normal(changes)?)?;
+    kinds::validate(&TENANT, &changes, false)?;
+    let actor = *actor;
+    let (before, tenant) = node
+        .store
+        .write(move |tx| {
+            let before = find(tx, id)?;
+            kinds::check(tx, &TENANT, Id::NIL, Some(id), &changes)?;
+            let tenant = tx.edit(&TENANT, id, changes)?;
+            if tenant.version() != before.version() {
+                tell(tx, &actor, "cortex.tenant.updated", Some(&before), &tenant)?;
+            }
+            Ok::<_, Error>((before, tenant))
+        })
+        .await?;
+    if before.int(&QUOTA_STORAGE_BYTES).is_none() && tenant.int(&QUOTA_STORAGE_BYTES).is_some() {
+        quota::begin_counting(node, id).await?;
+    }
+    Ok(tenant)
+}
+
+/// The event of a change, and its entries in the audit logs of the tenant and of whoever did it.
+fn tell(
+    tx: &mut Tx,
+    actor: &Actor,
+    event_type: &'static str,
+    before: Option<&Record>,
+    after: &Record,
+) -> Result<()> {
+    let payload = json!({ "tenant_id": after.key, "slug": after.text(&SLUG) });
+    announce(tx, event_type, after.key, actor.user, payload)?;
+    let action = event_type.trim_start_matches("cortex.");
+    audit::note(tx, &Actor { tenant: after.key, ..*actor }, action, before, Some(after))?;
+    if actor.tenant != after.key && actor.tenant != Id::NIL {
+        audit::note(tx, actor, action, before, Some(after))?;
+    }
+    Ok(())
+}
+
+/// Nobody gets into the tenant any more, at once. For [`RETENTION_MS`] it can be restored; then its record goes, and
+/// what was in it stays in the file and is shown to nobody.
 pub async fn remove(node: &Node, actor: &Actor, id: Id) -> Result<()> {
     actor.require(Permission::TenantsAdminister)?;
-    let by = actor.user;
+    let actor = *actor;
     node.store
         .write(move |tx| {
-            let tenant = find(tx, id)?;
+            let before = find(tx, id)?;
             if is_default(tx, id)? {
                 let message =
                     "the default tenant holds those who run the network: it can't be deleted";
                 return Err(Error::conflict("default_tenant", message));
             }
-            tx.remove(&TENANT, id)?;
-            let payload = json!({ "tenant_id": id, "slug": tenant.text(&SLUG) });
-            announce(tx, "cortex.tenant.deleted", id, by, payload)
+            let now_ms = tx.now_ms();
+            let tenant = tx.edit(&TENANT, id, Changes::new().set(&DELETED_AT, now_ms))?;
+            tell(tx, &actor, "cortex.tenant.deleted", Some(&before), &tenant)
         })
         .await
 }
 
+/// Takes a deletion back. `name`: id or slug, which the tenant has kept.
+pub async fn restore(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
+    actor.require(Permission::TenantsAdminister)?;
+    let key = match Id::parse(name) {
+        Some(id) => Some(id),
+        None => node.store.read(|reader| claimed(reader, &SLUG, name))?,
+    };
+    let key = key.ok_or(Error::NotFound("tenant"))?;
+    let actor = *actor;
+    node.store
+        .write(move |tx| {
+            let before = tx.get(&TENANT, key)?.ok_or(Error::NotFound("tenant"))?;
+            if !is_deleted(&before) {
+                return Ok(before);
+            }
+            let tenant = tx.edit(&TENANT, key, Changes::new().set(&DELETED_AT, Value::Null))?;
+            tell(tx, &actor, "cortex.tenant.restored", Some(&before), &tenant)?;
+            Ok(tenant)
+        })
+        .await
+}
+
+/// Drops the records of tenants that were deleted longer ago than they can be restored. A worker calls it now and
+/// then.
+pub async fn sweep(node: &Node) -> Result<usize> {
+    let now_ms = node.clock.now_ms();
+    let query = Query::of(&TENANT, Id::NIL).filter("deleted", true).limit(1_000).without_total();
+    let deleted = node.store.read(|reader| reader.list(&query))?.records;
+    let is_due = |tenant: &Record| {
+        tenant.int(&DELETED_AT).is_some_and(|at| at.max(0) as u64 + RETENTION_MS < now_ms)
+    };
+    let due: Vec<Id> = deleted.iter().filter(|t| is_due(t)).map(|tenant| tenant.key).collect();
+    if due.is_empty() {
+        return Ok(0);
+    }
+    let count = due.len();
+    node.store
+        .write::<_, Error>(move |tx| {
+            for key in due {
+                if tx.get(&TENANT, key)?.is_some_and(|tenant| is_deleted(&tenant)) {
+                    tx.remove(&TENANT, key)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(count)
+}
+
 fn find(tx: &Tx, id: Id) -> Result<Record> {
-    tx.get(&TENANT, id)?.ok_or(Error::NotFound("tenant"))
+    get_in(tx, id)?.ok_or(Error::NotFound("tenant"))
 }
 
 /// By id or slug.
@@ -255,58 +444,16 @@ pub fn get(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
 
 /// Public: a browser asks which tenant its address stands for.
 pub fn by_domain(node: &Node, domain: &str) -> Result<Record> {
-    let found = node.store.read(|reader| {
-        by_domain_name(reader, domain)?.map_or(Ok(None), |id| reader.get(&TENANT, id))
-    })?;
+    let found = node
+        .store
+        .read(|reader| of_host(reader, domain)?.map_or(Ok(None), |id| get_in(reader, id)))?;
     found.ok_or(Error::NotFound("tenant"))
 }
 
-/// `query` is over [`TENANT`] in the network's own tenant, `Id::NIL`.
-pub fn list(node: &Node, actor: &Actor, query: &Query) -> Result<Page> {
+/// `query` is over [`TENANT`] in the network's own tenant, `Id::NIL`. Deleted ones are listed if it asks for them.
+pub fn list(node: &Node, actor: &Actor, query: Query, deleted: bool) -> Result<Page> {
     actor.require(Permission::TenantsAdminister)?;
-    Ok(node.store.read(|reader| reader.list(query))?)
-}
-
-/// Slug and domain in lower case, and well formed.
-fn normal(mut changes: Changes) -> Result<Changes> {
-    let mut errors = Vec::new();
-    for (field, fits) in [(&SLUG, is_slug as fn(&str) -> bool), (&DOMAIN, is_domain)] {
-        let Some(text) = changes.get(field).and_then(Value::as_text) else { continue };
-        let text = text.trim().to_lowercase();
-        if text.is_empty() && !field.required {
-            changes = changes.set(field, Value::Null);
-            continue;
-        }
-        if !fits(&text) {
-            let message =
-                "takes lower-case letters, digits and hyphens; a domain also dots between them";
-            errors.push(FieldError::new(field.name, "malformed", message));
-        }
-        changes = changes.set(field, text);
-    }
-    if errors.is_empty() { Ok(changes) } else { Err(Error::Invalid(errors)) }
-}
-
-fn is_slug(text: &str) -> bool {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    // An id is no slug: X-Tenant takes either.
-    !text.is_empty()
-        && text.len() <= SLUG.max
-        && text.chars().all(fits)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-        && Id::parse(text).is_none()
-}
-
-fn is_domain(text: &str) -> bool {
-    let label = |label: &str| {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        (1..=63).contains(&label.len())
-            && label.chars().all(fits)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    text.len() <= DOMAIN.max && text.split('.').all(label)
+    Ok(node.store.read(|reader| reader.list(&query.filter("deleted", deleted)))?)
 }
 
 /// Names the fields of a nested object by their path.
@@ -332,19 +479,5 @@ mod tests {
         assert_eq!(without_port("example.org."), "example.org");
         assert_eq!(without_port("[::1]:80"), "[::1]:80");
         assert_eq!(without_port(""), "");
-    }
-
-    #[test]
-    fn slugs_and_domains_are_told_from_what_is_none() {
-        assert!(is_slug("north-campus") && is_slug("a1"));
-        for bad in
-            ["", "-a", "a-", "A", "a b", "a.b", "a~k7f3ab", "0190b8e0-0000-7000-8000-000000000000"]
-        {
-            assert!(!is_slug(bad), "{bad}");
-        }
-        assert!(is_domain("example.org") && is_domain("localhost"));
-        for bad in ["", "a..b", "-a.b", "a_b.c", "a.b:80", "http://a.b", &"a".repeat(64)] {
-            assert!(!is_domain(bad), "{bad}");
-        }
     }
 }

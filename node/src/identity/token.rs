@@ -2,8 +2,8 @@
 //! signed in: whether the session still holds, and what the user may do, is read from the records.
 
 use super::recent::Recent;
-use super::{refused, session, signing_key, user};
-use crate::access::{Actor, Role};
+use super::{api_key, refused, role, session, signing_key, tenant, user};
+use crate::access::{Actor, Permission, PermissionSet, Role};
 use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::Id;
@@ -28,6 +28,9 @@ pub(super) struct Claims {
     /// Unix seconds.
     pub iat: u64,
     pub exp: u64,
+    /// The administrator who acts in the user's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Id>,
 }
 
 /// A node's id in the text of a token.
@@ -50,6 +53,18 @@ impl<'de> serde::Deserialize<'de> for Issuer {
 
 /// A token for a session that was just begun or renewed.
 pub(super) fn mint(node: &Node, tenant: Id, user: Id, session: Id) -> Result<String> {
+    mint_for(node, tenant, user, session, LIFETIME_S, None)
+}
+
+/// As [`mint`], for as long as this; `act` is the administrator who acts in the user's name.
+pub(super) fn mint_for(
+    node: &Node,
+    tenant: Id,
+    user: Id,
+    session: Id,
+    lifetime_s: u64,
+    act: Option<Id>,
+) -> Result<String> {
     let signer = &node.identity.signer;
     let iat = node.clock.now_ms() / 1_000;
     let claims = Claims {
@@ -58,7 +73,8 @@ pub(super) fn mint(node: &Node, tenant: Id, user: Id, session: Id) -> Result<Str
         tid: tenant,
         sid: session,
         iat,
-        exp: iat + LIFETIME_S,
+        exp: iat + lifetime_s.min(LIFETIME_S),
+        act,
     };
     signer.sign(&claims)
 }
@@ -69,7 +85,9 @@ struct Bearer {
     user: Id,
     home: Id,
     role: Role,
+    permissions: PermissionSet,
     session: Id,
+    impersonator: Option<Id>,
 }
 
 impl Bearer {
@@ -81,10 +99,10 @@ impl Bearer {
             ));
         }
         Ok(Actor {
-            tenant,
-            user: Some(self.user),
-            role: Some(self.role),
+            permissions: self.permissions,
             session: Some(self.session),
+            impersonator: self.impersonator,
+            ..Actor::of(tenant, self.user, self.role)
         })
     }
 }
@@ -116,12 +134,15 @@ impl Cache {
     }
 }
 
-/// The actor that a bearer token stands for in this tenant.
+/// The actor that a bearer token, or an API key, stands for in this tenant.
 ///
 /// # Errors
 /// `Unauthenticated` with `token_invalid`, `token_expired`, `session_ended`, `account_disabled` or
-/// `token_of_another_tenant`.
+/// `token_of_another_tenant`; as [`api_key::authenticate`] for a key.
 pub fn authenticate(node: &Node, tenant: Id, token: &str) -> Result<Actor> {
+    if token.starts_with(api_key::MARK) {
+        return api_key::authenticate(node, tenant, token);
+    }
     let cache = &node.identity.tokens;
     let hash = *blake3::hash(token.as_bytes()).as_bytes();
     let commit = node.identity.commit();
@@ -193,6 +214,29 @@ fn read_bearer(
             "this account is disabled: ask an administrator",
         )));
     }
-    let role = user::role(&user);
-    Ok(Ok(Bearer { user: user.key, home: user.tenant, role, session: claims.sid }))
+    if !tenant::is_there(reader, user.tenant)? {
+        return Ok(Err(refused("session_ended", "the tenant of this account was deleted")));
+    }
+    if let Some(admin) = claims.act
+        && !may_impersonate(reader, admin, claims.sid)?
+    {
+        return Ok(Err(refused("session_ended", "who acted in this name may not any more")));
+    }
+    Ok(Ok(Bearer {
+        user: user.key,
+        home: user.tenant,
+        role: user::role(&user),
+        permissions: role::permissions_of(reader, &user)?,
+        session: claims.sid,
+        impersonator: claims.act,
+    }))
+}
+
+/// Whether whoever began this session in another's name could still do so.
+fn may_impersonate(reader: &impl Read, admin: Id, session: Id) -> atoll_storage::Result<bool> {
+    let Some(admin) = reader.get(&user::USER, admin)? else { return Ok(false) };
+    let permissions = role::permissions_of(reader, &admin)?;
+    Ok(user::is_active(&admin)
+        && !user::has_signed_out(&admin, session)
+        && permissions.contains(Permission::UsersAdminister))
 }

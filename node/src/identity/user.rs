@@ -1,16 +1,28 @@
 //! Users: their accounts, profiles, roles and passwords. Never lets anybody raise a role above his own, nor a
 //! tenant lose its last administrator.
 
-use super::{announce, lockout, password, refused, tenant};
+pub mod administer;
+pub mod erase;
+pub mod impersonate;
+pub mod own;
+pub mod table;
+
+use super::names::{check_email, check_username, normal_email};
+use super::tenant::quota::{self, Quota};
+use super::{announce, avatar, lockout, password, refused, role, tenant};
 use crate::access::{Actor, Permission, Role};
+use crate::audit;
 use crate::error::{Error, FieldError, Result};
 use crate::kinds;
+use crate::mail::{Letter, Order};
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, Record, Value};
+use atoll_storage::{Derived, Field, Id, Kind, Record, Type, Value};
 use serde_json::json;
+
+pub use super::names::username_from;
 
 pub const EMAIL: Field = Field::text(1, "email")
     .required()
@@ -30,7 +42,7 @@ pub const BIO: Field = Field::text(4, "bio").max(2_000);
 pub const ROLE: Field = Field::text(5, "role").required().choices(Role::NAMES).column().read_only();
 pub const STATUS: Field = Field::text(6, "status")
     .required()
-    .choices(&["active", "disabled"])
+    .choices(&["active", "disabled", "deleted"])
     .column()
     .read_only()
     .private();
@@ -42,6 +54,38 @@ pub const MUST_CHANGE_PASSWORD: Field = Field::flag(8, "must_change_password")
 /// Sessions begun before it have ended, but for `KEPT_SESSION`: that holds on nodes where they are not known yet.
 pub const SIGNED_OUT_BEFORE: Field = Field::time(9, "signed_out_before").secret();
 pub const KEPT_SESSION: Field = Field::refers(10, "kept_session", "session").secret();
+pub const EMAIL_VERIFIED_AT: Field = Field::time(20, "email_verified_at")
+    .read_only()
+    .private()
+    .doc("When the owner proved that letters to the e-mail address reach him.");
+/// When it ends, and the hash of the token that proves an address.
+pub const VERIFY_TOKEN: Field = Field::bytes(21, "verify_token").max(40).secret();
+/// The same of the token that stands for a forgotten password.
+pub const RESET_TOKEN: Field = Field::bytes(22, "reset_token").max(40).secret();
+/// The secret of the second factor, and the step of the code that confirmed it. Null: there is no second factor.
+pub const TOTP_SECRET: Field = Field::bytes(23, "totp_secret").max(28).secret();
+/// One that no code has confirmed yet.
+pub const TOTP_PENDING: Field = Field::bytes(24, "totp_pending").max(20).secret();
+/// Hashes of those that were not used yet.
+pub const RECOVERY_CODES: Field = Field::set(25, "recovery_codes", Type::Bytes).secret();
+pub const NEW_EMAIL: Field = Field::text(26, "new_email")
+    .max(254)
+    .read_only()
+    .private()
+    .doc("Takes the place of `email` once its owner has proved it.");
+pub const AVATAR: Field = Field::text(27, "avatar").max(500).doc(
+    "A URL; or the hash of an image that was uploaded, which the user's `avatar` path serves.",
+);
+/// The hash of issuer and subject at an OpenID provider.
+pub const OIDC_SUBJECT: Field = Field::text(28, "oidc_subject").max(64).claim("user.oidc").secret();
+pub const ROLE_IDS: Field = role::referring(Field::set(30, "role_ids", Type::Id))
+    .max(20)
+    .column()
+    .read_only()
+    .private()
+    .doc("Roles that the tenant made: they add to what `role` allows.");
+/// Once it is set nobody signs in any more, whatever was written apart from it.
+pub const DELETED_AT: Field = Field::time(31, "deleted_at").read_only().private();
 
 pub static USER: Kind = Kind {
     fields: &[
@@ -55,8 +99,23 @@ pub static USER: Kind = Kind {
         MUST_CHANGE_PASSWORD,
         SIGNED_OUT_BEFORE,
         KEPT_SESSION,
+        EMAIL_VERIFIED_AT,
+        VERIFY_TOKEN,
+        RESET_TOKEN,
+        TOTP_SECRET,
+        TOTP_PENDING,
+        RECOVERY_CODES,
+        NEW_EMAIL,
+        AVATAR,
+        OIDC_SUBJECT,
+        ROLE_IDS,
+        DELETED_AT,
     ],
-    indexes: &[&["role"], &["status"]],
+    derived: &[
+        Derived { name: "name_folded", ty: Type::Text, value: administer::folded_name },
+        Derived { name: "unclean", ty: Type::Bool, value: |user| Value::Bool(erase::is_due(user)) },
+    ],
+    indexes: &[&["role"], &["status"], &["username"], &["email"], &["name_folded"], &["unclean"]],
     counted: &["role", "status"],
     doc: "Somebody with an account in a tenant.",
     ..Kind::new(10, "user", "users", "identity")
@@ -114,7 +173,9 @@ impl NewUser {
 }
 
 impl Draft {
-    pub(super) fn create(self, tx: &mut Tx, tenant: Id, by: Option<Id>) -> Result<Record> {
+    /// `actor` makes it: in `tenant`, which need not be his.
+    pub(super) fn create(self, tx: &mut Tx, tenant: Id, actor: &Actor) -> Result<Record> {
+        quota::require(tx, tenant, Quota::Users)?;
         let (username, role) = (self.username.clone(), self.role);
         let changes = Changes::new()
             .set(&EMAIL, self.email)
@@ -128,7 +189,18 @@ impl Draft {
         let key = tx.new_id();
         let user = tx.create(&USER, tenant, key, changes)?;
         let payload = json!({ "user_id": key, "username": username, "role": role.name() });
-        announce(tx, "cortex.user.registered", tenant, by.or(Some(key)), payload)?;
+        announce(tx, "cortex.user.registered", tenant, actor.user.or(Some(key)), payload)?;
+        // A stranger made it for himself.
+        let by = if actor.role.is_none() { Some(key) } else { actor.user };
+        let actor = Actor { tenant, user: by, ..*actor };
+        audit::note(tx, &actor, "user.registered", None, Some(&user))?;
+        Ok(user)
+    }
+
+    /// With a letter that asks the owner to prove the address.
+    fn create_and_verify(self, tx: &mut Tx, tenant: Id, actor: &Actor) -> Result<Record> {
+        let user = self.create(tx, tenant, actor)?;
+        Order::to(Letter::Verification, tenant, user.key).enqueue(tx)?;
         Ok(user)
     }
 }
@@ -141,16 +213,17 @@ pub async fn register(node: &Node, actor: &Actor, new: NewUser) -> Result<Record
     }
     let new = NewUser { role: Role::Viewer, must_change_password: false, ..new };
     let draft = new.prepare(node).await?;
-    node.store.write(move |tx| draft.create(tx, tenant, None)).await
+    let actor = *actor;
+    node.store.write(move |tx| draft.create_and_verify(tx, tenant, &actor)).await
 }
 
 /// An account for somebody else.
 pub async fn create(node: &Node, actor: &Actor, new: NewUser) -> Result<Record> {
     actor.require(Permission::UsersAdminister)?;
     refuse_above(actor, new.role)?;
-    let (tenant, by) = (actor.tenant, actor.user);
     let draft = new.prepare(node).await?;
-    node.store.write(move |tx| draft.create(tx, tenant, by)).await
+    let actor = *actor;
+    node.store.write(move |tx| draft.create_and_verify(tx, actor.tenant, &actor)).await
 }
 
 /// A user of the actor's tenant; anybody may, the private fields are for the owner and for those who administer.
@@ -183,9 +256,15 @@ pub fn by_name(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
     found.ok_or(Error::NotFound("user"))
 }
 
-/// Changes what a user may change of himself: username, display name, bio.
+/// Changes what a user may change of himself: username, display name, bio, the URL of an avatar.
 pub async fn edit_profile(node: &Node, actor: &Actor, changes: Changes) -> Result<Record> {
+    actor.require_session()?;
     let me = me(node, actor)?;
+    if let Some(url) = changes.get(&AVATAR).and_then(Value::as_text)
+        && url != me.text(&AVATAR)
+    {
+        avatar::check_url(url)?;
+    }
     let changes = match changes.get(&USERNAME).and_then(Value::as_text) {
         Some(name) => {
             let name = name.trim().to_lowercase();
@@ -195,7 +274,7 @@ pub async fn edit_profile(node: &Node, actor: &Actor, changes: Changes) -> Resul
         None => changes,
     };
     kinds::validate(&USER, &changes, false)?;
-    edit(node, me, changes, "cortex.user.updated", actor.user, None).await
+    edit(node, actor, me, changes, "cortex.user.updated", None).await
 }
 
 /// # Errors
@@ -204,78 +283,144 @@ pub async fn set_role(node: &Node, actor: &Actor, id: Id, role: Role) -> Result<
     let user = administered(node, actor, id)?;
     refuse_above(actor, role)?;
     let changes = Changes::new().set(&ROLE, role.name());
-    edit(node, user, changes, "cortex.user.role_changed", actor.user, Some(role)).await
+    edit(node, actor, user, changes, "cortex.user.role_changed", Some(role)).await
 }
 
 /// A disabled account can't sign in, and its sessions end everywhere.
 pub async fn set_active(node: &Node, actor: &Actor, id: Id, active: bool) -> Result<Record> {
     let user = administered(node, actor, id)?;
     let now = node.clock.now_ms();
+    if erase::is_erased(&user) {
+        return Err(erase::is_gone());
+    }
     if active {
         let changes = Changes::new().set(&STATUS, "active");
-        return edit(node, user, changes, "cortex.user.enabled", actor.user, None).await;
+        return edit(node, actor, user, changes, "cortex.user.enabled", None).await;
     }
     let changes = signed_out(Changes::new().set(&STATUS, "disabled"), now, None);
-    edit(node, user, changes, "cortex.user.disabled", actor.user, Some(Role::Viewer)).await
+    edit(node, actor, user, changes, "cortex.user.disabled", Some(Role::Viewer)).await
 }
 
 /// Ends every session but the one that asks.
 pub async fn change_password(node: &Node, actor: &Actor, old: String, new: String) -> Result<()> {
+    actor.require_session()?;
+    actor.require_in_person()?;
     let me = me(node, actor)?;
     check_new(&me, &new)?;
-    let attempt = attempt(node, me.tenant, Some(&me), "")?;
-    let known = me.text(&PASSWORD_HASH).to_owned();
-    let right = node.run_on_pool(move || password::verify(&old, Some(&known))).await?;
-    if !right {
-        return Err(Error::field("old_password", "wrong", "is not your present password"));
-    }
+    prove_again(node, &me, "old_password", old).await?;
+    replace_password(node, actor, me, new, actor.session, false).await
+}
+
+/// As [`reprove`], and the try ends well.
+async fn prove_again(
+    node: &Node,
+    me: &Record,
+    field: &'static str,
+    password: String,
+) -> Result<()> {
+    let attempt = reprove(node, me, field, password).await?;
     node.identity.attempts.succeed(&attempt);
-    replace_password(node, me, new, actor.session, false, actor.user).await
+    Ok(())
+}
+
+/// Asks somebody who is signed in for his password again. The try is the caller's to end.
+pub(super) async fn reprove(
+    node: &Node,
+    me: &Record,
+    field: &'static str,
+    password: String,
+) -> Result<lockout::Attempt> {
+    let attempt = attempt(node, me.tenant, Some(me), "")?;
+    let known = me.opt_text(&PASSWORD_HASH).map(str::to_owned);
+    let right = node.run_on_pool(move || password::verify(&password, known.as_deref())).await?;
+    if right {
+        Ok(attempt)
+    } else {
+        Err(Error::field(field, "wrong", "is not your present password"))
+    }
+}
+
+/// Ends every session but the one that asks, those among them that this node does not know.
+pub async fn sign_out_elsewhere(node: &Node, actor: &Actor) -> Result<()> {
+    let session = actor.require_session()?;
+    let me = me(node, actor)?;
+    let changes = signed_out(Changes::new(), node.clock.now_ms(), Some(session));
+    edit(node, actor, me, changes, "cortex.user.signed_out_elsewhere", None).await.map(drop)
 }
 
 /// Gives somebody a password that he must change; ends all his sessions.
 pub async fn reset_password(node: &Node, actor: &Actor, id: Id, new: String) -> Result<()> {
     let user = administered(node, actor, id)?;
     check_new(&user, &new)?;
-    replace_password(node, user, new, None, true, actor.user).await
+    replace_password(node, actor, user, new, None, true).await
 }
 
 async fn replace_password(
     node: &Node,
+    actor: &Actor,
     user: Record,
     new: String,
     kept: Option<Id>,
     must_change: bool,
-    by: Option<Id>,
 ) -> Result<()> {
     let hash = hash(node, new).await?;
-    let changes = Changes::new().set(&PASSWORD_HASH, hash).set(&MUST_CHANGE_PASSWORD, must_change);
+    let changes = Changes::new()
+        .set(&PASSWORD_HASH, hash)
+        .set(&MUST_CHANGE_PASSWORD, must_change)
+        .set(&RESET_TOKEN, Value::Null);
     let changes = signed_out(changes, node.clock.now_ms(), kept);
-    edit(node, user, changes, "cortex.user.password_changed", by, None).await.map(drop)
+    edit(node, actor, user, changes, "cortex.user.password_changed", None).await.map(drop)
+}
+
+/// One change of an account with its event; its caller has asked whether the actor may.
+pub(super) async fn put(
+    node: &Node,
+    actor: &Actor,
+    user: Record,
+    changes: Changes,
+    event_type: &'static str,
+) -> Result<Record> {
+    edit(node, actor, user, changes, event_type, None).await
 }
 
 /// One change of an account with its event. `becomes` is the role that the user will count as from now on, for
 /// the rule that a tenant keeps an administrator.
 async fn edit(
     node: &Node,
+    actor: &Actor,
     user: Record,
     changes: Changes,
     event_type: &'static str,
-    by: Option<Id>,
     becomes: Option<Role>,
 ) -> Result<Record> {
-    node.store
-        .write(move |tx| {
-            kinds::check(tx, &USER, user.tenant, Some(user.key), &changes)?;
-            if let Some(role) = becomes {
-                keep_an_admin(tx, user.key, role)?;
-            }
-            let user = tx.edit(&USER, user.key, changes)?;
-            let payload = json!({ "user_id": user.key, "username": user.text(&USERNAME), "role": user.text(&ROLE) });
-            announce(tx, event_type, user.tenant, by, payload)?;
-            Ok(user)
-        })
-        .await
+    let actor = *actor;
+    node.store.write(move |tx| edit_in(tx, &actor, user.key, changes, event_type, becomes)).await
+}
+
+fn edit_in(
+    tx: &mut Tx,
+    actor: &Actor,
+    id: Id,
+    changes: Changes,
+    event_type: &'static str,
+    becomes: Option<Role>,
+) -> Result<Record> {
+    let before = tx.get(&USER, id)?.ok_or(Error::NotFound("user"))?;
+    if erase::is_erased(&before) {
+        return Err(erase::is_gone());
+    }
+    kinds::check(tx, &USER, before.tenant, Some(id), &changes)?;
+    if let Some(role) = becomes {
+        keep_an_admin(tx, id, role)?;
+    }
+    let user = tx.edit(&USER, id, changes)?;
+    let payload =
+        json!({ "user_id": id, "username": user.text(&USERNAME), "role": user.text(&ROLE) });
+    announce(tx, event_type, user.tenant, actor.user, payload)?;
+    let action = event_type.trim_start_matches("cortex.");
+    let actor = Actor { tenant: user.tenant, ..*actor };
+    audit::note(tx, &actor, action, Some(&before), Some(&user))?;
+    Ok(user)
 }
 
 fn keep_an_admin(tx: &Tx, id: Id, becomes: Role) -> Result<()> {
@@ -300,20 +445,41 @@ fn keep_an_admin(tx: &Tx, id: Id, becomes: Role) -> Result<()> {
     Ok(())
 }
 
-/// A user whom the actor may change: of his tenant, and not above him.
-fn administered(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
+/// That the user is neither above the actor nor has permissions that the actor lacks.
+pub(crate) fn require_below(reader: &impl Read, actor: &Actor, user: &Record) -> Result<()> {
+    refuse_above(actor, role(user))?;
+    actor.require_all(role::permissions_of(reader, user)?)
+}
+
+/// A user whom the actor may change: of his tenant, and neither above him nor with permissions that he lacks.
+pub(super) fn administered(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
     actor.require(Permission::UsersAdminister)?;
-    let user = node.store.read(|reader| reader.get(&USER, id))?;
-    let user = user.filter(|user| user.tenant == actor.tenant).ok_or(Error::NotFound("user"))?;
-    refuse_above(actor, role(&user))?;
+    let found = node.store.read(|reader| {
+        let Some(user) = reader.get(&USER, id)? else { return Ok(None) };
+        let permissions = role::permissions_of(reader, &user)?;
+        Ok(Some((user, permissions)))
+    })?;
+    let found = found.filter(|(user, _)| user.tenant == actor.tenant);
+    let (user, permissions) = found.ok_or(Error::NotFound("user"))?;
+    refuse_above(actor, self::role(&user))?;
+    actor.require_all(permissions)?;
     Ok(user)
 }
 
-fn refuse_above(actor: &Actor, role: Role) -> Result<()> {
-    if actor.role.is_some_and(|own| role <= own) {
-        return Ok(());
+/// `expected`: the version that the caller has seen, if it insists.
+fn require_version(reader: &impl Read, id: Id, expected: Option<[u8; 16]>) -> Result<()> {
+    let user = reader.get(&USER, id)?;
+    match expected {
+        Some(version) if user.is_none_or(|user| user.version() != version) => Err(Error::Stale),
+        _ => Ok(()),
     }
-    Err(Error::Denied(format!("the role {role} is above your own")))
+}
+
+fn refuse_above(actor: &Actor, role: Role) -> Result<()> {
+    if actor.role.is_none_or(|own| role > own) {
+        return Err(Error::Denied(format!("the role {role} is above your own")));
+    }
+    actor.require_all(role.permission_set())
 }
 
 /// Who signs in with this name: an e-mail address has an @, a username never has one. A user whose name another
@@ -331,24 +497,38 @@ pub(super) fn by_login(
     holder.map_or(Ok(None), |key| reader.get(&USER, key))
 }
 
-/// The password is checked as long whether there is such a user or not.
-pub(super) async fn prove(node: &Node, tenant: Id, name: &str, password: String) -> Result<Record> {
+/// The password is checked as long whether there is such a user or not. `actor` is whoever asks, not signed in yet. The
+/// try is the caller's to end: a second factor may be wrong yet.
+pub(super) async fn prove(
+    node: &Node,
+    actor: &Actor,
+    name: &str,
+    password: String,
+) -> Result<(Record, lockout::Attempt)> {
+    let tenant = actor.tenant;
     let user = node.store.read(|reader| by_login(reader, tenant, name))?;
     let attempt = attempt(node, tenant, user.as_ref(), name)?;
     let hash = user.as_ref().and_then(|user| user.opt_text(&PASSWORD_HASH)).map(str::to_owned);
-    let right = node.run_on_pool(move || password::verify(&password, hash.as_deref())).await?;
+    let (right, password) =
+        node.run_on_pool(move || (password::verify(&password, hash.as_deref()), password)).await?;
+    let who = user.as_ref().map(|user| user.key);
     let Some(user) = user.filter(|_| right) else {
+        node.identity.failures.count(tenant, who, actor.net, node.clock.now_ms());
         return Err(refused("wrong_credentials", "wrong name or password"));
     };
-    node.identity.attempts.succeed(&attempt);
     if !is_active(&user) {
         return Err(refused("account_disabled", "this account is disabled: ask an administrator"));
     }
-    Ok(user)
+    Ok((table::upgrade(node, user, password).await?, attempt))
 }
 
 /// Tries count by account, whichever of its names is used; without an account by the name.
-fn attempt(node: &Node, tenant: Id, user: Option<&Record>, name: &str) -> Result<lockout::Attempt> {
+pub(super) fn attempt(
+    node: &Node,
+    tenant: Id,
+    user: Option<&Record>,
+    name: &str,
+) -> Result<lockout::Attempt> {
     let id = user.map(|user| user.key.to_string());
     node.identity.attempts.begin(tenant, id.as_deref().unwrap_or(name), node.clock.now_ms())
 }
@@ -358,7 +538,26 @@ pub fn role(user: &Record) -> Role {
 }
 
 pub fn is_active(user: &Record) -> bool {
-    user.text(&STATUS) == "active"
+    user.text(&STATUS) == "active" && !erase::is_erased(user)
+}
+
+/// The user as he may act now in this tenant: for work that he asked for earlier.
+///
+/// # Errors
+/// `Denied` if his account is gone or disabled, or he may not act in this tenant.
+pub fn acting(node: &Node, id: Id, tenant: Id) -> Result<Actor> {
+    let found = node.store.read(|reader| {
+        let Some(user) = reader.get(&USER, id)?.filter(is_active) else { return Ok(None) };
+        let permissions = role::permissions_of(reader, &user)?;
+        Ok(Some((user, permissions)))
+    })?;
+    let gone = || Error::Denied("the account of who asked for it is gone".into());
+    let (user, permissions) = found.ok_or_else(gone)?;
+    let role = self::role(&user);
+    if user.tenant != tenant && role != Role::Superadmin {
+        return Err(Error::Denied("who asked for it may not act in this tenant".into()));
+    }
+    Ok(Actor { permissions, ..Actor::of(tenant, id, role) })
 }
 
 /// Whether a change of password, or an administrator, ended this session. The session's id tells when it began.
@@ -367,114 +566,16 @@ pub(super) fn has_signed_out(user: &Record, session: Id) -> bool {
     before > 0 && session.created_ms() <= before as u64 && user.id(&KEPT_SESSION) != Some(session)
 }
 
-fn signed_out(changes: Changes, now_ms: u64, kept: Option<Id>) -> Changes {
+pub(super) fn signed_out(changes: Changes, now_ms: u64, kept: Option<Id>) -> Changes {
     changes.set(&SIGNED_OUT_BEFORE, now_ms).set(&KEPT_SESSION, kept)
 }
 
-fn check_new(user: &Record, new: &str) -> Result<()> {
+pub(super) fn check_new(user: &Record, new: &str) -> Result<()> {
     let names = [user.wanted(&EMAIL), user.wanted(&USERNAME)];
     password::check("new_password", new, &names).map_err(|e| Error::Invalid(vec![e]))
 }
 
-async fn hash(node: &Node, password: String) -> Result<String> {
+pub(super) async fn hash(node: &Node, password: String) -> Result<String> {
     let salt: [u8; 16] = node.random();
     node.run_on_pool(move || password::hash(&password, salt)).await?
-}
-
-fn normal_email(email: &str) -> String {
-    email.trim().to_lowercase()
-}
-
-fn check_email(email: &str) -> Result<(), FieldError> {
-    let refuse = |code, message| Err(FieldError::new("email", code, message));
-    if email.is_empty() {
-        return refuse("required", "is required");
-    }
-    let Some((local, domain)) = email.split_once('@') else {
-        return refuse("not_an_email", "is not an e-mail address");
-    };
-    let odd = |c: char| {
-        c.is_control() || c.is_whitespace() || matches!(c, '@' | '<' | '>' | '(' | ')' | ',' | ';')
-    };
-    let host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.') || !c.is_ascii();
-    let good = !local.is_empty()
-        && local.len() <= 64
-        && !domain.is_empty()
-        && !email.chars().any(|c| c != '@' && odd(c))
-        && domain.chars().all(host)
-        && domain.split('.').all(|label| !label.is_empty());
-    match good {
-        false => refuse("not_an_email", "is not an e-mail address"),
-        true if email.len() > EMAIL.max => refuse("too_long", "takes at most 254 bytes"),
-        true => Ok(()),
-    }
-}
-
-fn check_username(name: &str) -> Result<(), FieldError> {
-    let refuse = |code, message: &str| Err(FieldError::new("username", code, message));
-    let fits =
-        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
-    match name.len() {
-        0 => refuse("required", "is required"),
-        1 | 2 => refuse("too_short", "takes at least 3 characters"),
-        3..=32
-            if name.chars().all(fits) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) =>
-        {
-            Ok(())
-        }
-        3..=32 => refuse(
-            "malformed",
-            "takes letters a to z, digits, dots, hyphens and underscores, and starts with a letter or digit",
-        ),
-        _ => refuse("too_long", "takes at most 32 characters"),
-    }
-}
-
-/// A username made from the first part of an e-mail address.
-pub fn username_from(local: &str) -> String {
-    let folded = local.to_lowercase();
-    let fits =
-        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
-    let name: String = folded.chars().filter(|c| fits(*c)).take(USERNAME.max).collect();
-    let name = name.trim_start_matches(['.', '-', '_']);
-    if name.len() < 3 { "admin".to_owned() } else { name.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_told_from_what_is_none() {
-        for good in ["ada@example.org", "ada+tag@localhost", "ада@пример.рф"] {
-            assert_eq!(check_email(good), Ok(()), "{good}");
-        }
-        let long = format!("a@{}", "b".repeat(300));
-        for bad in [
-            "",
-            "ada",
-            "@example.org",
-            "ada@",
-            "a b@c.d",
-            "a@b@c",
-            "a@b..c",
-            "a@b.c~k7f3ab",
-            "a\n@b.c",
-            &long,
-        ] {
-            assert!(check_email(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn usernames_can_be_neither_addresses_nor_the_names_of_losers() {
-        for good in ["ada", "ada.lovelace", "x-1_2"] {
-            assert_eq!(check_username(good), Ok(()), "{good}");
-        }
-        for bad in ["", "ad", "ada@x", "ada~k7f3ab", ".ada", "Ada", "ада", &"a".repeat(33)] {
-            assert!(check_username(bad).is_err(), "{bad}");
-        }
-        assert_eq!(username_from("Ada.Lovelace+x"), "ada.lovelacex");
-        assert_eq!(username_from("я"), "admin");
-    }
 }

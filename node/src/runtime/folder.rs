@@ -65,6 +65,11 @@ impl Folder {
         self.path.join("blobs")
     }
 
+    /// Files on their way in and out: what is imported, its reports, exports.
+    pub fn exchange(&self) -> PathBuf {
+        self.path.join("exchange")
+    }
+
     /// Moves what is damaged out of the way, to be looked at or thrown away: `search` to `search.damaged-2`.
     pub fn set_aside(&self, name: &str) -> Result<PathBuf> {
         let from = self.path.join(name);

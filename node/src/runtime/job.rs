@@ -1,11 +1,18 @@
 //! Runs jobs: work that was put off, kept in the store, repeated with growing pauses if it fails, and set aside
-//! when it keeps failing. A handler must bear to run twice.
+//! when it keeps failing. A handler must bear to run twice. A long one notes its progress as it goes, which keeps its
+//! lease, and goes on where it was after a stop.
 
 use super::workers::Stop;
+use crate::content::import;
 use crate::error::{Error, Result};
+use crate::exchange::export;
+use crate::job as jobs;
+use crate::mail;
 use crate::runtime::Node;
+use crate::search;
 use atoll_storage::job::{self, Job};
 use atoll_storage::tx::Tx;
+use serde_json::Value as Json;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +21,25 @@ pub type Running = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 pub type Handler = fn(Arc<Node>, Job) -> Running;
 
 /// Who does the work of each queue. One line a queue.
-const HANDLERS: &[(&str, Handler)] =
-    &[("search.rebuild", |node, job| Box::pin(rebuild_search(node, job)))];
+const HANDLERS: &[(&str, Handler)] = &[
+    (search::REBUILD, |node, job| Box::pin(rebuild_search(node, job))),
+    (import::QUEUE, |node, job| Box::pin(import::work(node, job))),
+    (export::QUEUE, |node, job| Box::pin(export::work(node, job))),
+    (mail::QUEUE, |node, job| Box::pin(mail::send(node, job))),
+];
 
-/// A job that a crash left running is taken again after this; a handler may take no longer.
-const LEASE: Duration = Duration::from_secs(600);
-/// Between two looks at the queue if nothing was written.
+/// Between two looks at the queue if nothing was written, and at a job that runs.
 const LOOK: Duration = Duration::from_secs(5);
 /// Jobs of one node that run at once.
 const AT_ONCE: usize = 2;
 /// Between two looks while much is written.
 const PAUSE: Duration = Duration::from_millis(250);
-const LOOKED_AT: usize = 1_000;
 
 pub(super) async fn run(node: Arc<Node>, stop: Stop) {
+    // Whoever ran them is gone: one process at a time holds the folder.
+    if let Err(error) = node.store.write(|tx: &mut Tx| tx.reclaim_jobs()).await {
+        tracing::warn!(%error, "jobs that were cut off go on when their leases end");
+    }
     let runners: Vec<_> =
         (0..AT_ONCE).map(|_| tokio::spawn(work(node.clone(), stop.clone()))).collect();
     for runner in runners {
@@ -37,7 +49,7 @@ pub(super) async fn run(node: Arc<Node>, stop: Stop) {
 
 async fn work(node: Arc<Node>, mut stop: Stop) {
     let mut commits = node.store.subscribe();
-    loop {
+    while !stop.is_stopped() {
         commits.mark_unchanged();
         match next(&node).await {
             Ok(Some(job)) => {
@@ -60,44 +72,66 @@ async fn work(node: Arc<Node>, mut stop: Stop) {
 /// Taking a job costs a write, so there is none while nothing is due.
 async fn next(node: &Node) -> Result<Option<Job>> {
     let now_ms = node.clock.now_ms();
-    let is_due = node.store.read(|reader| {
-        for state in ["waiting", "running"] {
-            if job::list(reader, state, LOOKED_AT)?.iter().any(|job| job.run_at_ms <= now_ms) {
-                return Ok(true);
-            }
-        }
-        Ok::<_, atoll_storage::Error>(false)
-    })?;
-    if !is_due {
+    if !node.store.read(|reader| job::is_due(reader, now_ms))? {
         return Ok(None);
     }
-    let lease_ms = LEASE.as_millis() as u64;
-    Ok(node.store.write(move |tx: &mut Tx| tx.take_job(lease_ms)).await?)
+    Ok(node.store.write(|tx: &mut Tx| tx.take_job(jobs::LEASE_MS)).await?)
 }
 
 async fn perform(node: &Arc<Node>, job: Job, stop: &mut Stop) {
-    let id = job.id;
-    let outcome = match HANDLERS.iter().find(|(queue, _)| *queue == job.queue) {
-        Some((_, handler)) => {
-            let running = tokio::time::timeout(LEASE, handler(node.clone(), job.clone()));
-            tokio::select! {
-                done = running => done.unwrap_or_else(|_| Err(super::internal("it took too long"))),
-                // It is taken again at the next start.
-                () = stop.stopped() => return,
-            }
-        }
-        None => Err(super::internal(format!("nobody does the work of the queue {}", job.queue))),
-    };
-    let noted = match outcome {
-        Ok(()) => node.store.write(move |tx: &mut Tx| tx.finish_job(id)).await,
-        Err(error) => {
-            let jitter = f64::from(u16::from_le_bytes(node.random())) / f64::from(u16::MAX);
-            tracing::warn!(job = id, queue = %job.queue, %error, "a job failed");
-            node.store.write(move |tx: &mut Tx| tx.fail_job(&job, &error.to_string(), jitter)).await
-        }
-    };
-    if let Err(error) = noted {
+    let Some(outcome) = outcome_of(node, &job, stop).await else { return };
+    let (id, jitter) = (job.id, f64::from(u16::from_le_bytes(node.random())) / f64::from(u16::MAX));
+    if let Err(error) = &outcome {
+        tracing::warn!(job = id, queue = %job.queue, %error, "a job failed");
+    }
+    let noted = node.store.write(move |tx| match &outcome {
+        Ok(()) => jobs::finish_in(tx, &job, &Json::Null),
+        Err(error) => jobs::fail_in(tx, &job, error, jitter),
+    });
+    if let Err(error) = noted.await {
         tracing::warn!(job = id, %error, "a job's end could not be noted; it runs again");
+    }
+}
+
+/// None if the job is not this worker's any more.
+async fn outcome_of(node: &Arc<Node>, job: &Job, stop: &mut Stop) -> Option<Result<()>> {
+    let Some((_, handler)) = HANDLERS.iter().find(|(queue, _)| *queue == job.queue) else {
+        let message = format!("nobody does the work of the queue {}", job.queue);
+        return Some(Err(super::internal(message)));
+    };
+    let mut running = tokio::spawn(handler(node.clone(), job.clone()));
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut running => {
+                return Some(outcome.unwrap_or_else(|error| Err(super::internal(error))));
+            }
+            () = stop.stopped() => {
+                give_back(node, job.clone()).await;
+                break None;
+            }
+            () = tokio::time::sleep(LOOK) => match lease_of(node, job) {
+                Ok(Some(until_ms)) if until_ms > node.clock.now_ms() => {}
+                Ok(Some(_)) => break Some(Err(super::internal("it got no further for too long"))),
+                Ok(None) => break None,
+                Err(error) => tracing::warn!(job = job.id, %error, "a job cannot be looked at"),
+            },
+        }
+    };
+    running.abort();
+    outcome
+}
+
+/// When the lease ends, if this worker has it.
+fn lease_of(node: &Node, job: &Job) -> Result<Option<u64>> {
+    let now = node.store.read(|reader| job::find(reader, job.id))?;
+    let own = now.filter(|now| now.lease == job.lease && now.state == job::RUNNING);
+    Ok(own.map(|now| now.run_at_ms))
+}
+
+/// It goes on at the next start.
+async fn give_back(node: &Node, job: Job) {
+    if let Err(error) = node.store.write(move |tx: &mut Tx| tx.release_job(&job)).await {
+        tracing::debug!(%error, "a job could not be given back; the next start takes it anyway");
     }
 }
 

@@ -1,7 +1,10 @@
 //! What must be done from time to time so that nothing grows without end, and the figures for the metrics.
 
 use super::workers::Stop;
-use crate::identity::session;
+use crate::audit::{self, failure};
+use crate::content::{import, preview, trash};
+use crate::exchange::{self, export};
+use crate::identity::{api_key, session, tenant, user};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
 use atoll_storage::tx::Tx;
@@ -9,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const ROUND: Duration = Duration::from_secs(60);
+/// Whose jobs have folders of the exchange.
+const QUEUES: &[&str] = &[import::QUEUE, export::QUEUE];
 
 pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
     while !stop.during(ROUND).await {
@@ -18,6 +23,43 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         if let Err(error) = session::sweep(&node).await {
             tracing::warn!(%error, "sessions that have ended could not be dropped");
         }
+        match trash::purge_due(&node, node.clock.now_ms()).await {
+            Ok(0) => {}
+            Ok(posts) => tracing::info!(posts, "posts were purged from the trash"),
+            Err(error) => tracing::warn!(%error, "the trash could not be purged"),
+        }
+        if let Err(error) = preview::sweep(&node).await {
+            tracing::warn!(%error, "preview links that have expired could not be dropped");
+        }
+        let swept = node.clone();
+        match tokio::task::spawn_blocking(move || exchange::sweep(&swept, QUEUES)).await {
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "old files of the exchange could not be dropped");
+            }
+            Ok(Ok(_)) => {}
+            Err(error) => tracing::warn!(%error, "the sweep of the exchange was given up"),
+        }
+        if let Err(error) = api_key::note_used(&node).await {
+            tracing::warn!(%error, "when keys were used could not be noted");
+        }
+        if let Err(error) = api_key::sweep(&node).await {
+            tracing::warn!(%error, "keys that have ended could not be dropped");
+        }
+        if let Err(error) = failure::flush(&node, failure::WINDOW_MS).await {
+            tracing::warn!(%error, "failed sign-ins could not be noted");
+        }
+        if let Err(error) = audit::sweep(&node).await {
+            tracing::warn!(%error, "old entries of the audit log could not be dropped");
+        }
+        if let Err(error) = user::erase::sweep(&node).await {
+            tracing::warn!(%error, "what came back to deleted accounts could not be taken away");
+        }
+        if let Err(error) = tenant::sweep(&node).await {
+            tracing::warn!(%error, "tenants that were deleted long ago could not be dropped");
+        }
+    }
+    if let Err(error) = failure::flush(&node, 0).await {
+        tracing::warn!(%error, "failed sign-ins could not be noted");
     }
 }
 

@@ -63,11 +63,10 @@ async fn a_tree_is_shown_and_never_closes_into_a_circle() {
     assert_eq!(all(&tree, "name"), ["Top"]);
     assert_eq!(text(&tree[0]["children"][0]["children"][0], "name"), "Leaf");
     for parent in [&leaf, &top] {
-        let answer = admin
+        admin
             .put(&at("categories", &top, ""), &json!({ "parent_id": parent["id"] }))
             .await
-            .expect(422);
-        assert_eq!(text(&answer.json()["errors"][0], "code"), "cycle");
+            .refused(409, "cycle");
     }
     let _ =
         admin.put(&at("categories", &leaf, ""), &json!({ "parent_id": null })).await.expect(200);
@@ -156,4 +155,132 @@ async fn a_tag_is_unique_by_its_slug_and_leaves_its_posts_when_it_goes() {
     let post = editor.get(&at("posts", &post, "")).await.expect(200).data();
     assert_eq!(post["tag_ids"], json!([]));
     admin.get(&at("tags", &tag, "")).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_rejected_category_tells_its_author_why_and_waits_again_after_an_edit() {
+    let test = TestNode::start().await;
+    let (admin, eve) = (test.admin().await, test.user("eve", Role::Editor).await);
+    let ed = test.user("edd", Role::Editor).await;
+    let made = category(&eve, "Gossip", None).await;
+    let path = at("categories", &made, "");
+    let reject = format!("{path}/reject");
+    eve.post(&reject, &json!({ "reason": "x" })).await.refused(403, "denied");
+    let empty = admin.post(&reject, &json!({ "reason": " " })).await.expect(422);
+    assert_eq!(text(&empty.json()["errors"][0], "field"), "reason");
+    let long = json!({ "reason": "x".repeat(1_001) });
+    let _ = admin.post(&reject, &long).await.expect(422);
+    let rejected = admin.post(&reject, &json!({ "reason": "Not our field." })).await.expect(200);
+    assert_eq!(text(&rejected.data(), "status"), "rejected");
+    assert_eq!(eve.get(&path).await.expect(200).data()["rejection"], "Not our field.");
+    assert!(ed.get(&path).await.expect(200).data().get("rejection").is_none());
+    test.stranger().get(&path).await.refused(404, "not_found");
+    let again = eve.put(&path, &json!({ "name": "Letters" })).await.expect(200).data();
+    assert_eq!(text(&again, "status"), "pending");
+    let approved = admin.post(&format!("{path}/approve"), &json!({})).await.expect(200).data();
+    assert_eq!((text(&approved, "status"), &approved["rejection"]), ("approved", &Json::Null));
+    let _ = test.stranger().get(&path).await.expect(200);
+}
+
+#[tokio::test]
+async fn siblings_are_put_in_order_and_a_subtree_keeps_within_the_depth() {
+    let test = TestNode::start().await;
+    let (admin, viewer) = (test.admin().await, test.user("vic", Role::Viewer).await);
+    let mut made = Vec::new();
+    for name in ["A", "B", "C"] {
+        made.push(category(&admin, name, None).await);
+    }
+    let child = category(&admin, "Child", Some(&made[0])).await;
+    let path = "/api/v1/categories/reorder";
+    let order =
+        |rows: &[&Json]| json!({ "ids": rows.iter().map(|r| &r["id"]).collect::<Vec<_>>() });
+    let wanted = order(&[&made[2], &made[0], &made[1]]);
+    viewer.post(path, &wanted).await.refused(403, "denied");
+    let ordered = admin.post(path, &wanted).await.expect(200).json();
+    assert_eq!(all(&ordered["data"], "name"), ["C", "A", "B"]);
+    let tree = admin.get("/api/v1/categories?tree=true").await.expect(200).data();
+    assert_eq!(all(&tree, "name"), ["C", "A", "B"]);
+    for (wrong, code) in [
+        (order(&[&made[0], &child]), "not_siblings"),
+        (order(&[&made[0], &made[0]]), "repeated"),
+        (json!({ "ids": [test.admin.to_string()] }), "unknown_reference"),
+        (json!({ "ids": [] }), "out_of_range"),
+    ] {
+        let answer = admin.post(path, &wrong).await.expect(422);
+        assert_eq!(text(&answer.json()["errors"][0], "code"), code);
+    }
+    let mut deep = made[1].clone();
+    for depth in 0..18 {
+        deep = category(&admin, &format!("D{depth}"), Some(&deep)).await;
+    }
+    let moved = json!({ "parent_id": deep["id"] });
+    let answer = admin.put(&at("categories", &made[0], ""), &moved).await.expect(422);
+    assert_eq!(text(&answer.json()["errors"][0], "code"), "too_deep");
+    let _ = admin.put(&at("categories", &child, ""), &moved).await.expect(200);
+}
+
+#[tokio::test]
+async fn two_categories_become_one_and_each_tells_how_many_posts_it_has() {
+    let test = TestNode::start().await;
+    let (admin, editor) = (test.admin().await, test.user("eve", Role::Editor).await);
+    let (old, new) = (category(&admin, "Old", None).await, category(&admin, "New", None).await);
+    let child = category(&admin, "Child", Some(&old)).await;
+    for i in 0..3 {
+        let post = json!({ "title": format!("Post {i}"), "category_id": old["id"] });
+        let post = make(&editor, post).await;
+        if i > 0 {
+            let _ = editor.post(&at("posts", &post, "/publish"), &json!({})).await.expect(200);
+        }
+    }
+    let count = async |category: &Json| {
+        admin.get(&at("categories", category, "")).await.expect(200).data()["post_count"].clone()
+    };
+    assert_eq!((count(&old).await, count(&new).await), (json!(2), json!(0)));
+    let list = admin.get("/api/v1/categories?sort=name").await.expect(200).data();
+    let counts: Vec<_> = list.as_array().unwrap().iter().map(|c| c["post_count"].clone()).collect();
+    assert_eq!(counts, [json!(0), json!(0), json!(2)]);
+    let tree = admin.get("/api/v1/categories?tree=true").await.expect(200).data();
+    assert_eq!(tree[1]["post_count"], 2);
+    let merge = at("categories", &old, "/merge");
+    editor.post(&merge, &json!({ "into": "new" })).await.refused(403, "denied");
+    for wrong in ["nowhere", "old", "child"] {
+        let answer = admin.post(&merge, &json!({ "into": wrong })).await.expect(422);
+        assert_eq!(text(&answer.json()["errors"][0], "field"), "into");
+    }
+    let merged = admin.post(&merge, &json!({ "into": "new" })).await.expect(200).data();
+    assert_eq!((&merged["id"], &merged["post_count"]), (&new["id"], &json!(2)));
+    admin.get(&at("categories", &old, "")).await.refused(404, "not_found");
+    let child = admin.get(&at("categories", &child, "")).await.expect(200).data();
+    assert_eq!(child["parent_id"], new["id"]);
+}
+
+#[tokio::test]
+async fn two_tags_become_one_and_suggestions_come_by_their_use() {
+    let test = TestNode::start().await;
+    let (admin, editor) = (test.admin().await, test.user("eve", Role::Editor).await);
+    let mut tags = Vec::new();
+    for name in ["Rust", "Rüstung", "Ruby"] {
+        tags.push(editor.post("/api/v1/tags", &json!({ "name": name })).await.expect(201).data());
+    }
+    for carried in [vec![0, 2], vec![2], vec![1]] {
+        let ids: Vec<&Json> = carried.iter().map(|i: &usize| &tags[*i]["id"]).collect();
+        let post = make(&editor, json!({ "title": "Tagged", "tag_ids": ids })).await;
+        let _ = editor.post(&at("posts", &post, "/publish"), &json!({})).await.expect(200);
+    }
+    let suggested = async |q: &str| {
+        let found = test.stranger().get(&format!("/api/v1/tags/suggestions?q={q}")).await;
+        all(&found.expect(200).json()["data"], "name")
+    };
+    assert_eq!(suggested("ru").await, ["Ruby", "Rust", "Rüstung"]);
+    assert_eq!(suggested("R%C3%BCs").await, ["Rust", "Rüstung"]);
+    assert_eq!(suggested("x").await, [""; 0]);
+    assert_eq!(suggested("").await, [""; 0]);
+    let merge = at("tags", &tags[0], "/merge");
+    editor.post(&merge, &json!({ "into": "ruby" })).await.refused(403, "denied");
+    let _ = admin.post(&merge, &json!({ "into": "rust" })).await.expect(422);
+    let _ = admin.post(&merge, &json!({ "into": "none" })).await.expect(422);
+    let merged = admin.post(&merge, &json!({ "into": "ruby" })).await.expect(200).data();
+    assert_eq!((text(&merged, "slug"), &merged["post_count"]), ("ruby", &json!(2)));
+    admin.get(&at("tags", &tags[0], "")).await.refused(404, "not_found");
+    assert_eq!(test.stranger().get("/api/v1/posts?tag=ruby").await.json()["page"]["total"], 2);
 }

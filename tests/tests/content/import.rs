@@ -119,7 +119,7 @@ async fn a_thousand_files_are_imported_in_batches() {
     }
     let (mut calls, mut total) = (0, 0);
     let report = import_markdown(&test.node, &actor, folder.path(), |_, of| {
-        (calls, total) = (calls + 1, of)
+        (calls, total) = (calls + 1, of);
     })
     .unwrap();
     assert_eq!((counts(&report), calls, total), ((1_000, 0, 0, 0), 1_001, 1_000));

@@ -1,6 +1,9 @@
-//! The lines at the head of a Markdown file: `---` with a subset of YAML, or `+++` with a subset of TOML. Only what
+//! The lines at the head of a Markdown file: `---` with a subset of YAML, or `+++` with a subset of TOML,
+//! or an object of JSON. Only what
 //! posts are described by: texts, flags, dates, lists. Bounded in size, and never an error: what it can't read it
 //! leaves out.
+
+use serde_json::{Map, Value as Json};
 
 const MAX_BYTES: usize = 64 << 10;
 const MAX_KEYS: usize = 200;
@@ -32,6 +35,11 @@ impl FrontMatter {
 /// The front matter of a file and what follows it.
 pub fn split(text: &str) -> (FrontMatter, &str) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.starts_with('{')
+        && let Some(found) = split_json(text)
+    {
+        return found;
+    }
     for (fence, separator) in [("---", ':'), ("+++", '=')] {
         let Some(after) = text.strip_prefix(fence).and_then(rest_of_line) else { continue };
         let mut at = 0;
@@ -47,6 +55,31 @@ pub fn split(text: &str) -> (FrontMatter, &str) {
         }
     }
     (FrontMatter::default(), text)
+}
+
+/// An object that ends with its line.
+fn split_json(text: &str) -> Option<(FrontMatter, &str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Map<String, Json>>();
+    let object = values.next()?.ok()?;
+    let at = values.byte_offset();
+    let body = rest_of_line(&text[at..]).or(text[at..].trim().is_empty().then_some(""))?;
+    let known = object.into_iter().take(MAX_KEYS);
+    let head = known.map(|(key, value)| (key.to_lowercase(), texts_of(&value))).collect();
+    (at <= MAX_BYTES).then_some((FrontMatter(head), body))
+}
+
+fn texts_of(value: &Json) -> Vec<String> {
+    let text = |value: &Json| match value {
+        Json::String(text) => text.clone(),
+        Json::Bool(_) | Json::Number(_) => value.to_string(),
+        _ => String::new(),
+    };
+    let mut values = Vec::new();
+    match value {
+        Json::Array(items) => items.iter().for_each(|item| push(&mut values, &text(item))),
+        value => push(&mut values, &text(value)),
+    }
+    values
 }
 
 /// What follows the line's end, if nothing else stands on the line.
@@ -196,6 +229,16 @@ mod tests {
         assert_eq!(head.text(&["date"]), Some("2025-01-31T12:00:00Z"));
         assert_eq!(head.list(&["tags"]), ["a", "b"]);
         assert_eq!(body, "Body");
+    }
+
+    #[test]
+    fn json_at_the_head_of_a_file_is_read() {
+        let (head, body) = split("{\"Title\": \"A\", \"tags\": [\"x\", 1], \"draft\": true}\nBody");
+        assert_eq!((head.text(&["title"]), body), (Some("A"), "Body"));
+        assert_eq!(head.list(&["tags"]), ["x", "1"]);
+        assert!(head.flag("draft"));
+        assert_eq!(split("{not json}\n").1, "{not json}\n");
+        assert_eq!(split("{} and more").1, "{} and more");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! Tables of posts in CSV: a file to import, or the body of a batch. The first row names the columns.
 
 use super::super::post::{EXCERPT, FORMAT, POST, TITLE};
-use super::{Entry, Import, Report, date, fitting, hash_of};
+use super::entry::{Entry, Item, Place, fitting, hash_of};
+use super::intake::Intake;
+use super::report::Report;
+use super::{date, unreadable};
 use crate::access::Actor;
 use crate::error::{Error, FieldError, Result};
+use crate::exchange::Bounded;
 use crate::runtime::Node;
 use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Merge, Type, Value};
 use csv::StringRecord;
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -29,62 +31,45 @@ pub fn import_csv(
     file: &Path,
     mut progress: impl FnMut(&Report, u64),
 ) -> Result<Report> {
-    let unreadable = |e: &dyn std::fmt::Display| {
-        Error::Malformed(format!("{} cannot be read: {e}", file.display()))
-    };
-    let mut import = Import::new(node, actor)?;
-    let left = Rc::new(Cell::new(MAX_ROW_BYTES));
-    let opened = File::open(file).map_err(|e| unreadable(&e))?;
-    let total_bytes = opened.metadata().map_err(|e| unreadable(&e))?.len();
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .from_reader(Bounded { inner: opened, left: left.clone() });
-    let columns = reader.headers().map_err(|e| unreadable(&e))?.clone();
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut watch = |report: &Report, _: u64, of: u64| progress(report, of);
+    let mut intake = Intake::new(node, actor, false, &mut watch)?;
+    read(&mut intake, file, &name)?;
+    intake.finish()
+}
+
+/// Takes every row; `name` is what rows without an id are told apart by.
+pub(super) fn read(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<()> {
+    let (inner, total_bytes) = super::open(file)?;
+    let (count, left) = (inner.count(), Rc::new(Cell::new(MAX_ROW_BYTES)));
+    let bounded = Bounded { inner, left: left.clone(), message: "a row is longer than 4 MiB" };
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bounded);
+    let columns = reader.headers().map_err(|e| unreadable(file, e))?.clone();
     let columns: Vec<String> = columns.iter().map(|name| name.trim().to_lowercase()).collect();
     if !columns.iter().any(|name| name == "title") {
         return Err(Error::Malformed(
             "the first row must name the columns, one of them title".to_owned(),
         ));
     }
-    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut row = StringRecord::new();
     let mut number: u64 = 1;
     loop {
         left.set(MAX_ROW_BYTES);
         number += 1;
+        intake.at(count.get(), total_bytes);
         match reader.read_record(&mut row) {
-            Ok(false) => break,
-            Ok(true) => import.add(entry_of(&name, number, &columns, &row))?,
+            Ok(false) => return Ok(()),
+            Ok(true) => {
+                intake.add(Item::Post(Box::new(entry_of(name, number, &columns, &row))))?;
+            }
             Err(error) => {
                 let ends = matches!(error.kind(), csv::ErrorKind::Io(_));
-                import.report.fail(format!("row {number}"), error.to_string());
+                intake.add(Item::bad(format!("row {number}"), error))?;
                 if ends {
-                    break;
+                    return Ok(());
                 }
             }
         }
-        progress(&import.report, total_bytes);
-    }
-    let report = import.finish()?;
-    progress(&report, total_bytes);
-    Ok(report)
-}
-
-/// Stops reading where a row does not end: quotes that nobody closes would take the whole file into memory.
-struct Bounded<R> {
-    inner: R,
-    left: Rc<Cell<usize>>,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = buffer.len().min(self.left.get());
-        if most == 0 && !buffer.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a row is longer than 4 MiB"));
-        }
-        let read = self.inner.read(&mut buffer[..most])?;
-        self.left.set(self.left.get() - read);
-        Ok(read)
     }
 }
 
@@ -104,7 +89,7 @@ fn entry_of(file: &str, number: u64, columns: &[String], row: &StringRecord) -> 
     }
     let cells: Vec<&[u8]> = row.iter().map(str::as_bytes).collect();
     let tags =
-        cell("tags").map(|text| text.split([',', ';']).map(|tag| tag.trim().to_owned()).collect());
+        cell("tags").map(|text| text.split([',', ';']).map(str::trim).map(Place::named).collect());
     let is_true = |text: &str| matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "1");
     Entry {
         source: format!("row {number}"),
@@ -114,10 +99,11 @@ fn entry_of(file: &str, number: u64, columns: &[String], row: &StringRecord) -> 
         body: cell("body").or_else(|| cell("content")).unwrap_or_default().to_owned(),
         changes,
         slug: cell("slug").map(str::to_owned),
-        category: cell("category").map(str::to_owned),
+        category: cell("category").map(Place::named),
         tags: tags.unwrap_or_default(),
         is_draft: cell("draft").is_some_and(is_true) || cell("status") == Some("draft"),
         published_ms: cell("date").or_else(|| cell("published_at")).and_then(date::parse),
+        ..Entry::default()
     }
 }
 
@@ -161,7 +147,7 @@ fn changes_of(fields: &[&'static Field], row: &StringRecord) -> Result<Changes> 
                     match value_of(field, element) {
                         Ok(value) => changes = changes.add(field, value),
                         Err(wanted) => {
-                            errors.push(FieldError::new(field.name, "wrong_type", wanted))
+                            errors.push(FieldError::new(field.name, "wrong_type", wanted));
                         }
                     }
                 }
@@ -202,12 +188,5 @@ mod tests {
         assert!(rows_of_csv(b"title,colour\n", 10).is_err());
         assert!(rows_of_csv(b"title,status\n", 10).is_err());
         assert!(rows_of_csv(text, 1).is_err());
-    }
-
-    #[test]
-    fn a_row_that_never_ends_is_not_read_to_the_end() {
-        let left = Rc::new(Cell::new(10));
-        let mut reader = Bounded { inner: &[b'"'; 100][..], left };
-        assert!(io::read_to_string(&mut reader).is_err());
     }
 }

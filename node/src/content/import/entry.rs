@@ -1,0 +1,315 @@
+//! One post as its source tells it, and how it gets into the store: by a key made of where it came from, so that a
+//! repeat changes what changed and doubles nothing. Takes nothing back: what the source lost stays here.
+
+use super::super::post::{
+    AUTHOR_ID, BODY, CATEGORY_ID, DRAFT, Draft, IMPORTED_HASH, POST, PUBLISH_AT, PUBLISHED,
+    PUBLISHED_AT, SCHEDULED, SLUG, STATUS, TAG_IDS, TITLE, change, emit, is_trashed,
+};
+use super::super::{category, redirect, tag};
+use super::report::{Done, Fate};
+use crate::access::{Actor, Permission};
+use crate::community::comment::{self, Adopted};
+use crate::error::{Error, Result};
+use crate::exchange::restore::Restored;
+use crate::identity::author::{self, Author};
+use atoll_storage::read::Read;
+use atoll_storage::tx::{Changes, Tx};
+use atoll_storage::{Field, Id, Record, Value};
+use std::collections::HashMap;
+
+/// Comments of one post that are taken.
+pub(super) const MAX_COMMENTS: usize = 5_000;
+/// Old addresses of one post that are taken.
+const MAX_ALIASES: usize = 50;
+
+/// What a source holds, one by one.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    Post(Box<Entry>),
+    /// A category that posts lie under, with its place in the tree.
+    Category(Place),
+    /// A record as an archive of Atoll holds it.
+    Record(Box<Restored>),
+    /// What could not be read, and why.
+    Bad {
+        source: String,
+        message: String,
+    },
+}
+
+impl Item {
+    pub fn bad(source: impl Into<String>, message: impl std::fmt::Display) -> Self {
+        Self::Bad { source: source.into(), message: message.to_string() }
+    }
+
+    /// About what it takes in memory.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Post(entry) => {
+                entry.body.len() + entry.comments.iter().map(|c| c.text.len() + 200).sum::<usize>()
+            }
+            Self::Record(restored) => restored.size_bytes,
+            Self::Category(_) | Self::Bad { .. } => 200,
+        }
+    }
+}
+
+/// A category or a tag by name.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Place {
+    pub name: String,
+    pub slug: Option<String>,
+    pub description: String,
+    /// The slug of the category above.
+    pub parent: Option<String>,
+}
+
+impl Place {
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    fn as_category(&self) -> category::Named<'_> {
+        category::Named {
+            name: &self.name,
+            slug: self.slug.as_deref(),
+            description: &self.description,
+            parent: self.parent.as_deref(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Comment {
+    /// Within its source.
+    pub id: String,
+    /// The comment that it answers.
+    pub parent: Option<String>,
+    pub author: Author,
+    pub text: String,
+    pub approved: bool,
+    pub made_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Entry {
+    /// What the report calls it.
+    pub source: String,
+    /// Where it came from, the same in every import: its key is made of that.
+    pub origin: String,
+    pub hash: Vec<u8>,
+    pub title: String,
+    pub body: String,
+    /// Other fields that the source sets.
+    pub changes: Changes,
+    /// Written in the source, or none.
+    pub slug: Option<String>,
+    /// A slug that is taken makes it another one instead of an error.
+    pub may_rename: bool,
+    pub category: Option<Place>,
+    pub tags: Vec<Place>,
+    pub author: Option<Author>,
+    pub is_draft: bool,
+    pub published_ms: Option<i64>,
+    /// When it was made and changed last, if the source says so.
+    pub made_ms: Option<i64>,
+    pub changed_ms: Option<i64>,
+    /// Addresses that it had there.
+    pub aliases: Vec<String>,
+    pub comments: Vec<Comment>,
+}
+
+pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<Done> {
+    let key = Id::natural(&[b"import", &actor.tenant.0, entry.origin.as_bytes()]);
+    let (fate, key) = match tx.get_full(&POST, key)? {
+        Some(post) if post.bytes(&IMPORTED_HASH) == Some(&entry.hash) => (Fate::Unchanged, key),
+        Some(post) if is_trashed(&post) => {
+            let message = "the post made of it is in the trash: restore it first";
+            return Err(Error::conflict("trashed", message));
+        }
+        Some(post) => (update(tx, actor, &post, entry)?, key),
+        None => (Fate::Created, create(tx, actor, key, entry)?),
+    };
+    if fate == Fate::Unchanged {
+        return Ok(Done { fate, key, comments: 0, redirects: 0 });
+    }
+    let comments = adopt(tx, actor, key, entry)?;
+    Ok(Done { fate, key, comments, redirects: lead_here(tx, actor, key, entry)? })
+}
+
+fn create(tx: &mut Tx<'_>, actor: &Actor, key: Id, entry: &Entry) -> Result<Id> {
+    let slug = wished_slug(tx, actor, key, entry)?;
+    let mut draft = Draft::new(written(entry).set(&SLUG, slug))?;
+    draft.author = author_of(tx, actor, entry)?;
+    let now_ms = tx.now_ms() as i64;
+    draft.times_ms = entry.made_ms.filter(|ms| (0..now_ms).contains(ms)).map(|made_ms| {
+        let changed_ms = entry.changed_ms.unwrap_or(made_ms).max(made_ms);
+        (made_ms as u64, changed_ms as u64)
+    });
+    let (category, tags) = places(tx, actor, entry)?;
+    draft.changes = tags.into_iter().fold(draft.changes, |changes, tag| changes.add(&TAG_IDS, tag));
+    if let Some(category) = category {
+        draft.changes.put(&CATEGORY_ID, category);
+    }
+    if !entry.is_draft {
+        draft.changes = bring_out(draft.changes, entry.published_ms.unwrap_or(now_ms), now_ms);
+    }
+    let post = draft.create(tx, actor, Some(key))?;
+    tell(tx, actor, &post)?;
+    Ok(post.key)
+}
+
+/// None, so that one is made of the title, if it is taken and another will do.
+fn wished_slug(tx: &Tx<'_>, actor: &Actor, key: Id, entry: &Entry) -> Result<Option<String>> {
+    let Some(slug) = &entry.slug else { return Ok(None) };
+    if !entry.may_rename {
+        return Ok(Some(slug.clone()));
+    }
+    let Ok(slug) = super::super::slug::checked(&SLUG, slug) else { return Ok(None) };
+    let holder = tx.claimed(actor.tenant, SLUG.claim.unwrap_or_default(), &slug)?;
+    Ok(Some(slug).filter(|_| holder.is_none_or(|holder| holder == key)))
+}
+
+/// Only what the source says is changed. A draft that the source does not call one any more comes out; nothing is
+/// taken back by an import.
+fn update(tx: &mut Tx<'_>, actor: &Actor, post: &Record, entry: &Entry) -> Result<Fate> {
+    let mut changes = written(entry);
+    if let Some(slug) = wished_slug(tx, actor, post.key, entry)? {
+        changes.put(&SLUG, slug);
+    }
+    crate::kinds::validate(&POST, &changes, false)?;
+    if let Some(author) = author_of(tx, actor, entry)? {
+        changes.put(&AUTHOR_ID, author);
+    }
+    let (category, tags) = places(tx, actor, entry)?;
+    if let Some(category) = category {
+        changes.put(&CATEGORY_ID, category);
+    }
+    let gone = post.set(&TAG_IDS).filter(|tag| tag.as_id().is_none_or(|id| !tags.contains(&id)));
+    changes = gone.fold(changes, |changes, tag| changes.drop(&TAG_IDS, tag.clone()));
+    let new = tags.iter().filter(|tag| !post.has(&TAG_IDS, &Value::Id(**tag)));
+    changes = new.fold(changes, |changes, tag| changes.add(&TAG_IDS, *tag));
+    let comes_out = post.text(&STATUS) == DRAFT && !entry.is_draft;
+    if comes_out {
+        let now_ms = tx.now_ms() as i64;
+        let at_ms = entry.published_ms.or(post.int(&PUBLISHED_AT)).unwrap_or(now_ms);
+        changes = bring_out(changes, at_ms, now_ms);
+    }
+    let post = change(tx, actor, post, changes, "imported")?;
+    if comes_out {
+        tell(tx, actor, &post)?;
+    }
+    Ok(Fate::Updated)
+}
+
+/// Published at its date, or scheduled if that lies ahead.
+fn bring_out(changes: Changes, at_ms: i64, now_ms: i64) -> Changes {
+    if at_ms > now_ms {
+        changes.set(&STATUS, SCHEDULED).set(&PUBLISH_AT, at_ms)
+    } else {
+        changes.set(&STATUS, PUBLISHED).set(&PUBLISHED_AT, at_ms)
+    }
+}
+
+fn tell(tx: &mut Tx<'_>, actor: &Actor, post: &Record) -> Result<()> {
+    match post.text(&STATUS) {
+        PUBLISHED => emit(tx, actor, "postal.post.published", post),
+        SCHEDULED => emit(tx, actor, "postal.post.scheduled", post),
+        _ => Ok(()),
+    }
+}
+
+fn written(entry: &Entry) -> Changes {
+    let changes =
+        entry.changes.clone().set(&TITLE, entry.title.as_str()).body(&BODY, entry.body.as_str());
+    changes.set(&IMPORTED_HASH, Value::Bytes(entry.hash.clone()))
+}
+
+/// None leaves the post to whoever imports it: only who administers posts writes in another's name.
+fn author_of(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<Option<Id>> {
+    match &entry.author {
+        Some(author) if actor.can(Permission::PostsAdminister) => author::ensure(tx, actor, author),
+        _ => Ok(None),
+    }
+}
+
+/// The category and tags that the source names, made where there are none.
+fn places(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<(Option<Id>, Vec<Id>)> {
+    let category = match &entry.category {
+        Some(place) => make(tx, actor, place)?,
+        None => None,
+    };
+    let mut tags = Vec::new();
+    for place in entry.tags.iter().take(TAG_IDS.max) {
+        if let Some(id) = tag::ensure(tx, actor, &place.name, place.slug.as_deref())?
+            && !tags.contains(&id)
+        {
+            tags.push(id);
+        }
+    }
+    Ok((category, tags))
+}
+
+pub(super) fn make(tx: &mut Tx<'_>, actor: &Actor, place: &Place) -> Result<Option<Id>> {
+    category::ensure(tx, actor, &place.as_category())
+}
+
+/// The comments of the source that are not here yet; how many.
+fn adopt(tx: &mut Tx<'_>, actor: &Actor, post: Id, entry: &Entry) -> Result<u64> {
+    if !actor.can(Permission::CommentsModerate) {
+        return Ok(0);
+    }
+    let key_of = |id: &str| {
+        let origin = entry.origin.as_bytes();
+        Id::natural(&[b"imported_comment", &actor.tenant.0, origin, id.as_bytes()])
+    };
+    let known: HashMap<&str, Id> =
+        entry.comments.iter().map(|comment| (comment.id.as_str(), key_of(&comment.id))).collect();
+    let mut new = 0;
+    for comment in &entry.comments {
+        let author = if comment.author.email.is_empty() {
+            None
+        } else {
+            author::find(tx, actor.tenant, &comment.author)?
+        };
+        let parent = comment.parent.as_deref().and_then(|id| known.get(id).copied());
+        let key = key_of(&comment.id);
+        let adopted = Adopted {
+            post,
+            parent: parent.filter(|parent| *parent != key),
+            author,
+            text: signed(comment, author.is_some()),
+            approved: comment.approved,
+            made_ms: comment.made_ms.and_then(|ms| u64::try_from(ms).ok()),
+        };
+        new += u64::from(comment::adopt(tx, actor, key, adopted)?);
+    }
+    Ok(new)
+}
+
+/// A guest has no account: his name stands under what he wrote.
+fn signed(comment: &Comment, has_account: bool) -> String {
+    let (text, name) = (comment.text.trim(), comment.author.name.trim());
+    if has_account || name.is_empty() { text.to_owned() } else { format!("{text}\n\n— {name}") }
+}
+
+fn lead_here(tx: &mut Tx<'_>, actor: &Actor, post: Id, entry: &Entry) -> Result<u64> {
+    let mut new = 0;
+    if actor.can(Permission::PostsAdminister) {
+        for path in
+            entry.aliases.iter().filter_map(|alias| redirect::path_of(alias)).take(MAX_ALIASES)
+        {
+            new += u64::from(redirect::lead(tx, actor, &path, post)?);
+        }
+    }
+    Ok(new)
+}
+
+/// At most as many characters as the field takes: what a file says too long is cut, not refused.
+pub(super) fn fitting(field: &Field, text: &str) -> String {
+    text.trim().chars().take(field.max).collect()
+}
+
+pub(super) fn hash_of(parts: &[&[u8]]) -> Vec<u8> {
+    Id::natural(parts).0.to_vec()
+}

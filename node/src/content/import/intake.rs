@@ -1,0 +1,241 @@
+//! Collects the items of a source and writes them batch by batch, each batch one transaction with the note of how far
+//! the import is. Whatever an item does wrong is its own; what the store cannot do ends the import.
+
+use super::entry::{self, Item};
+use super::report::{Ledger, Log, Report};
+use crate::access::{Actor, Permission};
+use crate::error::{Error, Result};
+use crate::exchange::restore;
+use crate::job::{Progress, Task};
+use crate::runtime::Node;
+use atoll_storage::tx::Tx;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Items of one transaction, at most.
+const BATCH_ITEMS: usize = 200;
+/// A batch ends early once its texts are this long.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Hears of the report so far, and of how much is done of how much.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(&Report, u64, u64);
+
+pub(crate) struct Intake<'a> {
+    node: &'a Node,
+    actor: Actor,
+    dry_run: bool,
+    batch: Vec<Item>,
+    batch_bytes: usize,
+    ledger: Ledger,
+    /// Items that came so far, and those of them that an earlier life of this import has done.
+    seen: u64,
+    skipped: u64,
+    /// How far the source is read, in its own measure.
+    done: u64,
+    of: u64,
+    task: Option<Arc<Task>>,
+    log: Option<Log>,
+    watch: Watch<'a>,
+}
+
+impl<'a> Intake<'a> {
+    pub fn new(node: &'a Node, actor: &Actor, dry_run: bool, watch: Watch<'a>) -> Result<Self> {
+        actor.require(Permission::PostsWrite)?;
+        actor.require(Permission::PostsPublish)?;
+        let mut ledger = Ledger::default();
+        ledger.report.dry_run = dry_run;
+        Ok(Self {
+            node,
+            actor: *actor,
+            dry_run,
+            batch: vec![],
+            batch_bytes: 0,
+            ledger,
+            seen: 0,
+            skipped: 0,
+            done: 0,
+            of: 0,
+            task: None,
+            log: None,
+            watch,
+        })
+    }
+
+    /// As the work of a job, which goes on where it was, and leaves a line for each item in the file `log`.
+    pub fn of_task(mut self, task: Arc<Task>, log: &Path) -> Result<Self> {
+        if !task.job.position.is_null() {
+            let kept = serde_json::from_value(task.job.position.clone());
+            self.ledger = kept.map_err(|error| Error::Internal(error.to_string()))?;
+        }
+        self.skipped = self.ledger.at;
+        self.log = Some(Log::open(log, &self.ledger)?);
+        self.ledger = std::mem::take(&mut self.ledger).turned();
+        self.task = Some(task);
+        Ok(self)
+    }
+
+    pub fn actor(&self) -> Actor {
+        self.actor
+    }
+
+    /// How far the source is read.
+    pub fn at(&mut self, done: u64, of: u64) {
+        (self.done, self.of) = (done, of);
+    }
+
+    /// Whether the next item was done in an earlier life, so that it need not be read.
+    pub fn is_done(&self) -> bool {
+        self.seen < self.skipped
+    }
+
+    /// # Errors
+    /// What stops the import as a whole: a full disk, a store that is closed, a job that was cancelled.
+    pub fn add(&mut self, item: Item) -> Result<()> {
+        self.seen += 1;
+        if self.seen > self.skipped {
+            self.batch_bytes += item.size_bytes();
+            self.batch.push(item);
+        }
+        (self.watch)(&self.ledger.report, self.done, self.of);
+        if self.batch.len() >= BATCH_ITEMS || self.batch_bytes >= BATCH_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let batch: Arc<[Item]> = std::mem::take(&mut self.batch).into();
+        self.batch_bytes = 0;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match self.write(&batch, false) {
+            Err(error) if ends_all(&error) => Err(error),
+            // One of them did it: the others are kept.
+            Err(_) => batch.iter().try_for_each(|item| self.write(&[item.clone()].into(), true)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Writes the items in one transaction. `alone`: a failure of the store is theirs.
+    fn write(&mut self, items: &Arc<[Item]>, alone: bool) -> Result<()> {
+        match self.attempt(items) {
+            Err(error) if alone && !ends_all(&error) => {
+                let source = items.first().map(source_of).unwrap_or_default();
+                let bad = Item::bad(source, error);
+                self.attempt(&[bad].into())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn attempt(&mut self, items: &Arc<[Item]>) -> Result<()> {
+        let (items, actor, dry_run) = (Arc::clone(items), self.actor, self.dry_run);
+        let (before, task) = (self.ledger.clone(), self.task.clone());
+        let (done, of) = (self.done, self.of);
+        let wrote = self.node.store.write_blocking(move |tx| {
+            let mut ledger = before;
+            for item in items.iter() {
+                take(tx, &actor, item, &mut ledger)?;
+            }
+            if dry_run {
+                return Err(Ended::Dry(Box::new(ledger)));
+            }
+            note(tx, task.as_deref(), &ledger, done, of)?;
+            Ok(ledger)
+        });
+        let ledger = match wrote {
+            Ok(ledger) => ledger,
+            Err(Ended::Failed(error)) => return Err(error),
+            Err(Ended::Dry(ledger)) => self.note_alone(*ledger)?,
+        };
+        if let Some(log) = &mut self.log {
+            log.append(&ledger)?;
+        }
+        self.ledger = ledger.turned();
+        Ok(())
+    }
+
+    /// What was tried is undone; how far that is, is kept.
+    fn note_alone(&self, ledger: Ledger) -> Result<Ledger> {
+        let Some(task) = self.task.clone() else { return Ok(ledger) };
+        let (done, of) = (self.done, self.of);
+        self.node.store.write_blocking(move |tx| {
+            note(tx, Some(&task), &ledger, done, of)?;
+            Ok(ledger)
+        })
+    }
+
+    pub fn finish(mut self) -> Result<Report> {
+        self.flush()?;
+        (self.watch)(&self.ledger.report, self.of, self.of);
+        Ok(self.ledger.report)
+    }
+}
+
+/// Why a batch was not kept.
+enum Ended {
+    /// It was never meant to be.
+    Dry(Box<Ledger>),
+    Failed(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<atoll_storage::Error> for Ended {
+    fn from(error: atoll_storage::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn note(tx: &mut Tx<'_>, task: Option<&Task>, ledger: &Ledger, done: u64, of: u64) -> Result<()> {
+    let Some(task) = task else { return Ok(()) };
+    let note = format!("{} items, {} failed", ledger.report.done(), ledger.report.failed);
+    task.advance(tx, &Progress { done, of, note, position: ledger.kept() })
+}
+
+fn take(tx: &mut Tx<'_>, actor: &Actor, item: &Item, ledger: &mut Ledger) -> Result<()> {
+    match item {
+        Item::Bad { source, message } => ledger.note(source, Err(message.clone())),
+        Item::Post(entry) => ledger.note(&entry.source, refused(entry::put(tx, actor, entry))?),
+        Item::Record(record) => {
+            ledger.note(&record.source, refused(restore::put(tx, actor, record))?);
+        }
+        Item::Category(place) => match refused(entry::make(tx, actor, place))? {
+            Ok(_) => ledger.pass(),
+            Err(message) => ledger.note(&format!("category {}", place.name), Err(message)),
+        },
+    }
+    Ok(())
+}
+
+/// A refusal is the item's own; what the store could not do undoes the batch.
+fn refused<T>(outcome: Result<T>) -> Result<Result<T, String>> {
+    match outcome {
+        Err(error @ (Error::Store(_) | Error::Internal(_))) => Err(error),
+        outcome => Ok(outcome.map_err(|error| error.to_string())),
+    }
+}
+
+fn source_of(item: &Item) -> String {
+    match item {
+        Item::Post(entry) => entry.source.clone(),
+        Item::Category(place) => format!("category {}", place.name),
+        Item::Record(record) => record.source.clone(),
+        Item::Bad { source, .. } => source.clone(),
+    }
+}
+
+fn ends_all(error: &Error) -> bool {
+    use atoll_storage::Error as E;
+    match error {
+        Error::Store(E::Full | E::Damaged(_) | E::Closed | E::Locked(_) | E::Io(_)) => true,
+        Error::Conflict { code, .. } => *code == "job_stopped",
+        _ => false,
+    }
+}

@@ -1,0 +1,247 @@
+use super::{id_of, tenant_of, text};
+use atoll_node::Role;
+use atoll_node::identity::user::erase;
+use atoll_storage::Clock;
+use atoll_tests::TestNode;
+use atoll_tests::harness::PASSWORD;
+use serde_json::{Value as Json, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+fn names(list: &Json) -> Vec<&str> {
+    list["data"].as_array().unwrap().iter().map(|user| text(user, "username")).collect()
+}
+
+#[tokio::test]
+async fn accounts_are_found_by_how_their_names_begin() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    for name in ["ada", "adam", "bob"] {
+        test.make_user(test.tenant, name, Role::Editor).await;
+    }
+    let bob = id_of(&test.stranger().login("bob", PASSWORD).await).await;
+    let named = json!({ "display_name": "Adrian Õunapuu", "bio": "Grows apples." });
+    admin.put(&format!("/api/v1/users/{bob}"), &named).await.expect(200).data();
+    let find = async |query: &str| {
+        admin.get(&format!("/api/v1/users?sort=username&{query}")).await.expect(200).json()
+    };
+    assert_eq!(names(&find("q=AD").await), ["ada", "adam", "admin", "bob"]);
+    assert_eq!(names(&find("q=adam@ex").await), ["adam"]);
+    assert_eq!(names(&find("q=adrian%20%C3%B5un").await), ["bob"]);
+    assert_eq!(names(&find("q=ad&role=editor").await), ["ada", "adam", "bob"]);
+    let none = find("q=zz").await;
+    assert_eq!((names(&none).len(), &none["page"]["total"]), (0, &json!(0)));
+    let page = find("q=ad&limit=2").await;
+    assert_eq!((names(&page).len(), &page["page"]["total"]), (2, &json!(4)));
+    let disabled = json!({ "status": "disabled" });
+    admin.put(&format!("/api/v1/users/{bob}/status"), &disabled).await.expect(200).data();
+    assert_eq!(names(&find("status=disabled").await), ["bob"]);
+}
+
+#[tokio::test]
+async fn an_administrator_edits_an_account_and_keeps_to_its_rules() {
+    let test = TestNode::start().await;
+    let (admin, ada) = (test.admin().await, test.user("ada", Role::Viewer).await);
+    test.make_user(test.tenant, "bob", Role::Viewer).await;
+    let path = format!("/api/v1/users/{}", id_of(&ada).await);
+    let edit =
+        json!({ "email": " Countess@Example.org", "username": "Countess", "display_name": "Ada" });
+    let edited = admin.put(&path, &edit).await.expect(200).data();
+    assert_eq!(
+        (text(&edited, "email"), text(&edited, "username"), text(&edited, "display_name")),
+        ("countess@example.org", "countess", "Ada")
+    );
+    let cleared = admin.put(&path, &json!({ "display_name": null })).await.expect(200).data();
+    assert!(cleared["display_name"].is_null() && cleared["username"] == "countess");
+    admin.put(&path, &json!({ "username": "bob" })).await.refused(409, "taken");
+    admin.put(&path, &json!({ "email": "bob@example.org" })).await.refused(409, "taken");
+    for bad in [json!({ "email": "nobody" }), json!({ "role": "admin" }), json!({ "bio": 7 })] {
+        admin.put(&path, &bad).await.refused(422, "invalid");
+    }
+    let stale = [("if-match", "\"0-0\""), ("content-type", "application/json")];
+    admin.send("PUT", &path, &stale, b"{\"bio\":\"x\"}").await.refused(412, "stale");
+    test.stranger().login("countess@example.org", PASSWORD).await;
+    let boss = test.user("boss", Role::Admin).await;
+    let root = format!("/api/v1/users/{}", test.admin);
+    boss.put(&root, &json!({ "username": "mine" })).await.refused(403, "denied");
+    ada.put(&path, &json!({ "bio": "x" })).await.refused(403, "denied");
+}
+
+#[tokio::test]
+async fn of_a_deleted_account_only_what_it_wrote_stays() {
+    let test = TestNode::start().await;
+    let (admin, ada) = (test.admin().await, test.user("ada", Role::Editor).await);
+    let profile = json!({ "display_name": "Ada Lovelace", "bio": "Of London" });
+    ada.put("/api/v1/users/profile", &profile).await.expect(200).data();
+    let post = ada.post("/api/v1/posts", &json!({ "title": "Notes", "body": "x" })).await;
+    let post = format!("/api/v1/posts/{}", text(&post.expect(201).data(), "id"));
+    let path = format!("/api/v1/users/{}", id_of(&ada).await);
+    assert_eq!(admin.delete(&path).await.status, 204);
+    ada.get("/api/v1/auth/me").await.refused(401, "session_ended");
+    let login = json!({ "login": "ada", "password": PASSWORD });
+    test.stranger().post("/api/v1/auth/login", &login).await.refused(401, "wrong_credentials");
+    let gone = admin.get(&path).await.expect(200);
+    assert_eq!(
+        (text(&gone.data(), "display_name"), text(&gone.data(), "status")),
+        ("deleted user", "deleted")
+    );
+    let shown = gone.text().to_lowercase();
+    assert!(["ada@", "lovelace", "london"].iter().all(|word| !shown.contains(word)), "{shown}");
+    let kept = admin.get(&format!("{post}?expand=author")).await.expect(200).data();
+    assert_eq!(text(&kept["author"], "display_name"), "deleted user");
+    // The names are free again, and nothing brings the account back.
+    test.make_user(test.tenant, "ada", Role::Viewer).await;
+    admin.delete(&path).await.refused(409, "account_deleted");
+    admin.put(&path, &json!({ "bio": "x" })).await.refused(409, "account_deleted");
+    let enable = json!({ "status": "active" });
+    admin.put(&format!("{path}/status"), &enable).await.refused(409, "account_deleted");
+    admin.post(&format!("{path}/impersonate"), &json!({})).await.refused(409, "account_deleted");
+    let me = format!("/api/v1/users/{}", test.admin);
+    admin.delete(&me).await.refused(409, "last_admin");
+}
+
+#[tokio::test]
+async fn what_comes_back_to_a_deleted_account_from_another_node_is_taken_away() {
+    let first = TestNode::start().await;
+    let ada = first.user("ada", Role::Viewer).await;
+    let path = format!("/api/v1/users/{}", id_of(&ada).await);
+    let second = TestNode::start_beside(&first).await;
+    assert_eq!(first.admin().await.delete(&path).await.status, 204);
+    let there = second.stranger().login("ada", PASSWORD).await;
+    let profile = json!({ "display_name": "Ada Lovelace", "bio": "Of London" });
+    there.put("/api/v1/users/profile", &profile).await.expect(200).data();
+    let enable = json!({ "status": "active" });
+    second.admin().await.put(&format!("{path}/status"), &enable).await.expect(200).data();
+    second.take_from(&first);
+    first.take_from(&second);
+    there.get("/api/v1/auth/me").await.refused(401, "account_disabled");
+    for test in [&first, &second] {
+        erase::sweep(&test.node).await.unwrap();
+    }
+    second.take_from(&first);
+    first.take_from(&second);
+    for test in [&first, &second] {
+        let shown = test.admin().await.get(&path).await.expect(200).text().to_lowercase();
+        assert!(["ada@", "lovelace", "london"].iter().all(|word| !shown.contains(word)), "{shown}");
+        assert_eq!(erase::sweep(&test.node).await.unwrap(), 0);
+        assert_eq!(test.node.store.verify().unwrap().problems, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn an_administrator_sees_what_a_user_sees_for_a_quarter_of_an_hour() {
+    let now = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let read = now.clone();
+    let test = TestNode::start_at(Clock::from_fn(move || read.load(Ordering::SeqCst))).await;
+    let (admin, ada) = (test.admin().await, test.user("ada", Role::Editor).await);
+    let id = id_of(&ada).await;
+    let path = format!("/api/v1/users/{id}/impersonate");
+    let posed = admin.post(&path, &json!({})).await.expect(200);
+    assert_eq!(posed.header("cache-control"), Some("no-store"));
+    let posed = posed.data();
+    assert!(posed.get("refresh_token").is_none() && posed["expires_in"] == 900);
+    let posed = test.stranger().with_token(text(&posed, "access_token"));
+    let me = posed.get("/api/v1/auth/me").await.expect(200).data();
+    assert_eq!(
+        (text(&me, "id"), text(&me, "impersonated_by")),
+        (id.as_str(), &*test.admin.to_string())
+    );
+    assert!(ada.get("/api/v1/auth/me").await.data().get("impersonated_by").is_none());
+    posed.post("/api/v1/posts", &json!({ "title": "x", "body": "x" })).await.expect(201).data();
+    // What is only for the person himself.
+    let change = json!({ "old_password": PASSWORD, "new_password": "another password" });
+    posed.post("/api/v1/users/change-password", &change).await.refused(403, "denied");
+    posed.get("/api/v1/users/me/export").await.refused(403, "denied");
+    posed.post("/api/v1/api-keys", &json!({ "name": "robot" })).await.refused(403, "denied");
+    posed.post("/api/v1/auth/totp/setup", &json!({})).await.refused(403, "denied");
+    let change = json!({ "email": "mallory@example.org", "password": PASSWORD });
+    posed.post("/api/v1/auth/change-email", &change).await.refused(403, "denied");
+    let json = [("content-type", "application/json")];
+    let password = json!({ "password": PASSWORD }).to_string();
+    let erased = posed.send("DELETE", "/api/v1/users/me", &json, password.as_bytes()).await;
+    erased.refused(403, "denied");
+    now.fetch_add(15 * 60 * 1_000 + 1_000, Ordering::SeqCst);
+    posed.get("/api/v1/auth/me").await.refused(401, "token_expired");
+    ada.get("/api/v1/auth/me").await.expect(200).data();
+}
+
+#[tokio::test]
+async fn nobody_acts_in_the_name_of_those_above_him_or_of_himself() {
+    let test = TestNode::start().await;
+    let (root, boss) = (test.admin().await, test.user("boss", Role::Admin).await);
+    let other = id_of(&test.user("other", Role::Admin).await).await;
+    let ada = id_of(&test.user("ada", Role::Viewer).await).await;
+    let (_, north) = tenant_of(&test, "north", "head").await;
+    let path = |id: &str| format!("/api/v1/users/{id}/impersonate");
+    boss.post(&path(&test.admin.to_string()), &json!({})).await.refused(403, "denied");
+    boss.post(&path(&id_of(&boss).await), &json!({})).await.refused(403, "denied");
+    boss.post(&path(&id_of(&north).await), &json!({})).await.refused(404, "not_found");
+    let posed = boss.post(&path(&other), &json!({})).await.expect(200).data();
+    let posed = test.stranger().with_token(text(&posed, "access_token"));
+    posed.post(&path(&ada), &json!({})).await.refused(403, "denied");
+    // It ends with the right of whoever began it.
+    let role = json!({ "role": "editor" });
+    let boss_id = id_of(&boss).await;
+    root.put(&format!("/api/v1/users/{boss_id}/role"), &role).await.expect(200).data();
+    posed.get("/api/v1/auth/me").await.refused(401, "session_ended");
+}
+
+#[tokio::test]
+async fn all_that_is_here_of_somebody_is_one_document() {
+    let test = TestNode::start().await;
+    let ada = test.user("ada", Role::Editor).await;
+    for number in 0..25 {
+        let post = json!({ "title": format!("Note {number}"), "body": format!("Body {number}") });
+        ada.post("/api/v1/posts", &post).await.expect(201).data();
+    }
+    let post = ada
+        .post("/api/v1/posts", &json!({ "title": "Seen", "body": "x" }))
+        .await
+        .expect(201)
+        .data();
+    let post = text(&post, "id");
+    ada.post(&format!("/api/v1/posts/{post}/publish"), &json!({})).await.expect(200).data();
+    ada.post(&format!("/api/v1/posts/{post}/like"), &json!({})).await.expect(200).data();
+    ada.post("/api/v1/comments", &json!({ "post_id": post, "text": "Mine" }))
+        .await
+        .expect(201)
+        .data();
+    let admin = test.admin().await;
+    admin
+        .post("/api/v1/comments", &json!({ "post_id": post, "text": "Not mine" }))
+        .await
+        .expect(201)
+        .data();
+    let answer = ada.get("/api/v1/users/me/export").await.expect(200);
+    assert!(answer.header("content-disposition").is_some_and(|v| v.contains("my-data.json")));
+    let all = answer.json();
+    let count = |name: &str| all[name].as_array().map(Vec::len);
+    assert_eq!(text(&all["account"], "email"), "ada@example.org");
+    assert_eq!(
+        (count("posts"), count("comments"), count("likes"), count("sessions")),
+        (Some(26), Some(1), Some(1), Some(1))
+    );
+    let posts = all["posts"].as_array().unwrap();
+    assert!(posts.iter().any(|post| post["title"] == "Note 24" && post["body"] == "Body 24"));
+    assert!(!answer.text().contains("argon2") && !answer.text().contains("Not mine"));
+    test.stranger().get("/api/v1/users/me/export").await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn somebody_deletes_his_own_account_with_his_password_only() {
+    let test = TestNode::start().await;
+    let ada = test.user("ada", Role::Viewer).await;
+    let json = [("content-type", "application/json")];
+    let erase = async |client: &atoll_tests::Client, body: Json| {
+        client.send("DELETE", "/api/v1/users/me", &json, body.to_string().as_bytes()).await
+    };
+    erase(&ada, json!({ "password": "wrong password" })).await.refused(422, "invalid");
+    erase(&ada, json!({})).await.refused(422, "invalid");
+    let admin = test.admin().await;
+    erase(&admin, json!({ "password": PASSWORD })).await.refused(409, "last_admin");
+    let id = id_of(&ada).await;
+    assert_eq!(erase(&ada, json!({ "password": PASSWORD })).await.status, 204);
+    ada.get("/api/v1/auth/me").await.refused(401, "session_ended");
+    let gone = admin.get(&format!("/api/v1/users/{id}")).await.expect(200).data();
+    assert_eq!(text(&gone, "status"), "deleted");
+}

@@ -1,0 +1,262 @@
+use super::{ended, import, other_tenant, text};
+use atoll_node::Role;
+use atoll_storage::Clock;
+use atoll_tests::harness::PASSWORD;
+use atoll_tests::{Client, TestNode};
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Exports the tenant; the job, and the archive's bytes.
+async fn export(test: &TestNode, client: &Client, query: &str) -> (Json, Vec<u8>) {
+    let sent = client.post(&format!("/api/v1/exports{query}"), &json!({})).await.expect(202);
+    let path = sent.header("location").unwrap().to_owned();
+    let job = ended(&test.node, client, &path).await;
+    assert_eq!(text(&job, "state"), "done", "{job}");
+    let file = client.get(&format!("{path}/file")).await.expect(200);
+    assert_eq!(file.header("content-length").map(str::to_owned), Some(file.body.len().to_string()));
+    (job, file.body)
+}
+
+/// The lines of each kind, by id.
+fn unpacked(archive: &[u8]) -> BTreeMap<String, BTreeMap<String, Json>> {
+    let bytes = zstd::stream::decode_all(archive).unwrap();
+    let mut kinds: BTreeMap<String, BTreeMap<String, Json>> = BTreeMap::new();
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_string_lossy().into_owned();
+        let mut lines = String::new();
+        entry.read_to_string(&mut lines).unwrap();
+        let Some((kind, _)) = name.split_once('-') else { continue };
+        for line in lines.lines() {
+            let line: Json = serde_json::from_str(line).unwrap();
+            let id = text(&line, "id").to_owned();
+            assert!(kinds.entry(kind.to_owned()).or_default().insert(id, line).is_none());
+        }
+    }
+    kinds
+}
+
+/// A tenant with something of everything, written by somebody else than the admin.
+async fn filled() -> (TestNode, Client) {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let ada = test.user("ada", Role::Editor).await;
+    let role = json!({ "name": "Librarian", "permissions": ["tags.administer"] });
+    admin.post("/api/v1/roles", &role).await.expect(201);
+    let me = ada.get("/api/v1/auth/me").await.expect(200).data();
+    let roles = json!({ "roles": ["editor", "Librarian"] });
+    let path = format!("/api/v1/users/{}/roles", text(&me, "id"));
+    admin.put(&path, &roles).await.expect(200);
+    let category = json!({ "name": "Garden" });
+    let garden = ada.post("/api/v1/categories", &category).await.expect(201).data();
+    let herbs = json!({ "name": "Herbs", "parent_id": garden["id"] });
+    let herbs = ada.post("/api/v1/categories", &herbs).await.expect(201).data();
+    let tag = ada.post("/api/v1/tags", &json!({ "name": "Green" })).await.expect(201).data();
+    for title in ["Mint", "Thyme", "Sage"] {
+        let post = json!({
+            "title": title, "body": format!("{title}: the first text.\n"), "excerpt": "short",
+            "category_id": herbs["id"], "tag_ids": [tag["id"]], "featured": title == "Sage",
+        });
+        let post = ada.post("/api/v1/posts", &post).await.expect(201).data();
+        let path = format!("/api/v1/posts/{}", text(&post, "id"));
+        match title {
+            "Mint" => {
+                for body in ["Mint: the second text.\n", "Mint: the third text,\nlonger.\n"] {
+                    ada.put(&path, &json!({ "body": body })).await.expect(200).data();
+                }
+                ada.post(&format!("{path}/publish"), &json!({})).await.expect(200).data();
+                ada.post(&format!("{path}/like"), &json!({})).await.expect(200).data();
+                let comment = json!({ "post_id": post["id"], "text": "Good." });
+                let comment = ada.post("/api/v1/comments", &comment).await.expect(201).data();
+                let reply =
+                    json!({ "post_id": post["id"], "parent_id": comment["id"], "text": "Yes." });
+                ada.post("/api/v1/comments", &reply).await.expect(201).data();
+                let old = json!({ "path": "/old/mint", "post_id": post["id"] });
+                admin.post("/api/v1/redirects", &old).await.expect(201).data();
+            }
+            "Thyme" => {
+                let at = json!({ "publish_at": "2100-01-01T00:00:00Z" });
+                ada.post(&format!("{path}/publish"), &at).await.expect(200).data();
+            }
+            _ => assert_eq!(ada.delete(&path).await.status, 204),
+        }
+    }
+    (test, admin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
+    let (one, admin) = filled().await;
+    let workers = one.node.start().await.unwrap();
+    let (job, archive) = export(&one, &admin, "?include=password_hashes").await;
+    let two = TestNode::start().await;
+    let other_workers = two.node.start().await.unwrap();
+    let root = two.admin().await;
+    let restored = import(&two, &root, "format=atoll", &archive).await;
+    assert_eq!(restored["report"]["failed"], 0, "{restored}");
+    let (_, again) = export(&two, &root, "?include=password_hashes").await;
+
+    let (mut was, mut is) = (unpacked(&archive), unpacked(&again));
+    let records: usize = was.values().map(BTreeMap::len).sum();
+    assert_eq!(job["result"]["records"], records);
+    for kind in [
+        "roles",
+        "users",
+        "categories",
+        "tags",
+        "posts",
+        "post_versions",
+        "comments",
+        "likes",
+        "redirects",
+    ] {
+        assert!(was.get(kind).is_some_and(|lines| !lines.is_empty()), "{kind} were exported");
+    }
+    // Each node has its own tenant, and an admin of the same address.
+    was.remove("tenants");
+    is.remove("tenants");
+    let admins = [one.admin, two.admin].map(|admin| admin.to_string());
+    was.get_mut("users").unwrap().remove(&admins[0]);
+    is.get_mut("users").unwrap().remove(&admins[1]);
+    for (kind, lines) in &was {
+        for (id, line) in lines {
+            let there = is[kind].get(id).unwrap_or_else(|| panic!("{kind} {id} is missing"));
+            for field in ["created_ms", "updated_ms", "body"] {
+                assert_eq!(line[field], there[field], "{field} of {kind} {id}");
+            }
+            for (name, value) in line["fields"].as_object().unwrap() {
+                assert_eq!(value, &there["fields"][name], "{name} of {kind} {id}");
+            }
+            assert_eq!(line, there, "{kind} {id}");
+        }
+        assert_eq!(lines.len(), is[kind].len(), "{kind}");
+    }
+    two.stranger().login("ada", PASSWORD).await;
+    let repeat = import(&two, &root, "format=atoll", &archive).await;
+    let report = &repeat["report"];
+    assert_eq!(
+        (&report["created"], &report["updated"], &report["failed"]),
+        (&0.into(), &0.into(), &0.into())
+    );
+    workers.shutdown().await;
+    other_workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_tells_no_secret_unless_it_is_asked_for_and_none_of_another_tenant() {
+    let (test, admin) = filled().await;
+    let workers = test.node.start().await.unwrap();
+    let north = other_tenant(&test).await;
+    let post = json!({ "title": "Of the north", "body": "ours" });
+    north.post("/api/v1/posts", &post).await.expect(201);
+    let (_, archive) = export(&test, &admin, "").await;
+    let all = zstd::stream::decode_all(&archive[..]).unwrap();
+    let all = String::from_utf8_lossy(&all);
+    assert!(
+        !all.contains("argon2") && !all.contains("Of the north") && !all.contains("head@north")
+    );
+    let (job, archive) = export(&test, &north, "").await;
+    let kinds = unpacked(&archive);
+    assert_eq!((kinds["posts"].len(), kinds["users"].len()), (1, 1));
+    for rest in ["", "/file"] {
+        let path = format!("/api/v1/exports/{}{rest}", text(&job, "id"));
+        admin.get(&path).await.refused(404, "not_found");
+    }
+    workers.shutdown().await;
+}
+
+/// An archive of one kind.
+fn packed(kind: &str, lines: &[Json]) -> Vec<u8> {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let mut archive = tar::Builder::new(Vec::new());
+    let files = [("atoll.json".to_owned(), json!({ "format": 1 }).to_string())];
+    for (name, text) in files.into_iter().chain([(format!("{kind}-00001.jsonl"), text)]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        archive.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    zstd::stream::encode_all(&archive.into_inner().unwrap()[..], 1).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_gives_nobody_what_its_importer_could_not_give() {
+    let test = TestNode::start().await;
+    let workers = test.node.start().await.unwrap();
+    let (root, boss) = (test.admin().await, test.user("boss", Role::Admin).await);
+    let root_id = test.admin.to_string();
+    let before = root.get(&format!("/api/v1/users/{root_id}")).await.expect(200).data();
+    let user = |id: &str, name: &str, role: &str| {
+        json!({ "id": id, "created_ms": 1, "updated_ms": 4_000_000_000_000_u64, "fields": {
+            "email": format!("{name}@example.org"), "username": name, "role": role,
+            "status": "active", "password_hash": "x",
+        } })
+    };
+    let new_id = "0190b8e0-0000-7000-8000-000000000001";
+    let lines = [user(&root_id, "mallory", "viewer"), user(new_id, "eva", "superadmin")];
+    let job = import(&test, &boss, "format=atoll", &packed("users", &lines)).await;
+    assert_eq!(super::counts(&job), [1, 0, 0, 1], "{job}");
+    let after = root.get(&format!("/api/v1/users/{root_id}")).await.expect(200).data();
+    assert_eq!(before, after);
+    let eva = root.get("/api/v1/users/eva").await.expect(200).data();
+    assert_eq!((text(&eva, "id"), text(&eva, "role")), (new_id, "viewer"));
+
+    let role = json!({ "id": "0190b8e0-0000-7000-8000-000000000002", "created_ms": 1, "fields": {
+        "name": "King", "permissions": ["posts.write", "sync.administer", "tenants.administer"],
+    } });
+    let job = import(&test, &boss, "format=atoll", &packed("roles", &[role])).await;
+    assert_eq!(super::counts(&job), [1, 0, 0, 0], "{job}");
+    let king = root.get("/api/v1/roles/King").await.expect(200).data();
+    assert_eq!(king["permissions"], json!(["posts.write"]));
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_can_be_fetched_for_two_days() {
+    let start_ms = Clock::system().now_ms();
+    let passed_ms = Arc::new(AtomicU64::new(0));
+    let passed = passed_ms.clone();
+    let clock = Clock::from_fn(move || start_ms + passed.load(Ordering::SeqCst));
+    let test = TestNode::start_at(clock).await;
+    let workers = test.node.start().await.unwrap();
+    let (job, _) = export(&test, &test.admin().await, "").await;
+    let path = format!("/api/v1/exports/{}/file", text(&job, "id"));
+    passed_ms.store(47 * 3_600_000, Ordering::SeqCst);
+    test.admin().await.get(&path).await.expect(200).header("etag").unwrap();
+    passed_ms.store(49 * 3_600_000, Ordering::SeqCst);
+    test.admin().await.get(&path).await.refused(404, "not_found");
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_fetched_in_parts_by_who_may() {
+    let (test, admin) = filled().await;
+    let editor = test.user("eva", Role::Editor).await;
+    editor.post("/api/v1/exports", &json!({})).await.refused(403, "denied");
+    admin.post("/api/v1/exports?include=keys", &json!({})).await.refused(400, "unknown_choice");
+    let sent = admin.post("/api/v1/exports", &json!({})).await.expect(202);
+    let path = sent.header("location").unwrap().to_owned();
+    let file = format!("{path}/file");
+    admin.get(&file).await.refused(409, "not_ready");
+    let workers = test.node.start().await.unwrap();
+    ended(&test.node, &admin, &path).await;
+    editor.get(&file).await.refused(403, "denied");
+    let whole = admin.get(&file).await.expect(200);
+    let size = whole.body.len();
+    let part = admin.send("GET", &file, &[("range", "bytes=10-19")], b"").await.expect(206);
+    assert_eq!(part.body, whole.body[10..20]);
+    assert_eq!(part.header("content-range"), Some(format!("bytes 10-19/{size}").as_str()));
+    let tail = admin.send("GET", &file, &[("range", "bytes=-5")], b"").await.expect(206);
+    assert_eq!(tail.body, whole.body[size - 5..]);
+    let stale = [("range", "bytes=0-1"), ("if-range", "\"other\"")];
+    assert_eq!(admin.send("GET", &file, &stale, b"").await.expect(200).body.len(), size);
+    let beyond = format!("bytes={size}-");
+    let refused = admin.send("GET", &file, &[("range", &beyond)], b"").await;
+    refused.refused(416, "range_not_satisfiable");
+    let squeezed = admin.send("GET", &file, &[("accept-encoding", "gzip")], b"").await.expect(200);
+    assert_eq!(squeezed.header("content-encoding"), None);
+    workers.shutdown().await;
+}
