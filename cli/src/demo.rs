@@ -64,7 +64,7 @@ async fn perform(
     three.found(&password).await?;
 
     let pages = corpus::prepare(flags.corpus.as_deref(), flags.copies, scratch.path())?;
-    tale.chapter(&format!("{} takes in {} pages.", three.names()[0], pages.count));
+    tale.chapter(&format!("{} takes in {} pages.", nodes::NAMES[0], pages.count));
     let imported = take_in(three, &pages).await?;
     tale.line(&imported);
     let stage = writes::prepare(three).await?;
@@ -96,7 +96,7 @@ async fn perform(
             &json!({ "equal": report.is_equal(), "pages": pages.count, "nodes": report.to_json() }),
         )?;
     } else {
-        report.print(three);
+        report.print();
     }
     if report.is_equal() {
         Ok(())

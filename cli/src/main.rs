@@ -131,7 +131,7 @@ fn print(as_json: bool, answer: &Json, people: impl FnOnce()) -> Outcome {
 fn version(as_json: bool) -> Outcome {
     let version = env!("CARGO_PKG_VERSION");
     print(as_json, &json!({ "version": version, "protocol": atoll_sync::message::VERSION }), || {
-        println!("atoll {version}")
+        println!("atoll {version}");
     })
 }
 
@@ -155,7 +155,7 @@ fn initialised(told: &Json, as_json: bool) -> Outcome {
 async fn examined(config: &Config, as_json: bool) -> Outcome {
     let checks = doctor::examine(config).await;
     print(as_json, &serde_json::to_value(&checks).map_err(Failure::failed)?, || {
-        doctor::show(&checks)
+        doctor::show(&checks);
     })?;
     let wrong = checks.iter().filter(|check| check.verdict == doctor::Verdict::Wrong).count();
     if wrong == 0 { Ok(()) } else { Err(Failure::failed(format!("{wrong} things are wrong"))) }
@@ -165,7 +165,7 @@ fn show_config(loaded: &Loaded, as_json: bool) -> Outcome {
     let row = |(name, value, source): (&str, String, atoll_node::config::Source)| json!({ "name": name, "value": value, "source": source.name() });
     let rows = Json::Array(loaded.rows().map(row).collect());
     print(as_json, &rows, || {
-        show::table(&rows, &[("name", "SETTING"), ("value", "VALUE"), ("source", "SOURCE")])
+        show::table(&rows, &[("name", "SETTING"), ("value", "VALUE"), ("source", "SOURCE")]);
     })
 }
 
@@ -232,9 +232,9 @@ async fn ask(config: &Config, request: Request, as_json: bool) -> Outcome {
     bar.finish_and_clear();
     let answer = answer?;
     if as_json {
-        show::json(&answer)?
+        show::json(&answer)?;
     } else {
-        show::answer(&request, &answer)?
+        show::answer(&request, &answer)?;
     }
     show::outcome(&request, &answer)
 }

@@ -38,7 +38,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         Request::PeerJoin { .. } => println!("Joined the network of {}.", text(&answer["name"])),
         Request::PeerList => peers(answer),
         Request::PeerRemove { .. } => {
-            println!("Removed {}. It can join again with a new ticket.", text(&answer["removed"]))
+            println!("Removed {}. It can join again with a new ticket.", text(&answer["removed"]));
         }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncConflicts { .. } => conflicts(answer),

@@ -58,7 +58,7 @@ struct Shared {
 
 impl Runner {
     /// Binds the address and begins to dial the peers that the store lists. Call inside a tokio runtime.
-    pub async fn start(options: Options) -> Result<Self, Error> {
+    pub fn start(options: Options) -> Result<Self, Error> {
         let Options { store, key, clock, listen, name, address } = options;
         let roster = Arc::new(Roster::new(store.read(|reader| peer::list(reader))?));
         let endpoint = bind(listen, &key, &roster, &store, &name, address.as_deref())?;

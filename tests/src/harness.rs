@@ -177,11 +177,13 @@ impl Client {
         self.with_token(answer.json()["data"]["access_token"].as_str().unwrap())
     }
 
+    #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
     /// In another tenant, by its id or slug.
+    #[must_use]
     pub fn in_tenant(&self, tenant: &str) -> Self {
         Self { tenant: Some(tenant.to_owned()), ..self.clone() }
     }
@@ -325,6 +327,7 @@ impl Answer {
 
     /// Asserts the status, and shows the answer if it is another.
     #[track_caller]
+    #[allow(clippy::return_self_not_must_use)] // most tests look at the status alone
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self

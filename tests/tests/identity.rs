@@ -220,7 +220,7 @@ async fn forged_tokens_are_refused() {
     let theirs = login(&foreign.stranger(), ADMIN_EMAIL, PASSWORD).await.expect(200).data();
     bad.push(text(&theirs, "access_token").to_owned());
     bad.extend(["x".to_owned(), "a.b.c".to_owned(), "x".repeat(5_000)]);
-    bad.push(format!("{}A", token));
+    bad.push(format!("{token}A"));
     bad.push(token[..token.len() - 4].to_owned());
 
     for token in &bad {

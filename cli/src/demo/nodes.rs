@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-const NAMES: [&str; 3] = ["reef", "lagoon", "shore"];
+pub const NAMES: [&str; 3] = ["reef", "lagoon", "shore"];
 const TICKET_LIFETIME: Duration = Duration::from_secs(600);
 
 pub struct Three {
@@ -34,10 +34,6 @@ impl Three {
             all.push(Running::start(node, listener).await?);
         }
         Ok(Self { all, admin: None })
-    }
-
-    pub fn names(&self) -> [&'static str; 3] {
-        NAMES
     }
 
     /// The first node begins a network.

@@ -64,7 +64,7 @@ impl Report {
         Json::Array(self.answers.iter().map(row).collect())
     }
 
-    pub fn print(&self, three: &Three) {
+    pub fn print(&self) {
         let Some(first) = self.answers.first() else { return };
         println!("\nThe body that two nodes edited, as all three have it now:");
         first.body.lines().for_each(|line| println!("  | {line}"));
@@ -83,16 +83,16 @@ impl Report {
         println!(
             "\n  {:22} {:>10} {:>10} {:>10}",
             "count",
-            three.names()[0],
-            three.names()[1],
-            three.names()[2]
+            super::nodes::NAMES[0],
+            super::nodes::NAMES[1],
+            super::nodes::NAMES[2]
         );
         for (at, (name, _)) in first.counts.iter().enumerate() {
             let cells: Vec<String> =
                 self.answers.iter().map(|a| format!("{:>10}", a.counts[at].1)).collect();
             println!("  {name:22} {}", cells.join(" "));
         }
-        for (name, answers) in three.names().iter().zip(&self.answers) {
+        for (name, answers) in super::nodes::NAMES.iter().zip(&self.answers) {
             println!("  digest of {name:11} {}", answers.digest);
         }
         let verdict = if self.is_equal() { "All three are equal." } else { "They are NOT equal." };

@@ -81,7 +81,7 @@ pub async fn apart(three: &Three, stage: &Stage) -> Outcome<Vec<String>> {
     let [first, second, third] = nodes.as_slice() else {
         return Err(Failure::failed("there are not three nodes"));
     };
-    let [one, two, three_name] = three.names();
+    let [one, two, three_name] = super::nodes::NAMES;
 
     let write = |text: &str, excerpt: &str| {
         Changes::new().body(&post::BODY, text).set(&post::EXCERPT, excerpt)
@@ -105,7 +105,7 @@ pub async fn apart(three: &Three, stage: &Stage) -> Outcome<Vec<String>> {
     user::create(second, &admin, person(second, "sam", TWIN_EMAIL)).await?;
 
     for (at, node) in nodes.iter().enumerate() {
-        join_in(node, stage.shared, LIKERS[at], three.names()[at]).await?;
+        join_in(node, stage.shared, LIKERS[at], super::nodes::NAMES[at]).await?;
         look(node, &admin, stage.shared, at).await?;
     }
     Ok(vec![

@@ -54,7 +54,6 @@ impl Node {
             name: config.name.clone(),
             address: Some(config.sync_address.clone()).filter(|address| !address.is_empty()),
         })
-        .await
         .map_err(super::internal)?;
         if self.sync.set(runner.clone()).is_err() {
             runner.stop().await;

@@ -53,7 +53,7 @@ fn write<T>(
 
 fn fresh_key(world: &mut World) -> Id {
     let mut random = [0; 10];
-    random[..8].copy_from_slice(&world.rng.next().to_le_bytes());
+    random[..8].copy_from_slice(&world.rng.number().to_le_bytes());
     Id::v7(world.now(), random)
 }
 
@@ -173,7 +173,7 @@ fn edit_body(world: &mut World, node: usize) -> Outcome {
         let word = words.remove(world.rng.below(words.len()));
         world.model.unwritten.insert(word);
     } else {
-        let word = format!("w{}", world.rng.next() % 1_000_000_000);
+        let word = format!("w{}", world.rng.number() % 1_000_000_000);
         words.insert(world.rng.below(words.len() + 1), word.clone());
         if let Some(creation) = creation {
             world.model.words.push((kind.code, key, field.code, creation, word));
@@ -190,7 +190,7 @@ fn edit_body(world: &mut World, node: usize) -> Outcome {
 fn delete(world: &mut World, node: usize) -> Outcome {
     let kinds = [&NOTE, &NOTE, &PLACE, &MEMBER, &BADGE];
     let kind = local(world, node, world.rng.clone().pick(&kinds));
-    world.rng.next();
+    world.rng.number();
     let (_, key) = alive(world, node, kind)?;
     remove(world, node, kind, key)
 }
@@ -222,7 +222,7 @@ fn like(world: &mut World, node: usize) -> Outcome {
 fn count(world: &mut World, node: usize) -> Outcome {
     let tenant = world.rng.pick(&TENANTS);
     let key = Id::natural(&[b"stats", &tenant.0, &[world.rng.below(2) as u8]]);
-    let (by, visitor) = (world.rng.between(1, 5), world.rng.next().to_le_bytes());
+    let (by, visitor) = (world.rng.between(1, 5), world.rng.number().to_le_bytes());
     world.model.keys.insert((STATS.code, tenant, key));
     write(world, node, |tx| {
         tx.count(&STATS, tenant, key, &[(&VIEWS, by)], &[(&VISITORS, &visitor)])

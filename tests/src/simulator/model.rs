@@ -4,7 +4,7 @@
 use atoll_storage::op::{BodyEdit, CellWrite, Count, Write};
 use atoll_storage::sketch::Sketch;
 use atoll_storage::state::Cell;
-use atoll_storage::{Dot, Hlc, Id, Kind, Op, Origin, Payload, State, StreamId, Value};
+use atoll_storage::{Dot, Hlc, Id, Kind, Op, Origin, Payload, State, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
@@ -154,13 +154,8 @@ pub fn difference(expected: &State, found: &State) -> Option<String> {
     if expected.creations != found.creations {
         return Some(format!("creations {:?}, not {:?}", found.creations, expected.creations));
     }
-    let cells = |state: &State| -> Vec<(u16, Option<Value>, Dot, Hlc, Vec<Dot>, Value)> {
-        let all = state.cells.iter();
-        all.map(|c| (c.field, c.element.clone(), c.dot, c.hlc, c.on.clone(), c.value.clone()))
-            .collect()
-    };
-    if cells(expected) != cells(found) {
-        return Some(format!("cells\n  {:?}, not\n  {:?}", cells(found), cells(expected)));
+    if expected.cells != found.cells {
+        return Some(format!("cells\n  {:?}, not\n  {:?}", found.cells, expected.cells));
     }
     if expected.totals != found.totals {
         return Some(format!("totals {:?}, not {:?}", found.totals, expected.totals));

@@ -158,7 +158,7 @@ fn restore(world: &mut World, node: usize) -> Outcome {
 
 /// An op as only a broken or evil release would write it. It must do no harm, and travel on.
 fn poison(world: &mut World, node: usize) -> Outcome {
-    let n = world.rng.next();
+    let n = world.rng.number();
     let mut id = [0xee; 16];
     id[8..].copy_from_slice(&n.to_le_bytes());
     let origin = Origin { node: NodeId(id), epoch: 1 };

@@ -41,7 +41,7 @@ impl Plan {
         let in_files = rng.percent(30);
         Self {
             nodes,
-            old_nodes: if rng.percent(30) { 1 } else { 0 },
+            old_nodes: usize::from(rng.percent(30)),
             actions: rng.between(30, 110),
             is_line: rng.percent(30),
             in_files,

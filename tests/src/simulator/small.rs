@@ -72,7 +72,8 @@ impl Replica for Small<'_> {
                 }
                 None => chunks.push(ChunkHead { last, count: 1, digest }),
             }
-            open = Id::natural(&[&record.key.0]).0[0] as usize % (self.chunk_records + 1) != 0;
+            let first = usize::from(Id::natural(&[&record.key.0]).0[0]);
+            open = !first.is_multiple_of(self.chunk_records + 1);
         }
         Ok(SnapshotIndex { stream: stream.clone(), vector, chunks })
     }
