@@ -5,7 +5,6 @@ use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Answer;
-use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, ETAG,
@@ -43,7 +42,7 @@ pub(crate) async fn file(
     };
     file.seek(SeekFrom::Start(start)).await.map_err(gone)?;
     let pieces = futures_util::stream::unfold((file, end - start), next_piece);
-    let mut reply = Reply::stream(content_type, Body::from_stream(pieces));
+    let mut reply = Reply::stream(content_type, pieces);
     if matches!(wanted.map(|range| wanted_of(range, size)), Some(Wanted::Part(..))) {
         let last = end.saturating_sub(1);
         reply = reply

@@ -9,7 +9,6 @@ use crate::route::Access::User;
 use crate::route::{Answer, Route, get};
 use atoll_node::{Actor, Node, Permission};
 use atoll_storage::outbox::{StoredEvent, events_after, last_position};
-use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
 use bytes::Bytes;
 use std::convert::Infallible;
@@ -64,7 +63,7 @@ async fn stream(call: Call) -> Answer {
         greeted: false,
     };
     let chunks = futures_util::stream::unfold(feed, Feed::next);
-    let reply = Reply::stream("text/event-stream", Body::from_stream(chunks));
+    let reply = Reply::stream("text/event-stream", chunks);
     Ok(reply.header(CACHE_CONTROL, "no-store"))
 }
 

@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::http::header::{LINK, LOCATION};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 
 pub(crate) enum Content {
@@ -113,9 +114,13 @@ impl Reply {
         Ok(Self::whole(StatusCode::OK, HeaderValue::from_static(content_type), body))
     }
 
-    pub(crate) fn stream(content_type: &'static str, body: Body) -> Self {
+    /// Pieces that are made as they are taken. A compressing layer asks once more after the last.
+    pub(crate) fn stream<E: Into<axum::BoxError> + 'static>(
+        content_type: &'static str,
+        pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    ) -> Self {
         Self {
-            content: Content::Stream(body),
+            content: Content::Stream(Body::from_stream(pieces.fuse())),
             ..Self::whole(StatusCode::OK, HeaderValue::from_static(content_type), Bytes::new())
         }
     }

@@ -10,7 +10,6 @@ use atoll_node::identity::user::erase;
 use atoll_node::identity::user::own::{self, Part};
 use atoll_storage::query::Cursor;
 use atoll_storage::{Field, Record};
-use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -44,7 +43,7 @@ pub(super) async fn export(call: Call) -> Answer {
             }
         }
     });
-    let reply = Reply::stream("application/json", Body::from_stream(chunks));
+    let reply = Reply::stream("application/json", chunks);
     let reply = reply.header(CONTENT_DISPOSITION, "attachment; filename=\"my-data.json\"");
     Ok(reply.header(CACHE_CONTROL, "no-store"))
 }

@@ -7,7 +7,6 @@ use crate::route::Answer;
 use atoll_node::identity::user::table::{self, OVER_HTTP};
 use atoll_storage::Field;
 use atoll_storage::query::Cursor;
-use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
 use bytes::Bytes;
@@ -58,7 +57,7 @@ pub(super) async fn export(call: Call) -> Answer {
             Turn::End => None,
         }
     });
-    let reply = Reply::stream("text/csv; charset=utf-8", Body::from_stream(pages));
+    let reply = Reply::stream("text/csv; charset=utf-8", pages);
     let reply = reply.header(CONTENT_DISPOSITION, "attachment; filename=\"users.csv\"");
     Ok(reply.header(CACHE_CONTROL, "no-store"))
 }
