@@ -352,9 +352,6 @@ impl App {
         let Some(given) = headers.get(AUTHORIZATION) else { return Ok(Actor::stranger(tenant)) };
         let token = given.to_str().ok().and_then(bearer);
         let peer = Who::peer(peer);
-        if let Err((_, wait_s)) = self.limits.look(Class::Forged, peer, self.started.elapsed()) {
-            return Err(too_many(wait_s));
-        }
         let actor = match token {
             Some(token) => session::authenticate(&self.node, tenant, token).map_err(Problem::from),
             None => Err(Problem::new(
@@ -371,8 +368,9 @@ impl App {
                 Ok(Actor::stranger(tenant))
             }
             Err(problem) if problem.status() == 401 => {
-                let _ = self.limits.take(Class::Forged, peer, self.started.elapsed());
-                Err(problem)
+                // Whoever guesses is slowed down; others behind the same address go on with good tokens.
+                let taken = self.limits.take(Class::Forged, peer, self.started.elapsed());
+                Err(taken.map_or_else(|(_, wait_s)| too_many(wait_s), |_| problem))
             }
             actor => actor,
         }

@@ -95,33 +95,13 @@ impl Limits {
         who: Who,
         now: Duration,
     ) -> Result<Option<Standing>, (Standing, u64)> {
-        self.ask(class, who, now, 1.0)
-    }
-
-    /// As [`Limits::take`], without taking.
-    pub fn look(
-        &self,
-        class: Class,
-        who: Who,
-        now: Duration,
-    ) -> Result<Option<Standing>, (Standing, u64)> {
-        self.ask(class, who, now, 0.0)
-    }
-
-    fn ask(
-        &self,
-        class: Class,
-        who: Who,
-        now: Duration,
-        cost: f64,
-    ) -> Result<Option<Standing>, (Standing, u64)> {
         let Rate { per_second: rate, burst: limit } = self.rate(class);
         if limit == 0 || rate <= 0.0 {
             return Ok(None);
         }
         let full = f64::from(limit);
         let mut shard = self.shard(who);
-        if cost > 0.0 && shard.len() >= BUCKETS_A_SHARD && !shard.contains_key(&(class, who)) {
+        if shard.len() >= BUCKETS_A_SHARD && !shard.contains_key(&(class, who)) {
             make_room(&mut shard, now, Duration::from_secs_f64(full / rate));
         }
         let new = Bucket { tokens: full, at: now };
@@ -133,11 +113,9 @@ impl Limits {
         };
         let has_token = bucket.tokens >= 1.0;
         if has_token {
-            bucket.tokens -= cost;
+            bucket.tokens -= 1.0;
         }
-        if cost > 0.0 {
-            shard.insert((class, who), bucket);
-        }
+        shard.insert((class, who), bucket);
         drop(shard);
         let reset_s = ((full - bucket.tokens) / rate).ceil() as u32;
         let standing = Standing { limit, remaining: bucket.tokens as u32, reset_s };
@@ -186,7 +164,6 @@ mod tests {
         let who = Who::peer(Some(IpAddr::from([10, 0, 0, 1])));
         let first = limits.take(Class::Strict, who, S).unwrap_or_default();
         assert_eq!(first, Some(Standing { limit: 2, remaining: 1, reset_s: 30 }));
-        assert!(limits.look(Class::Strict, who, S).is_ok());
         assert!(limits.take(Class::Strict, who, S).is_ok());
         let (standing, wait_s) = limits.take(Class::Strict, who, S).unwrap_err();
         assert_eq!((standing.remaining, standing.reset_s, wait_s), (0, 60, 30));

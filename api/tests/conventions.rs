@@ -255,6 +255,8 @@ async fn a_bad_token_is_refused_and_many_are_slowed_down() {
     is_problem(&slowed, 429, "too_many_requests");
     assert!(slowed.header("retry-after").is_some());
     assert_eq!(server.get("/t/large").await.status, 200, "without a token nothing is slowed down");
+    let good = server.sign_in().await;
+    assert_eq!(ask(&good).await.status, 200, "nor with a good one");
 }
 
 #[tokio::test]
