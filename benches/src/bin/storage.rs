@@ -1,5 +1,6 @@
 //! What the store costs without HTTP: durable creates, a peer's ops applied in batches, a bootstrap by snapshot.
-//! Prints one JSON object. Run with `cargo run --release -p atoll-benches --bin storage [FOLDER]`.
+//! Prints one JSON object. Run with `cargo run --release -p atoll-benches --bin storage [FOLDER [CLIENTS]]`: with
+//! a number of clients only their creates.
 
 use atoll_storage::{
     Changes, Clock, Db, Event, Field, Id, Kind, Lane, NodeId, Op, OpenOptions, Replica, Store, Type,
@@ -131,15 +132,8 @@ fn main() {
     let dir =
         std::env::args().nth(1).map_or_else(|| scratch.path().to_owned(), std::path::PathBuf::from);
     let time = Duration::from_secs(3);
-    if std::env::args().nth(2).is_some() {
-        println!(
-            "{}",
-            creates(
-                &dir,
-                std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(1),
-                time * 2
-            )
-        );
+    if let Some(clients) = std::env::args().nth(2).and_then(|text| text.parse().ok()) {
+        println!("{}", creates(&dir, clients, 2 * time));
         return;
     }
     let create_rates: BTreeMap<u64, f64> = [1, 16, 64]
