@@ -11,8 +11,8 @@ atoll=${1:-${CARGO_TARGET_DIR:-target}/debug/atoll}
 schemathesis=${SCHEMATHESIS:-st}
 examples=${FUZZ_EXAMPLES:-15} seed=${FUZZ_SEED:-1} limit_seconds=${FUZZ_SECONDS:-300}
 checks=${FUZZ_CHECKS:-not_a_server_error}
-# What would end the run or the login it runs under: the stream of events never ends, and the rest revokes tokens.
-skipped='^/api/v1/(events|auth/logout|auth/change-password|auth/reset-password)'
+# What would end the run or the login it runs under: the stream of events never ends, and the rest revokes tokens or sessions.
+skipped='^/api/v1/(events|auth/logout|auth/sessions|auth/change-password|auth/reset-password)'
 # How to serve. The last line that names an address in the log is read for the port.
 serve=(serve --listen 127.0.0.1:0 --sync-listen 127.0.0.1:0 --set limits.rate=0)
 
