@@ -28,12 +28,28 @@ pub(crate) struct Place {
 impl Db {
     /// Applies an op whose past is here, and logs it.
     pub(crate) fn apply_op(&mut self, op: &Op) -> Result<Option<Record>> {
-        let stream = self.heads.stream_number(&self.conn, &op.stream)?;
-        let place = Place { stream, tenant: op.stream.tenant, kind: op.kind, key: op.key };
+        let place = self.place_of(op)?;
+        let old = self.load_state(&place)?;
+        self.apply_to(&place, old, op)
+    }
+
+    /// Where the op's record stands.
+    pub(crate) fn place_of(&mut self, op: &Op) -> Result<Place> {
         if self.plans.of(op.kind).is_some_and(|plan| plan.kind.scope != op.stream.scope) {
             return Err(Error::Malformed("the kind's records stand in another stream".into()));
         }
-        let old = self.load_state(&place)?;
+        let stream = self.heads.stream_number(&self.conn, &op.stream)?;
+        Ok(Place { stream, tenant: op.stream.tenant, kind: op.kind, key: op.key })
+    }
+
+    /// As `apply_op`, on what is known to stand in the op's place.
+    pub(crate) fn apply_to(
+        &mut self,
+        place: &Place,
+        old: Option<Stored>,
+        op: &Op,
+    ) -> Result<Option<Record>> {
+        let stream = place.stream;
         if self.heads.is_ahead(stream)
             && ahead::at(&self.conn, stream, (op.kind, op.key))?.is_some_and(|v| v.covers(op.dot))
         {
@@ -43,12 +59,12 @@ impl Db {
         }
         let mut state = old.as_ref().map(|r| r.state.clone()).unwrap_or_default();
         let lost = match &op.payload {
-            Payload::Write(write) => self.apply_write(&place, &mut state, op, write)?,
+            Payload::Write(write) => self.apply_write(place, &mut state, op, write)?,
             Payload::Delete { seen } => {
-                self.forget_lost(&place, |lost| seen.covers(lost.dot))?;
+                self.forget_lost(place, |lost| seen.covers(lost.dot))?;
                 let lost = state.delete(seen);
-                let lost = self.with_texts(&place, lost)?;
-                self.drop_bodies(&place, old.as_ref().map(|r| &r.state), &state)?;
+                let lost = self.with_texts(place, lost)?;
+                self.drop_bodies(place, old.as_ref().map(|r| &r.state), &state)?;
                 lost
             }
             Payload::Count(counts) => {
@@ -57,10 +73,10 @@ impl Db {
             }
             Payload::Erased { .. } => vec![],
         };
-        self.keep_lost(&place, &lost)?;
+        self.keep_lost(place, &lost)?;
         // The log tells the search index.
         self.is_logging = true;
-        let record = self.put_state(&place, old, state);
+        let record = self.put_state(place, old, state);
         self.is_logging = false;
         let record = record?;
         self.log(stream, op)?;
@@ -195,11 +211,7 @@ impl Db {
         if record.tenant != place.tenant {
             return Err(Error::Malformed("the key belongs to a record of another stream".into()));
         }
-        Ok(Some(Stored {
-            state: record.state.clone(),
-            digest: record.digest,
-            record: Some(record),
-        }))
+        Ok(Some(Stored::of(record)))
     }
 
     fn load_alien(&self, place: &Place) -> Result<Option<Stored>> {
@@ -299,6 +311,12 @@ pub(crate) struct Stored {
     pub state: State,
     pub digest: Digest,
     pub record: Option<Record>,
+}
+
+impl Stored {
+    pub fn of(record: Record) -> Self {
+        Self { state: record.state.clone(), digest: record.digest, record: Some(record) }
+    }
 }
 
 /// A record's part in its stream's digest: over kind, key and canonical state.

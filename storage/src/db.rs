@@ -9,14 +9,16 @@ use crate::heads::Heads;
 use crate::id::{Dot, Id, NodeId, Origin, StreamId};
 use crate::kind::Kind;
 use crate::op::{BodyEdit, Op, Payload};
-use crate::read::{Plans, Reader};
+use crate::read::{Plans, Reader, load};
+use crate::record::Record;
 use crate::schema;
 use crate::store::indexed_pos;
 use crate::tx::Tx;
 use crate::vector::Vector;
 use crate::view::Unsettled;
 use rusqlite::{Connection, OpenFlags, params};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,14 +35,46 @@ pub struct Db {
     pub(crate) origin: Origin,
     pub(crate) unsettled: Unsettled,
     pub(crate) clock: Clock,
+    kept: Kept,
     parked: BTreeMap<StreamId, BTreeMap<Dot, Op>>,
     parked_count: usize,
     /// Ops that the running attempt took from the parked ones; they go back if it fails.
     released: Vec<Op>,
     /// What is written now is also in the log, and need not be told twice.
     pub(crate) is_logging: bool,
+    /// Nothing was written since the group began: to undo a request is to begin again, and needs no savepoint.
+    is_fresh: bool,
     /// Ops seen whose clock was far ahead.
     pub future_ops: u64,
+}
+
+/// Records of kinds that are read by most writes, as the transaction has them. A change forgets its record, a failure all.
+#[derive(Default)]
+struct Kept(RefCell<HashMap<(u16, Id), Record>>);
+
+impl Kept {
+    /// More are not kept.
+    const MOST: usize = 256;
+
+    fn get(&self, kind: &Kind, key: Id) -> Option<Record> {
+        self.0.borrow().get(&(kind.code, key)).cloned()
+    }
+
+    fn put(&self, record: &Record) {
+        let mut records = self.0.borrow_mut();
+        if records.len() >= Self::MOST {
+            records.clear();
+        }
+        records.insert((record.kind.code, record.key), record.clone());
+    }
+
+    fn remove(&self, kind: u16, key: Id) {
+        self.0.borrow_mut().remove(&(kind, key));
+    }
+
+    fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
 }
 
 /// What became of a batch of a peer's ops.
@@ -68,7 +102,7 @@ impl Db {
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "wal_autocheckpoint", 0)?;
-        conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        conn.pragma_update(None, "journal_size_limit", 128 << 20)?;
         conn.pragma_update(None, "cache_size", -16_000)?;
         // Each request is a savepoint: what undoes it is kept in memory, not in a file of its own.
         conn.pragma_update(None, "temp_store", "MEMORY")?;
@@ -110,10 +144,12 @@ impl Db {
             origin: Origin { node, epoch },
             unsettled: Unsettled::default(),
             clock,
+            kept: Kept::default(),
             parked: BTreeMap::new(),
             parked_count: 0,
             released: vec![],
             is_logging: false,
+            is_fresh: false,
             future_ops: 0,
         };
         db.rebuild_kinds(&stale)?;
@@ -122,6 +158,11 @@ impl Db {
 
     pub fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// From now on a commit is on disk only once the caller has synced the write-ahead log.
+    pub(crate) fn leave_syncing(&self) -> Result<()> {
+        Ok(self.conn.pragma_update(None, "synchronous", "NORMAL")?)
     }
 
     /// Starts a new life: after a restore, a clone or a copied image no dot can be named twice. The leap is random,
@@ -147,6 +188,29 @@ impl Db {
         bytes
     }
 
+    /// A record as the transaction has it so far.
+    pub(crate) fn get(&self, kind: &'static Kind, key: Id) -> Result<Option<Record>> {
+        let Some(plan) = self.plans.of(kind.code) else { return Ok(None) };
+        if !kind.kept {
+            return load(&self.conn, plan, key);
+        }
+        if let Some(record) = self.kept.get(kind, key) {
+            return Ok(Some(record));
+        }
+        let found = load(&self.conn, plan, key)?;
+        found.iter().for_each(|record| self.kept.put(record));
+        Ok(found)
+    }
+
+    /// To be called by whatever writes a row.
+    pub(crate) fn forget_kept(&self, kind: u16, key: Id) {
+        self.kept.remove(kind, key);
+    }
+
+    pub(crate) fn forget_all_kept(&self) {
+        self.kept.clear();
+    }
+
     pub fn reader(&self) -> Reader<'_> {
         Reader { conn: &self.conn, plans: &self.plans }
     }
@@ -163,7 +227,8 @@ impl Db {
     }
 
     pub(crate) fn begin(&mut self) -> Result<()> {
-        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.execute("BEGIN IMMEDIATE")?;
+        self.is_fresh = true;
         Ok(())
     }
 
@@ -176,6 +241,7 @@ impl Db {
         if let Err(error) = done {
             let _ = self.conn.execute_batch("ROLLBACK");
             self.heads = Heads::load(&self.conn)?;
+            self.kept.clear();
             return Err(error);
         }
         Ok(())
@@ -198,18 +264,32 @@ impl Db {
         &mut self,
         f: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.execute("SAVEPOINT request")?;
+        let is_first = std::mem::take(&mut self.is_fresh);
+        if !is_first {
+            self.execute("SAVEPOINT request")?;
+        }
         self.heads.begin();
         let result = catch_unwind(AssertUnwindSafe(|| f(self)));
         if let Ok(Ok(value)) = result {
-            self.execute("RELEASE request")?;
+            if !is_first {
+                self.execute("RELEASE request")?;
+            }
             return Ok(value);
         }
         self.heads.roll_back();
+        self.kept.clear();
         self.is_logging = false;
         self.unsettled = Unsettled::default();
-        self.execute("ROLLBACK TO request")?;
-        self.execute("RELEASE request")?;
+        if is_first {
+            // SQLite ends the transaction itself after some failures, a full disk among them.
+            if !self.conn.is_autocommit() {
+                self.execute("ROLLBACK")?;
+            }
+            self.begin()?;
+        } else {
+            self.execute("ROLLBACK TO request")?;
+            self.execute("RELEASE request")?;
+        }
         match result {
             Ok(result) => result,
             Err(_) => {

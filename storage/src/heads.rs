@@ -259,6 +259,16 @@ impl Heads {
     }
 }
 
+/// The bucket that a record with this value is counted in. A flag that is not set has none: how many those are follows
+/// from how many are set.
+pub fn bucket_of(value: &Value) -> Option<Value> {
+    match value {
+        Value::Bool(true) => Some(Value::Int(1)),
+        Value::Bool(false) => None,
+        value => Some(total_value(value)),
+    }
+}
+
 /// NULL cannot stand in a primary key.
 pub fn total_value(value: &Value) -> Value {
     if value.is_null() { Value::Text(String::new()) } else { value.clone() }

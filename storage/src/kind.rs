@@ -215,6 +215,9 @@ pub struct SearchText {
     pub date_ms: i64,
 }
 
+/// Raised when rows, indexes or counts come to be made differently of the same declarations.
+const VIEWS: u32 = 2;
+
 pub struct Kind {
     /// Stable for ever: it names the kind in ops.
     pub code: u16,
@@ -228,13 +231,16 @@ pub struct Kind {
     pub schema: u16,
     pub fields: &'static [Field],
     pub derived: &'static [Derived],
-    /// Columns of each index, in order; the key is always appended.
+    /// Columns of each index, in order; the key is always appended. `+column`: rows without a value in it are left out,
+    /// and cost nothing; a query finds by such an index only what it says has a value.
     pub indexes: &'static [&'static [&'static str]],
     /// Columns whose values are counted as they change, for exact totals.
     pub counted: &'static [&'static str],
     /// A register whose reference makes a tree of the tenant's records: cycles resolve alike everywhere.
     pub tree: Option<u16>,
     pub search: Option<fn(&Record) -> Option<SearchText>>,
+    /// Read by most writes and seldom changed: the writer keeps its records in memory.
+    pub kept: bool,
     /// True of a record whose removal was overruled by an edit made apart from it: the inbox shows it.
     pub revives: Option<fn(&Record) -> bool>,
     pub doc: &'static str,
@@ -260,6 +266,7 @@ impl Kind {
             counted: &[],
             tree: None,
             search: None,
+            kept: false,
             revives: None,
             doc: "",
         }
@@ -284,9 +291,17 @@ impl Kind {
             || self.columns().any(|(n, _)| n == name)
     }
 
+    /// Whether an index orders records by this column, and holds only those with a value in it.
+    pub fn is_sparse(&self, column: &str) -> bool {
+        self.indexes
+            .iter()
+            .any(|index| index.first().and_then(|c| c.strip_prefix('+')) == Some(column))
+    }
+
     /// The version of the read model: any change of what it is made of changes it.
     pub fn view_version(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(&VIEWS.to_le_bytes());
         for (name, ty) in self.columns() {
             hasher.update(format!("{name}:{ty:?};").as_bytes());
         }

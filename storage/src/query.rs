@@ -40,6 +40,14 @@ pub struct Page {
     pub total: u64,
 }
 
+/// Records that are counted as they change.
+pub(crate) struct Bucket<'q> {
+    pub column: &'q str,
+    pub value: Value,
+    /// Asked for is what is not in it.
+    pub is_rest: bool,
+}
+
 #[derive(Clone, Debug)]
 enum Test {
     Is(String, &'static str, Value),
@@ -95,6 +103,13 @@ impl Query {
             Test::Is(filtered, "=", value) if filtered == column => Some(value),
             _ => None,
         })
+    }
+
+    /// Drops the test of a column for one value.
+    #[must_use]
+    pub fn without(mut self, column: &str) -> Self {
+        self.tests.retain(|test| !matches!(test, Test::Is(tested, "=", _) if tested == column));
+        self
     }
 
     #[must_use]
@@ -203,12 +218,38 @@ impl Query {
         Ok(format!("c_{name}"))
     }
 
+    /// Itself; or where the order is kept by a sparse index, the part of the records with a value and the part without,
+    /// in their order, as far as they come after the cursor.
+    pub(crate) fn parts(&self) -> Vec<Self> {
+        let says_so = |test: &Test| match test {
+            Test::Is(column, op, value) => *column == self.sort && (*op != "=" || !value.is_null()),
+            Test::IsNull(column, _) | Test::AnyOf(column, _) => *column == self.sort,
+            Test::Contains(..) | Test::Names(..) => false,
+        };
+        if !self.kind.is_sparse(&self.sort) || self.tests.iter().any(says_so) {
+            return vec![self.clone()];
+        }
+        let (with, without) =
+            (self.clone().is_not_null(&self.sort), self.clone().is_null(&self.sort));
+        let in_nulls = self.after.as_ref().map(|after| after.value.is_null());
+        // NULL is the least value.
+        match (self.descending, in_nulls) {
+            (true, None | Some(false)) => vec![with, without.after(None)],
+            (true, Some(true)) => vec![without],
+            (false, None | Some(true)) => vec![without, with.after(None)],
+            (false, Some(false)) => vec![with],
+        }
+    }
+
     /// The kept counter that answers this query's total, if one does.
-    pub(crate) fn bucket(&self) -> Option<(&str, Value)> {
+    pub(crate) fn bucket(&self) -> Option<Bucket<'_>> {
         match self.tests.as_slice() {
-            [] => Some(("", Value::Text(String::new()))),
+            [] => Some(Bucket { column: "", value: Value::Text(String::new()), is_rest: false }),
             [Test::Is(column, "=", value)] if self.kind.counted.contains(&column.as_str()) => {
-                Some((column, total_value(&flat(value))))
+                let is_rest = *value == Value::Bool(false);
+                let is_derived = self.kind.derived.iter().any(|derived| derived.name == column);
+                let value = total_value(&flat(if is_rest { &Value::Bool(true) } else { value }));
+                (!is_rest || is_derived).then_some(Bucket { column, value, is_rest })
             }
             _ => None,
         }

@@ -86,22 +86,25 @@ pub trait Read {
         let Some(plan) = self.plans().of(query.kind.code) else {
             return Ok(Page { records: vec![], next: None, total: 0 });
         };
-        let (sql, args) = query.select(&plan.head, &table_of(query.kind))?;
-        let mut statement = self.conn().prepare_cached(&sql)?;
-        let mut rows = statement.query(params_from_iter(args))?;
-        let mut records = Vec::with_capacity(query.page_size());
-        let mut last = Value::Null;
-        let mut next = None;
-        while let Some(row) = rows.next()? {
-            if records.len() == query.page_size() {
-                next = records.last().map(|r: &Record| Cursor { value: last.clone(), key: r.key });
+        let mut records: Vec<Record> = Vec::with_capacity(query.page_size());
+        let (mut last, mut next) = (Value::Null, None);
+        for part in query.parts() {
+            if next.is_some() {
                 break;
             }
-            let (record, width) = record_of(plan, row)?;
-            last = value_of(row.get_ref(width)?, query.sort_column());
-            records.push(record);
+            let (sql, args) = part.select(&plan.head, &table_of(query.kind))?;
+            let mut statement = self.conn().prepare_cached(&sql)?;
+            let mut rows = statement.query(params_from_iter(args))?;
+            while let Some(row) = rows.next()? {
+                if records.len() == query.page_size() {
+                    next = records.last().map(|r| Cursor { value: last.clone(), key: r.key });
+                    break;
+                }
+                let (record, width) = record_of(plan, row)?;
+                last = value_of(row.get_ref(width)?, query.sort_column());
+                records.push(record);
+            }
         }
-        drop(rows);
         if query.wants_bodies() {
             records.iter_mut().try_for_each(|record| load_texts(self.conn(), record))?;
         }
@@ -111,14 +114,20 @@ pub trait Read {
 
     /// How many records match: from a kept counter where one answers, else by counting.
     fn count(&self, query: &Query) -> Result<u64> {
-        if let (Some((column, value)), Some(tenant)) = (query.bucket(), query.tenant()) {
+        if let (Some(bucket), Some(tenant)) = (query.bucket(), query.tenant()) {
             let sql =
                 "SELECT n FROM total WHERE kind = ?1 AND tenant = ?2 AND col = ?3 AND value = ?4";
             let mut statement = self.conn().prepare_cached(sql)?;
-            let n: Option<i64> = statement
-                .query_row(params![query.kind.code, tenant.0, column, value], |r| r.get(0))
-                .optional()?;
-            return Ok(n.unwrap_or(0).max(0) as u64);
+            let mut kept = |column: &str, value: &Value| -> Result<u64> {
+                let args = params![query.kind.code, tenant.0, column, value];
+                let n: Option<i64> = statement.query_row(args, |r| r.get(0)).optional()?;
+                Ok(n.unwrap_or(0).max(0) as u64)
+            };
+            let n = kept(bucket.column, &bucket.value)?;
+            if !bucket.is_rest {
+                return Ok(n);
+            }
+            return Ok(kept("", &Value::Text(String::new()))?.saturating_sub(n));
         }
         let (sql, args) = query.count_sql(&table_of(query.kind))?;
         let n: i64 =

@@ -165,9 +165,9 @@ pub fn create_view(conn: &Connection, kind: &Kind) -> Result<()> {
          CREATE INDEX {table}_0 ON {table} (tenant, c_created_at, key);"
     ))?;
     for (number, index) in kind.indexes.iter().enumerate() {
-        let columns: Vec<String> = index.iter().map(|c| format!("c_{c}")).collect();
-        let only = index.first().map_or(String::new(), |first| only_rows(kind, first));
-        let columns = columns.join(", ");
+        let columns: Vec<String> =
+            index.iter().map(|c| format!("c_{}", c.trim_start_matches('+'))).collect();
+        let (columns, only) = (columns.join(", "), only_rows(kind, index));
         let sql = format!(
             "CREATE INDEX {table}_{} ON {table} (tenant, {columns}, key){only}",
             number + 1
@@ -177,14 +177,19 @@ pub fn create_view(conn: &Connection, kind: &Kind) -> Result<()> {
     Ok(())
 }
 
-/// Rows that nobody looks for by an index are left out of it, and cost it nothing: those without a reference, or
-/// without the flag.
-fn only_rows(kind: &Kind, first: &str) -> String {
-    match kind.columns().find(|(name, _)| *name == first) {
-        Some((_, Type::Bool)) => format!(" WHERE c_{first} = 1"),
-        Some((_, Type::Id)) => format!(" WHERE c_{first} IS NOT NULL"),
-        _ => String::new(),
-    }
+/// Rows that nobody looks for by an index are left out of it, and cost it nothing: those without a reference or without
+/// the flag that it begins with, and those without a value where the declaration says so.
+fn only_rows(kind: &Kind, index: &[&str]) -> String {
+    let first = index.first().and_then(|first| kind.columns().find(|(name, _)| name == first));
+    let first = match first {
+        Some((name, Type::Bool)) => Some(format!("c_{name} = 1")),
+        Some((name, Type::Id)) => Some(format!("c_{name} IS NOT NULL")),
+        _ => None,
+    };
+    let sparse = index.iter().filter_map(|c| c.strip_prefix('+'));
+    let sparse = sparse.map(|name| format!("c_{name} IS NOT NULL"));
+    let all: Vec<String> = first.into_iter().chain(sparse).collect();
+    if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
 }
 
 /// The statements of one kind, made once.

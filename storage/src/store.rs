@@ -1,5 +1,12 @@
-//! The handle that everybody else holds: a writer thread that commits in groups, a pool of readers, and a thread
-//! that moves the write-ahead log into the file.
+//! The handle that everybody else holds: a writer thread that commits in groups, one that brings them to the disk, a
+//! pool of readers, and a thread that moves the write-ahead log into the file.
+
+mod checkpoint;
+mod unindexed;
+mod writer;
+
+pub use unindexed::Unindexed;
+pub(crate) use unindexed::indexed_pos;
 
 use crate::clock::Clock;
 use crate::db::{Applied, Db};
@@ -9,7 +16,7 @@ use crate::heads::StreamHead;
 use crate::id::{Id, NodeId, Origin, StreamId};
 use crate::kind::Kind;
 use crate::op::Op;
-use crate::read::{Plans, Read, Reader};
+use crate::read::{Plans, Reader};
 use crate::replica::{
     Lane, LogReader, OpBatch, RecordKey, RecordRange, Replica, SnapshotChunk, SnapshotIndex,
 };
@@ -17,30 +24,22 @@ use crate::schema;
 use crate::tx::Tx;
 use crate::vector::Vector;
 use crate::verify::Report;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use writer::{Request, Synced, UNSYNCED, sync_groups, write_alone, write_groups};
 
 /// Requests that may wait for the writer; more are refused.
 const QUEUE: usize = 1_024;
-/// Requests that share a commit, at most.
-const GROUP: usize = 256;
 /// Pooled readers; above it connections are made and thrown away.
 const MAX_POOL: usize = 16;
-/// The write-ahead log is moved into the file at least this often while it grows.
-const CHECKPOINT: Duration = Duration::from_millis(1_000);
-/// From this size on the log is begun anew at each checkpoint.
-const WAL_BYTES: u64 = 32 << 20;
-/// Where commits take longer, no thread of the runtime makes one.
-const QUICK_COMMIT_US: u64 = 2_000;
-/// What a checkpoint waits for readers, at most: writers wait with it.
-const CHECKPOINT_WAIT: Duration = Duration::from_millis(10);
-
+/// Where a sync of the disk takes longer, no thread of the runtime makes one.
+const QUICK_SYNC_US: u64 = 2_000;
 pub struct OpenOptions {
     /// Holds `atoll.db`.
     pub dir: PathBuf,
@@ -48,9 +47,6 @@ pub struct OpenOptions {
     pub node: NodeId,
     pub clock: Clock,
 }
-
-type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
-type Request = Box<dyn FnOnce(&mut Db) -> Reply + Send>;
 
 struct Shared {
     path: PathBuf,
@@ -61,8 +57,9 @@ struct Shared {
     db: Mutex<Option<Db>>,
     /// Requests sent to the writer's thread and not yet answered.
     waiting: AtomicU64,
-    /// What a commit took lately.
-    commit_us: AtomicU64,
+    synced: Synced,
+    /// What bringing writes to the disk took lately.
+    sync_us: AtomicU64,
     idle: Mutex<Vec<Connection>>,
     commits: watch::Sender<u64>,
     access_changes: AtomicU64,
@@ -85,9 +82,12 @@ impl Store {
         let path = options.dir.join(FILE);
         check_file(&path)?;
         let db = Db::open(&path, options.kinds, options.node, options.clock)?;
+        // The store brings commits to the disk itself, several at once, before it answers them.
+        db.leave_syncing()?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (commits, _) = watch::channel(0);
         let (stop, stopped) = std::sync::mpsc::channel();
+        let (unsynced, groups) = std::sync::mpsc::sync_channel(UNSYNCED);
         let shared = Arc::new(Shared {
             path: path.clone(),
             plans: Arc::clone(&db.plans),
@@ -95,7 +95,8 @@ impl Store {
             requests: Mutex::new(Some(sender)),
             db: Mutex::new(None),
             waiting: AtomicU64::new(0),
-            commit_us: AtomicU64::new(u64::MAX),
+            synced: Synced::open(&path)?,
+            sync_us: AtomicU64::new(u64::MAX),
             idle: Mutex::new(vec![]),
             commits,
             access_changes: AtomicU64::new(0),
@@ -104,13 +105,15 @@ impl Store {
             stop: Mutex::new(Some(stop)),
         });
         *lock(&shared.db) = Some(db);
-        let (writer, keeper) = (Arc::clone(&shared), Arc::clone(&shared));
+        let (writer, syncer) = (Arc::clone(&shared), Arc::clone(&shared));
+        let keeper = Arc::clone(&shared);
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.into()).spawn(work)
         };
         let threads = vec![
-            spawn("writer", Box::new(move || write_groups(receiver, &writer)))?,
-            spawn("checkpoint", Box::new(move || checkpoint(&path, &stopped, &keeper)))?,
+            spawn("writer", Box::new(move || write_groups(receiver, &unsynced, &writer)))?,
+            spawn("sync", Box::new(move || sync_groups(&groups, &syncer)))?,
+            spawn("checkpoint", Box::new(move || checkpoint::run(&path, &stopped, &keeper)))?,
         ];
         *lock(&shared.threads) = threads;
         Ok(Self { shared })
@@ -141,7 +144,7 @@ impl Store {
         let request = request(move |db| db.run(f), answer);
         if let Some(mut seat) = self.seat() {
             if let Some(db) = seat.as_mut() {
-                commit_group(db, request, None, &self.shared);
+                write_alone(db, request, &self.shared);
             }
         } else {
             let sender = self.sender()?;
@@ -170,8 +173,8 @@ impl Store {
     /// back. Not where it would hold up all else: on a runtime of one thread, or on a slow disk.
     fn seat(&self) -> Option<MutexGuard<'_, Option<Db>>> {
         let shared = &self.shared;
-        let is_quick = shared.commit_us.load(Ordering::Relaxed) < QUICK_COMMIT_US;
-        if !is_quick || shared.waiting.load(Ordering::Relaxed) > 0 {
+        let is_quick = shared.sync_us.load(Ordering::Relaxed) < QUICK_SYNC_US;
+        if !is_quick || shared.synced.has_failed() || shared.waiting.load(Ordering::Relaxed) > 0 {
             return None;
         }
         let runtime = tokio::runtime::Handle::try_current().ok()?;
@@ -255,76 +258,6 @@ impl Store {
         self.shared.parked.load(Ordering::Relaxed)
     }
 
-    /// Records to be searched that changed since the index was last fed: those that the log tells of, and those on the
-    /// list of what came otherwise.
-    pub fn unindexed(&self, limit: usize) -> Result<Unindexed> {
-        self.read(|reader| {
-            let pos = indexed_pos(reader.conn)?;
-            let mut found = Unindexed { records: vec![], before: pos, pos, listed: 0, more: false };
-            let sql = "SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT ?1";
-            let mut statement = reader.conn.prepare_cached(sql)?;
-            let mut rows = statement.query([limit as i64])?;
-            while let Some(row) = rows.next()? {
-                found.listed = row.get::<_, i64>(0)? as u64;
-                found.records.push((row.get(1)?, Id(row.get(2)?)));
-            }
-            found.more = found.records.len() >= limit;
-            let (mut ops, mut bytes) = (0, 0);
-            let sql =
-                "SELECT pos, kind, key, length(payload) FROM op WHERE pos > ?1 ORDER BY pos LIMIT ?2";
-            let mut statement = reader.conn.prepare_cached(sql)?;
-            let mut rows = statement.query(params![found.pos as i64, limit as i64])?;
-            while let Some(row) = rows.next()? {
-                found.pos = row.get::<_, i64>(0)? as u64;
-                ops += 1;
-                bytes += row.get::<_, i64>(3)?;
-                let kind: u16 = row.get(1)?;
-                if reader.plans.of(kind).is_some_and(|plan| plan.kind.search.is_some()) {
-                    found.records.push((kind, Id(row.get(2)?)));
-                }
-                if bytes > UNINDEXED_BYTES {
-                    break;
-                }
-            }
-            found.more |= ops >= limit || bytes > UNINDEXED_BYTES;
-            Ok(found)
-        })
-    }
-
-    /// How many changes the index may not hold yet.
-    pub fn unindexed_depth(&self) -> Result<u64> {
-        self.read(|reader| {
-            let sql =
-                "SELECT (SELECT count(*) FROM dirty) + coalesce((SELECT max(pos) FROM op), 0)";
-            let n: i64 = reader.conn.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
-            Ok((n as u64).saturating_sub(indexed_pos(reader.conn)?))
-        })
-    }
-
-    /// Notes that the index holds what [`Store::unindexed`] gave. Call from a thread that may wait.
-    pub fn note_indexed(&self, fed: &Unindexed) -> Result<()> {
-        let (pos, listed) = (fed.pos, fed.listed);
-        self.write_blocking(move |tx| {
-            if listed > 0 {
-                tx.conn().execute("DELETE FROM dirty WHERE pos <= ?1", [listed as i64])?;
-            }
-            schema::put_meta(tx.conn(), INDEXED, &pos.to_le_bytes())
-        })
-    }
-
-    /// Queues every record of the searched kinds, for an index that is made anew.
-    pub fn mark_all_dirty(&self) -> Result<()> {
-        self.write_blocking(move |tx| {
-            for kind in tx.plans().kinds.iter().filter(|k| k.search.is_some()) {
-                let table = schema::table_of(kind);
-                let sql =
-                    format!("INSERT INTO dirty (kind, key) SELECT {}, key FROM {table}", kind.code);
-                tx.conn().execute(&sql, [])?;
-            }
-            Ok(())
-        })
-    }
-
     /// On a connection of its own, while writes go on.
     pub fn backup_to(&self, to: &Path, progress: impl FnMut(u64, u64)) -> Result<()> {
         let conn = open_reader(&self.shared.path)?;
@@ -367,41 +300,6 @@ impl Store {
         }
         lock(&self.shared.idle).clear();
     }
-}
-
-/// What the search index is to take in, and how far that brings it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unindexed {
-    /// Kind and key; one may stand there more than once.
-    pub records: Vec<(u16, Id)>,
-    /// In the log: how far the index was fed, and how far it is now.
-    before: u64,
-    pos: u64,
-    /// On the list of what came without an op.
-    listed: u64,
-    /// There may be others after these.
-    pub more: bool,
-}
-
-impl Unindexed {
-    pub fn is_empty(&self) -> bool {
-        self.pos == self.before && self.listed == 0
-    }
-
-    /// Where in the log the index stands once it holds these.
-    pub fn cursor(&self) -> u64 {
-        self.pos
-    }
-}
-
-/// Of the ops that are taken into the index at once: as much is held in memory.
-const UNINDEXED_BYTES: i64 = 16 << 20;
-const INDEXED: &str = "indexed_pos";
-
-/// Up to where in the log the search index knows everything.
-pub(crate) fn indexed_pos(conn: &Connection) -> Result<u64> {
-    let bytes = schema::meta(conn, INDEXED)?.and_then(|bytes| bytes.try_into().ok());
-    Ok(bytes.map_or(0, u64::from_le_bytes))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -462,101 +360,12 @@ fn check_file(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_groups(mut requests: mpsc::Receiver<Request>, shared: &Shared) {
-    while let Some(first) = requests.blocking_recv() {
-        let mut db = lock(&shared.db);
-        let Some(db) = db.as_mut() else { return };
-        let done = commit_group(db, first, Some(&mut requests), shared);
-        shared.waiting.fetch_sub(done, Ordering::Relaxed);
-    }
-    drop(lock(&shared.db).take());
-}
-
-/// Runs a request, and those that wait behind it, in one transaction; answers them when it is on disk. How many.
-fn commit_group(
-    db: &mut Db,
-    first: Request,
-    mut others: Option<&mut mpsc::Receiver<Request>>,
-    shared: &Shared,
-) -> u64 {
-    if let Err(error) = db.begin() {
-        first(db)(Some(error));
-        return 1;
-    }
-    let mut replies = vec![first(db)];
-    while replies.len() < GROUP
-        && let Some(next) = others.as_mut().and_then(|others| others.try_recv().ok())
-    {
-        replies.push(next(db));
-    }
-    let started = Instant::now();
-    let failed = db.commit().err();
-    let took_us = started.elapsed().as_micros() as u64;
-    let usual_us = shared.commit_us.load(Ordering::Relaxed);
-    let usual_us = if usual_us == u64::MAX { took_us } else { (7 * usual_us + took_us) / 8 };
-    shared.commit_us.store(usual_us, Ordering::Relaxed);
-    if let Some(error) = &failed {
-        tracing::error!(%error, "a group of writes could not be committed; none of it was kept");
-    }
-    shared.parked.store(db.parked() as u64, Ordering::Relaxed);
-    // Before the answers: what is cached under an older number must not outlive an acknowledged write.
-    if failed.is_some() || db.heads.changed_access {
-        shared.access_changes.fetch_add(1, Ordering::Release);
-    }
-    shared.commits.send_modify(|n| *n += 1);
-    let done = replies.len() as u64;
-    for reply in replies {
-        reply(failed.as_ref().map(again));
-    }
-    done
-}
-
-/// The same error for each of the group.
-fn again(error: &Error) -> Error {
-    match error {
-        Error::Full => Error::Full,
-        Error::Damaged(what) => Error::Damaged(what.clone()),
-        other => Error::Internal(other.to_string()),
-    }
-}
-
-fn checkpoint_once(conn: &Connection, mode: &str) {
-    let _ = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-}
-
-fn checkpoint(path: &Path, stopped: &std::sync::mpsc::Receiver<()>, shared: &Shared) {
-    let Ok(conn) = Connection::open(path) else { return };
-    let _ = conn.busy_timeout(CHECKPOINT_WAIT);
-    let mut seen = 0;
-    loop {
-        let stop = !matches!(
-            stopped.recv_timeout(CHECKPOINT),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-        );
-        let version: i64 = conn.query_row("PRAGMA data_version", [], |r| r.get(0)).unwrap_or(0);
-        if version != seen || stop {
-            seen = version;
-            let size = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |m| m.len());
-            checkpoint_once(&conn, "PASSIVE");
-            if stop {
-                checkpoint_once(&conn, "TRUNCATE");
-            } else if size > WAL_BYTES {
-                // The second pass leaves next to nothing for the third, which writers wait for. The file keeps its size:
-                // to write over it costs the disk less than to make it grow.
-                checkpoint_once(&conn, "PASSIVE");
-                let _seat = lock(&shared.db);
-                checkpoint_once(&conn, "RESTART");
-            }
-        }
-        if stop {
-            return;
-        }
-    }
-}
-
 impl Store {
     fn log<T>(&self, f: impl FnOnce(&LogReader<'_>) -> Result<T>) -> Result<T> {
-        self.with_connection(|conn| f(&LogReader { conn, plans: &self.shared.plans }))
+        let read = self.with_connection(|conn| f(&LogReader { conn, plans: &self.shared.plans }));
+        // What this node may still lose is told to nobody: another write could come under the same dot.
+        self.shared.synced.wait()?;
+        read
     }
 }
 

@@ -1,5 +1,6 @@
 //! Writing from the domain: what it asks for becomes ops of this node, and goes through the one apply function.
 
+use crate::apply::Stored;
 use crate::body::{self, Heads};
 use crate::clock::Hlc;
 use crate::db::Db;
@@ -107,6 +108,9 @@ impl Read for Tx<'_> {
     fn plans(&self) -> &Plans {
         &self.db.plans
     }
+    fn get(&self, kind: &'static Kind, key: Id) -> Result<Option<Record>> {
+        self.db.get(kind, key)
+    }
 }
 
 impl Tx<'_> {
@@ -136,7 +140,7 @@ impl Tx<'_> {
         }
         let write = creation(changes)?;
         let texts: Vec<(u16, String)> = write.bodies.iter().filter_map(born).collect();
-        let record = self.issue(kind, tenant, key, Hlc(0), Payload::Write(write))?;
+        let record = self.issue(Target::free(kind, tenant, key), Payload::Write(write))?;
         let mut record = record.ok_or(Error::Missing(kind.name))?;
         if record.state.creations.len() == 1 {
             record.texts = texts;
@@ -163,11 +167,11 @@ impl Tx<'_> {
         self.db.heads.hlc_must_be_kept = true;
         let mut write = creation(changes)?;
         let later = (changed > made).then(|| std::mem::take(&mut write.cells));
-        let record = self.issue_at(kind, tenant, key, made, Payload::Write(write))?;
+        let record = self.issue_at(Target::free(kind, tenant, key), made, Payload::Write(write))?;
         let record = record.ok_or(Error::Missing(kind.name))?;
         let Some(cells) = later.filter(|cells| !cells.is_empty()) else { return Ok(record) };
         let write = Write { seen: record.state.seen(), cells, ..Write::default() };
-        let record = self.issue_at(kind, tenant, key, changed, Payload::Write(write))?;
+        let record = self.issue_at(Target::of(record), changed, Payload::Write(write))?;
         record.ok_or(Error::Missing(kind.name))
     }
 
@@ -177,9 +181,7 @@ impl Tx<'_> {
         if write.cells.is_empty() && write.bodies.is_empty() {
             return Ok(record);
         }
-        let past = record.state.latest_hlc();
-        self.issue(kind, record.tenant, key, past, Payload::Write(write))?
-            .ok_or(Error::Missing(kind.name))
+        self.issue(Target::of(record), Payload::Write(write))?.ok_or(Error::Missing(kind.name))
     }
 
     /// As `edit`, for what was changed elsewhere and before; as `create_at` with the time. What is there and is newer
@@ -197,7 +199,7 @@ impl Tx<'_> {
         }
         self.db.heads.hlc_must_be_kept = true;
         let at = Hlc(at_ms.min(self.now_ms) << 16);
-        self.issue_at(kind, record.tenant, key, at, Payload::Write(write))?
+        self.issue_at(Target::of(record), at, Payload::Write(write))?
             .ok_or(Error::Missing(kind.name))
     }
 
@@ -278,7 +280,7 @@ impl Tx<'_> {
     pub fn remove(&mut self, kind: &'static Kind, key: Id) -> Result<()> {
         let record = self.get(kind, key)?.ok_or(Error::Missing(kind.name))?;
         let payload = Payload::Delete { seen: record.state.seen() };
-        self.issue(kind, record.tenant, key, record.state.latest_hlc(), payload)?;
+        self.issue(Target::of(record), payload)?;
         Ok(())
     }
 
@@ -292,7 +294,12 @@ impl Tx<'_> {
         increments: &[(&Field, u64)],
         members: &[(&Field, &[u8])],
     ) -> Result<()> {
-        let state = self.get(kind, key)?.map(|r| r.state).unwrap_or_default();
+        let target = match self.get(kind, key)? {
+            Some(record) => Target::of(record),
+            None => Target::free(kind, tenant, key),
+        };
+        let nothing = State::default();
+        let state = target.there.as_ref().map_or(&nothing, |record| &record.state);
         let mut counts = Vec::new();
         for (field, by) in increments.iter().filter(|(_, by)| *by > 0) {
             let mine = state.totals.get(&(field.code, self.db.origin)).copied().unwrap_or(0);
@@ -315,38 +322,45 @@ impl Tx<'_> {
             }
         }
         if !counts.is_empty() {
-            self.issue(kind, tenant, key, Hlc(0), Payload::Count(counts))?;
+            self.issue(target, Payload::Count(counts))?;
         }
         Ok(())
     }
 
-    fn issue(
-        &mut self,
-        kind: &'static Kind,
-        tenant: Id,
-        key: Id,
-        past: Hlc,
-        payload: Payload,
-    ) -> Result<Option<Record>> {
+    fn issue(&mut self, target: Target, payload: Payload) -> Result<Option<Record>> {
+        let past = target.there.as_ref().map_or(Hlc(0), |record| record.state.latest_hlc());
         let hlc = self.db.heads.hlc.tick(self.now_ms, past);
         self.db.heads.hlc = hlc;
-        self.issue_at(kind, tenant, key, hlc, payload)
+        self.issue_at(target, hlc, payload)
     }
 
-    fn issue_at(
-        &mut self,
-        kind: &'static Kind,
-        tenant: Id,
-        key: Id,
-        hlc: Hlc,
-        payload: Payload,
-    ) -> Result<Option<Record>> {
+    fn issue_at(&mut self, target: Target, hlc: Hlc, payload: Payload) -> Result<Option<Record>> {
+        let Target { kind, tenant, key, there } = target;
         let stream = StreamId::new(tenant, kind.scope);
         let origin = self.db.origin;
         let seq = self.db.heads.head(&stream).map_or(0, |head| head.vector.get(origin)) + 1;
         let dot = Dot { origin, seq };
         let op = Op { stream, dot, hlc, kind: kind.code, schema: kind.schema, key, payload };
-        self.db.apply_op(&op)
+        let place = self.db.place_of(&op)?;
+        self.db.apply_to(&place, there.map(Stored::of), &op)
+    }
+}
+
+/// What an op of this node is about: a record as the transaction has just read it, or a free place.
+struct Target {
+    kind: &'static Kind,
+    tenant: Id,
+    key: Id,
+    there: Option<Record>,
+}
+
+impl Target {
+    fn free(kind: &'static Kind, tenant: Id, key: Id) -> Self {
+        Self { kind, tenant, key, there: None }
+    }
+
+    fn of(record: Record) -> Self {
+        Self { kind: record.kind, tenant: record.tenant, key: record.key, there: Some(record) }
     }
 }
 

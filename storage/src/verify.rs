@@ -103,15 +103,10 @@ impl Db {
                 if !is_same(value, row.get_ref(width + i)?) {
                     report.problem(format!("{} {}: column {name} is stale", kind.name, record.key));
                 }
-                if kind.counted.contains(name) {
-                    let value = if let Value::Bool(flag) = value {
-                        Value::Int(i64::from(*flag))
-                    } else {
-                        value.clone()
-                    };
-                    *totals
-                        .entry((record.tenant, name, crate::heads::total_value(&value)))
-                        .or_default() += 1;
+                if kind.counted.contains(name)
+                    && let Some(bucket) = crate::heads::bucket_of(value)
+                {
+                    *totals.entry((record.tenant, name, bucket)).or_default() += 1;
                 }
             }
             *totals.entry((record.tenant, "", Value::Text(String::new()))).or_default() += 1;
@@ -257,6 +252,7 @@ impl Db {
     }
 
     fn rebuild_kind(&mut self, kind: &'static Kind) -> Result<()> {
+        self.forget_all_kept();
         let table = table_of(kind);
         self.conn.flush_prepared_statement_cache();
         let names = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL";

@@ -51,10 +51,10 @@ fn counted(record: &Record) -> Vec<(&'static str, Value)> {
         return buckets;
     }
     for (name, value) in columns_of(record) {
-        if record.kind.counted.contains(&name) {
-            let value =
-                if let Value::Bool(flag) = value { Value::Int(i64::from(flag)) } else { value };
-            buckets.push((name, crate::heads::total_value(&value)));
+        if record.kind.counted.contains(&name)
+            && let Some(value) = crate::heads::bucket_of(&value)
+        {
+            buckets.push((name, value));
         }
     }
     buckets
@@ -87,6 +87,7 @@ impl Db {
         state: &[u8],
     ) -> Result<()> {
         record.stream = place.stream;
+        self.forget_kept(place.kind, place.key);
         self.move_claims(place, old, record)?;
         self.move_elements(old, Some(record))?;
         self.move_totals(old, Some(record));
@@ -116,6 +117,7 @@ impl Db {
     }
 
     pub(crate) fn remove_row(&mut self, place: &Place, old: &Record) -> Result<()> {
+        self.forget_kept(place.kind, place.key);
         for field in old.kind.fields.iter().filter(|f| f.claim.is_some()) {
             self.drop_claim(place, old, field)?;
         }
@@ -284,6 +286,7 @@ impl Db {
         let Some(record) = crate::read::load(&self.conn, plan, claim.key)? else { return Ok(()) };
         let wanted = record.wanted(field);
         let name = if won { wanted.to_owned() } else { claim::lost_name(wanted, claim.key) };
+        self.forget_kept(claim.kind, claim.key);
         let sql =
             format!("UPDATE {table} SET c_{} = ?2 WHERE key = ?1 RETURNING stream", field.name);
         let stream: Option<i64> = self
@@ -364,6 +367,7 @@ impl Db {
         let is_cut = in_circle && latest.is_some_and(|(_, _, member)| member == key);
         let parent = wanted.filter(|_| !is_cut);
         if parent != record.tree_parent {
+            self.forget_kept(kind.code, key);
             let sql = format!("UPDATE {} SET c_tree_parent = ?2 WHERE key = ?1", table_of(kind));
             self.conn.prepare_cached(&sql)?.execute(params![key.0, parent.map(|id| id.0)])?;
         }

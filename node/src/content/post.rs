@@ -119,16 +119,17 @@ pub static POST: Kind = Kind {
         Derived { name: "front", ty: Type::Int, value: front },
         Derived { name: "trashed", ty: Type::Bool, value: |post| Value::Bool(is_trashed(post)) },
         Derived { name: "stage", ty: Type::Text, value: |post| stage(post).into() },
+        Derived { name: "aside", ty: Type::Text, value: aside },
         Derived { name: "due_at", ty: Type::Time, value: due_at },
     ],
     indexes: &[
-        &["published_at"],
-        &["front"],
-        &["stage", "due_at"],
+        &["+published_at"],
+        &["+front"],
+        &["+aside", "due_at"],
         &["category_id", "live", "front"],
         &["author_id", "live", "published_at"],
     ],
-    counted: &["live", "shown_to_viewers", "shown_to_moderators", "trashed", "status"],
+    counted: &["live", "shown_to_viewers", "shown_to_moderators", "trashed", "status", "stage"],
     search: Some(searched),
     revives: Some(|post| post.int(&TRASHED_AT).is_some() && !is_trashed(post)),
     doc: "An article: a body with a title, an address and a place in the workflow.",
@@ -181,9 +182,16 @@ fn front(post: &Record) -> Value {
     post.int(&PUBLISHED_AT).map(|at_ms| at_ms.saturating_add(raised)).into()
 }
 
-/// Its status, or that it is in the trash: what few posts are in is found by it.
+/// Its status, or that it is in the trash.
 fn stage(post: &Record) -> &str {
     if is_trashed(post) { TRASHED } else { post.text(&STATUS) }
+}
+
+/// Stages that few posts are in, which are found by it; none for drafts and what is published.
+pub(super) const ASIDE: [&str; 3] = [SCHEDULED, ARCHIVED, TRASHED];
+
+fn aside(post: &Record) -> Value {
+    ASIDE.into_iter().find(|aside| *aside == stage(post)).into()
 }
 
 /// When something happens to it by itself: it is published, or counts as long enough in the trash.

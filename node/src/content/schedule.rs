@@ -52,7 +52,7 @@ pub fn next_due(node: &Node) -> Result<Option<u64>> {
 
 /// The first ones to come out, as many as one look takes.
 fn scheduled(tenant: Id) -> Query {
-    let query = Query::of(&POST, tenant).filter("stage", SCHEDULED);
+    let query = Query::of(&POST, tenant).filter("aside", SCHEDULED);
     query.sort("due_at", false).limit(LOOKED_AT).without_total()
 }
 

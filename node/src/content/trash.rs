@@ -46,7 +46,7 @@ pub async fn purge_due(node: &Node, now_ms: u64) -> Result<usize> {
     let before_ms = now_ms.saturating_sub(kept_days * DAY_MS) as i64;
     let mut purged = 0;
     for tenant in tenants(node)? {
-        let due = Query::of(&POST, tenant).filter("stage", TRASHED).filter_le("due_at", before_ms);
+        let due = Query::of(&POST, tenant).filter("aside", TRASHED).filter_le("due_at", before_ms);
         let due = due.sort("due_at", false).limit(LOOKED_AT).without_total();
         let actor = Actor::system(tenant);
         let due = node.store.read(|reader| reader.list(&due))?.records;

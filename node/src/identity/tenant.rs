@@ -57,6 +57,7 @@ pub const QUOTA_POSTS: Field =
     Field::int(29, "quota_posts").doc("Posts at most, those in the trash among them.");
 
 pub static TENANT: Kind = Kind {
+    kept: true,
     fields: &[
         NAME,
         SLUG,

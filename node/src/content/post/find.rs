@@ -1,7 +1,8 @@
 //! Finding posts: by id, by slug, in lists. Never gives out one that the actor may not see.
 
 use super::{
-    AUTHOR_ID, AUTHOR_IDS, OLD_SLUGS, POST, SLUG, STATUS, TAG_IDS, TRASHED, may_see, shown_column,
+    ASIDE, AUTHOR_ID, AUTHOR_IDS, OLD_SLUGS, POST, SLUG, STATUS, TAG_IDS, TRASHED, may_see,
+    shown_column,
 };
 use crate::access::{Actor, Permission};
 use crate::content::{category, key_of, read, tag};
@@ -63,9 +64,13 @@ pub fn list(node: &Node, actor: &Actor, mut query: Query, by: &Narrowed) -> Resu
     let sees_all = own || actor.can(Permission::PostsWrite);
     if sees_all {
         let status = query.value_of(STATUS.name).cloned();
+        let is_aside = |status: &Value| ASIDE.into_iter().any(|a| status.as_text() == Some(a));
         query = match (by.trashed, status) {
-            (true, _) => query.filter("stage", TRASHED),
-            (false, Some(status)) => query.filter("stage", status),
+            (true, _) => query.filter("aside", TRASHED),
+            (false, Some(status)) => {
+                let column = if is_aside(&status) { "aside" } else { "stage" };
+                query.without(STATUS.name).filter(column, status)
+            }
             (false, None) => query.filter("trashed", false),
         };
     } else {
