@@ -20,7 +20,7 @@ use crate::verify::Report;
 use rusqlite::{Connection, OpenFlags, params};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -55,7 +55,9 @@ type Request = Box<dyn FnOnce(&mut Db) -> Reply + Send>;
 struct Shared {
     path: PathBuf,
     plans: Arc<Plans>,
-    origin: Origin,
+    node: NodeId,
+    /// May rise while the store is open.
+    epoch: AtomicU32,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     /// Whoever holds it writes; none once the store is closed.
     db: Mutex<Option<Db>>,
@@ -91,7 +93,8 @@ impl Store {
         let shared = Arc::new(Shared {
             path: path.clone(),
             plans: Arc::clone(&db.plans),
-            origin: db.origin(),
+            node: db.origin().node,
+            epoch: AtomicU32::new(db.origin().epoch),
             requests: Mutex::new(Some(sender)),
             db: Mutex::new(None),
             waiting: AtomicU64::new(0),
@@ -117,7 +120,7 @@ impl Store {
     }
 
     pub fn origin(&self) -> Origin {
-        self.shared.origin
+        Origin { node: self.shared.node, epoch: self.shared.epoch.load(Ordering::Relaxed) }
     }
 
     pub fn path(&self) -> &Path {
@@ -499,6 +502,7 @@ fn commit_group(
         tracing::error!(%error, "a group of writes could not be committed; none of it was kept");
     }
     shared.parked.store(db.parked() as u64, Ordering::Relaxed);
+    shared.epoch.store(db.origin().epoch, Ordering::Relaxed);
     // Before the answers: what is cached under an older number must not outlive an acknowledged write.
     if failed.is_some() || db.heads.changed_access {
         shared.access_changes.fetch_add(1, Ordering::Release);
@@ -562,7 +566,7 @@ impl Store {
 
 impl Replica for Store {
     fn origin(&self) -> Origin {
-        self.shared.origin
+        Self::origin(self)
     }
     fn root(&mut self) -> Result<Digest> {
         self.log(|log| log.root())
