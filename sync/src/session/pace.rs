@@ -3,6 +3,9 @@
 
 use super::Options;
 
+/// In timeouts.
+const LONGEST_PATIENCE: u64 = 10;
+
 #[derive(Default)]
 pub(super) struct Answers {
     /// The soonest: what the way there and back takes.
@@ -34,9 +37,10 @@ impl Answers {
         }
     }
 
-    /// After how long an answer is overdue.
+    /// After how long an answer is overdue. One that took for ever, over a machine's sleep, must not make it for ever.
     pub fn patience_ms(&self, options: &Options) -> u64 {
-        options.answer_timeout_ms.max(3 * self.slowest_ms)
+        let timeout_ms = options.answer_timeout_ms;
+        (3 * self.slowest_ms).clamp(timeout_ms, LONGEST_PATIENCE * timeout_ms)
     }
 }
 
@@ -65,7 +69,9 @@ mod tests {
         assert_eq!(answers.patience_ms(&options), 10_000);
         answers.judge(20_000, &options);
         assert_eq!(answers.patience_ms(&options), 60_000);
-        for _ in 0..40 {
+        answers.judge(u64::MAX / 8, &options);
+        assert_eq!(answers.patience_ms(&options), 100_000);
+        for _ in 0..400 {
             answers.judge(10, &options);
         }
         assert_eq!(answers.patience_ms(&options), 10_000);
