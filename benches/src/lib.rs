@@ -1,7 +1,9 @@
 //! What the load and comparison programs share: a closed loop of clients, the figures it gives, the text that is
-//! written, and a lean HTTP/1.1 client. Nothing here may reach into a node: a load run sees only what a user sees.
+//! written, a lean HTTP/1.1 client, and a bad path between two sockets. Nothing here may reach into a node: a load run
+//! sees only what a user sees.
 
 pub mod drive;
 pub mod histogram;
 pub mod http;
+pub mod relay;
 pub mod text;

@@ -43,11 +43,23 @@ impl Hlc {
         self.0 >> 16
     }
 
+    /// The greatest stamp: others refuse what is beyond. What was written over it stands beside it, and says so by
+    /// what it has seen.
+    pub const MAX: Self = Self((1 << 63) - 1);
+
     /// The stamp of a local write: past this clock, past the wall, past what the write changes.
     #[must_use]
     pub fn tick(self, now_ms: u64, past: Hlc) -> Self {
         let wall = now_ms.min((1 << 47) - 1) << 16;
-        Self((self.0 + 1).max(wall).max(past.0.saturating_add(1)))
+        let stamp = self.0.saturating_add(1).max(wall).max(past.0.saturating_add(1));
+        Self(stamp.min(Self::MAX.0))
+    }
+
+    /// The clock after a write with the stamp that [`Hlc::tick`] gave it. What the write changes may come from a clock
+    /// that is years ahead: that drags the write, but not all that is written here from then on.
+    #[must_use]
+    pub fn after(self, now_ms: u64, stamp: Hlc) -> Self {
+        self.tick(now_ms, Self(0)).observe(now_ms, stamp)
     }
 
     /// The clock after seeing a peer's stamp, dragged at most a minute past the wall.
@@ -68,5 +80,18 @@ mod tests {
         assert!(clock.tick(10, Hlc(0)) > clock);
         assert!(clock.tick(10, Hlc(99 << 40)) > Hlc(99 << 40));
         assert_eq!(clock.observe(1_000, Hlc(u64::MAX)).ms(), 61_000);
+    }
+
+    #[test]
+    fn a_write_to_a_record_of_the_future_drags_itself_and_not_the_clock() {
+        let (clock, future) = (Hlc(1_000 << 16), Hlc(9 << 60 >> 2));
+        let stamp = clock.tick(1_000, future);
+        assert_eq!(stamp.0, future.0 + 1);
+        assert_eq!(clock.after(1_000, stamp).ms(), 61_000);
+        let near = Hlc(1_500 << 16);
+        let stamp = clock.tick(1_000, near);
+        assert_eq!(clock.after(1_000, stamp), stamp);
+        assert_eq!(clock.tick(u64::MAX, Hlc::MAX), Hlc::MAX);
+        assert_eq!(Hlc::MAX.after(u64::MAX, Hlc::MAX), Hlc::MAX);
     }
 }

@@ -18,13 +18,16 @@ use crate::vector::Vector;
 use crate::view::Unsettled;
 use rusqlite::{Connection, OpenFlags, params};
 use std::cell::RefCell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Ops that came too early, at most; more are dropped, and come again since they do not count as received.
 const MAX_PARKED: usize = 20_000;
+const MAX_PARKED_BYTES: usize = 64 << 20;
 /// A minute and more ahead of this node's wall.
 const FUTURE_MS: u64 = 60_000;
 
@@ -38,6 +41,7 @@ pub struct Db {
     kept: Kept,
     parked: BTreeMap<StreamId, BTreeMap<Dot, Op>>,
     parked_count: usize,
+    parked_bytes: usize,
     /// Ops that the running attempt took from the parked ones; they go back if it fails.
     released: Vec<Op>,
     /// What is written now is also in the log, and need not be told twice.
@@ -75,6 +79,11 @@ impl Kept {
     fn clear(&self) {
         self.0.borrow_mut().clear();
     }
+}
+
+fn kept_epoch(conn: &Connection) -> Result<Option<u32>> {
+    let bytes = schema::meta(conn, "epoch")?.and_then(|bytes| bytes.try_into().ok());
+    Ok(bytes.map(u32::from_le_bytes))
 }
 
 /// What became of a batch of a peer's ops.
@@ -128,8 +137,8 @@ impl Db {
         conn.pragma_update(None, "trusted_schema", false)?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
         let stale = schema::prepare(&conn, kinds)?;
-        let epoch = match schema::meta(&conn, "epoch")?.and_then(|b| b.try_into().ok()) {
-            Some(bytes) => u32::from_le_bytes(bytes),
+        let epoch = match kept_epoch(&conn)? {
+            Some(epoch) => epoch,
             None => {
                 schema::put_meta(&conn, "epoch", &1u32.to_le_bytes())?;
                 1
@@ -147,6 +156,7 @@ impl Db {
             kept: Kept::default(),
             parked: BTreeMap::new(),
             parked_count: 0,
+            parked_bytes: 0,
             released: vec![],
             is_logging: false,
             is_fresh: false,
@@ -173,6 +183,18 @@ impl Db {
         self.origin.epoch = self.origin.epoch.wrapping_add(leap);
         schema::put_meta(&self.conn, "epoch", &self.origin.epoch.to_le_bytes())?;
         Ok(self.origin)
+    }
+
+    /// Somebody has ops of this node that this node has not: its file is an older copy, put back by hand or running
+    /// twice. What it counted on from there would name other ops alike.
+    pub(crate) fn leave_foreign_epoch(&mut self, stream: &StreamId, theirs: u64) -> Result<()> {
+        let mine = self.heads.head(stream).map_or(0, |head| head.vector.get(self.origin));
+        if theirs > mine {
+            self.savepoint(Self::raise_epoch)?;
+            let epoch = self.origin.epoch;
+            tracing::warn!(%stream, epoch, "a peer has writes of this node that it has not: the data folder is an older copy. It goes on under a new epoch; if the other one still runs, give it a new folder and let it join");
+        }
+        Ok(())
     }
 
     pub(crate) fn random(&mut self) -> [u8; 10] {
@@ -234,7 +256,8 @@ impl Db {
 
     /// Commits the group. If that fails nothing of it is kept.
     pub(crate) fn commit(&mut self) -> Result<()> {
-        let done = self.heads.flush(&self.conn).and_then(|()| {
+        let done = self.has_transaction().and_then(|()| {
+            self.heads.flush(&self.conn)?;
             self.conn.prepare_cached("COMMIT")?.execute([])?;
             Ok(())
         });
@@ -242,9 +265,16 @@ impl Db {
             let _ = self.conn.execute_batch("ROLLBACK");
             self.heads = Heads::load(&self.conn)?;
             self.kept.clear();
+            self.origin.epoch = kept_epoch(&self.conn)?.unwrap_or(self.origin.epoch);
             return Err(error);
         }
         Ok(())
+    }
+
+    /// A disk that is full in the middle of a statement makes SQLite give up the whole transaction. What would be
+    /// written then would be on its own, without the ops of the group that it builds on.
+    fn has_transaction(&self) -> Result<()> {
+        if self.conn.is_autocommit() { Err(Error::Full) } else { Ok(()) }
     }
 
     /// One request of the group: a failure, even a panic, undoes it alone.
@@ -264,12 +294,17 @@ impl Db {
         &mut self,
         f: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.has_transaction()?;
         let is_first = std::mem::take(&mut self.is_fresh);
         if !is_first {
             self.execute("SAVEPOINT request")?;
         }
         self.heads.begin();
-        let result = catch_unwind(AssertUnwindSafe(|| f(self)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let value = f(self)?;
+            self.has_transaction()?;
+            Ok(value)
+        }));
         if let Ok(Ok(value)) = result {
             if !is_first {
                 self.execute("RELEASE request")?;
@@ -286,7 +321,7 @@ impl Db {
                 self.execute("ROLLBACK")?;
             }
             self.begin()?;
-        } else {
+        } else if self.has_transaction().is_ok() {
             self.execute("ROLLBACK TO request")?;
             self.execute("RELEASE request")?;
         }
@@ -323,6 +358,11 @@ impl Db {
 
     fn receive_all(&mut self, ops: Vec<Op>) -> Result<Applied> {
         self.released.clear();
+        for op in &ops {
+            if op.dot.origin == self.origin {
+                self.leave_foreign_epoch(&op.stream, op.dot.seq)?;
+            }
+        }
         let attempt = self.savepoint(|db| {
             let mut applied = Applied::default();
             for op in &ops {
@@ -403,22 +443,41 @@ impl Db {
     }
 
     fn park(&mut self, op: Op) {
-        if self.parked_count < MAX_PARKED {
-            let slot = self.parked.entry(op.stream.clone()).or_default();
-            self.parked_count += usize::from(slot.insert(op.dot, op).is_none());
+        let bytes = op.size_bytes();
+        if self.parked_count >= MAX_PARKED || self.parked_bytes + bytes > MAX_PARKED_BYTES {
+            return;
+        }
+        let slot = self.parked.entry(op.stream.clone()).or_default();
+        if let Entry::Vacant(place) = slot.entry(op.dot) {
+            place.insert(op);
+            (self.parked_count, self.parked_bytes) =
+                (self.parked_count + 1, self.parked_bytes + bytes);
         }
     }
 
-    /// A parked op whose past has come.
+    /// A parked op whose past has come. Looks at the next one of each origin only, however many wait.
     fn unpark(&mut self, stream: &StreamId) -> Option<Op> {
         let waiting = self.parked.get(stream)?;
-        let covered = |dot: &Dot| self.heads.covers(stream, *dot);
-        let late: Vec<_> = waiting.keys().filter(|dot| covered(dot)).copied().collect();
-        let ready =
-            waiting.values().find(|op| !covered(&op.dot) && self.is_ready(stream, op)).cloned();
+        let (mut gone, mut ready) = (Vec::new(), None);
+        let mut at = waiting.keys().next().map(|dot| dot.origin);
+        while let Some(origin) = at {
+            let seq = self.heads.head(stream).map_or(0, |head| head.vector.get(origin)) + 1;
+            gone.extend(
+                waiting.range(Dot { origin, seq: 0 }..Dot { origin, seq }).map(|(dot, _)| *dot),
+            );
+            let next = waiting.get(&Dot { origin, seq }).filter(|op| self.is_ready(stream, op));
+            if let Some(op) = next {
+                gone.push(op.dot);
+                ready = Some(op.clone());
+                break;
+            }
+            let others = (Bound::Excluded(Dot { origin, seq: u64::MAX }), Bound::Unbounded);
+            at = waiting.range(others).next().map(|(dot, _)| dot.origin);
+        }
         let waiting = self.parked.get_mut(stream)?;
-        for dot in late.iter().chain(ready.as_ref().map(|op| &op.dot)) {
-            self.parked_count -= usize::from(waiting.remove(dot).is_some());
+        for op in gone.iter().filter_map(|dot| waiting.remove(dot)) {
+            self.parked_count -= 1;
+            self.parked_bytes -= op.size_bytes();
         }
         if waiting.is_empty() {
             self.parked.remove(stream);

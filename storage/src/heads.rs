@@ -72,11 +72,10 @@ pub struct Heads {
 impl Heads {
     pub fn load(conn: &Connection) -> Result<Self> {
         let mut heads = Self::default();
-        let hlc = schema::meta(conn, "hlc")?
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u64::from_le_bytes);
-        let sql = "SELECT hlc FROM op ORDER BY pos DESC LIMIT 1";
-        let last: Option<i64> = conn.query_row(sql, [], |r| r.get(0)).optional()?;
+        let (hlc, upto) = kept_hlc(&schema::meta(conn, "hlc")?.unwrap_or_default());
+        // After the clock was kept there are only this node's own ops, none of which it was dragged by.
+        let sql = "SELECT hlc FROM op WHERE pos >= ?1 ORDER BY pos DESC LIMIT 1";
+        let last: Option<i64> = conn.query_row(sql, [upto], |r| r.get(0)).optional()?;
         heads.hlc = Hlc(hlc.max(last.unwrap_or_default() as u64));
         heads.next_pos =
             conn.query_row("SELECT coalesce(max(pos), 0) + 1 FROM op", [], |r| r.get(0))?;
@@ -160,7 +159,8 @@ impl Heads {
             }
         }
         if std::mem::take(&mut self.hlc_must_be_kept) {
-            schema::put_meta(conn, "hlc", &self.hlc.0.to_le_bytes())?;
+            let kept = [self.hlc.0.to_le_bytes(), self.next_pos.to_le_bytes()].concat();
+            schema::put_meta(conn, "hlc", &kept)?;
         }
         self.undo.clear();
         Ok(())
@@ -267,6 +267,12 @@ pub fn bucket_of(value: &Value) -> Option<Value> {
         Value::Bool(false) => None,
         value => Some(total_value(value)),
     }
+}
+
+/// The clock, and the first position in the log after it was kept.
+fn kept_hlc(bytes: &[u8]) -> (u64, i64) {
+    let part = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok());
+    (part(0).map_or(0, u64::from_le_bytes), part(8).map_or(0, i64::from_le_bytes))
 }
 
 /// NULL cannot stand in a primary key.

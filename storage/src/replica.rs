@@ -246,6 +246,15 @@ impl LogReader<'_> {
             if !batch.ops.is_empty() && (batch.ops.len() >= max_ops || bytes > max_bytes) {
                 break;
             }
+            batch.next_pos = pos as u64 + 1;
+            let payload = match codec::decode(payload) {
+                Ok(payload) => payload,
+                Err(error) => {
+                    // Who needs it stays behind, notices, and takes the state instead.
+                    tracing::error!(%error, pos, "a row of the log is damaged and cannot be sent: verify this node");
+                    continue;
+                }
+            };
             batch.ops.push(Op {
                 stream: head.stream.clone(),
                 dot,
@@ -253,9 +262,8 @@ impl LogReader<'_> {
                 kind: row.get(5)?,
                 schema: row.get(6)?,
                 key: Id(row.get(7)?),
-                payload: codec::decode(payload)?,
+                payload,
             });
-            batch.next_pos = pos as u64 + 1;
         }
         Ok(batch)
     }
@@ -391,6 +399,7 @@ impl Db {
     }
 
     pub(crate) fn merge_chunk_in_group(&mut self, chunk: &SnapshotChunk) -> Result<()> {
+        self.leave_foreign_epoch(&chunk.stream, chunk.vector.get(self.origin))?;
         self.savepoint(|db| {
             let stream = db.heads.stream_number(&db.conn, &chunk.stream)?;
             let mine = db.heads.vector(stream).cloned().unwrap_or_default();
@@ -430,6 +439,7 @@ impl Db {
         ranges: &[RecordRange],
         vector: &Vector,
     ) -> Result<()> {
+        self.leave_foreign_epoch(stream, vector.get(self.origin))?;
         self.savepoint(|db| {
             let number = db.heads.stream_number(&db.conn, stream)?;
             ranges.iter().try_for_each(|range| db.note_ahead(number, *range, vector))
@@ -526,6 +536,7 @@ impl Db {
         stream: &StreamId,
         vector: &Vector,
     ) -> Result<()> {
+        self.leave_foreign_epoch(stream, vector.get(self.origin))?;
         self.savepoint(|db| {
             let number = db.heads.stream_number(&db.conn, stream)?;
             let mine = db.heads.vector(number).cloned().unwrap_or_default();
@@ -536,8 +547,10 @@ impl Db {
                 db.heads.advance(number, Dot { origin: *origin, seq: *seq });
                 floor.raise(*origin, *seq);
             }
+            db.prune_ahead(number)?;
+            // The last step: it is not undone.
             db.heads.raise_floor(number, &floor);
-            db.prune_ahead(number)
+            Ok(())
         })
     }
 

@@ -27,7 +27,7 @@ use crate::verify::Report;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -51,7 +51,9 @@ pub struct OpenOptions {
 struct Shared {
     path: PathBuf,
     plans: Arc<Plans>,
-    origin: Origin,
+    node: NodeId,
+    /// May rise while the store is open.
+    epoch: AtomicU32,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     /// Whoever holds it writes; none once the store is closed.
     db: Mutex<Option<Db>>,
@@ -91,7 +93,8 @@ impl Store {
         let shared = Arc::new(Shared {
             path: path.clone(),
             plans: Arc::clone(&db.plans),
-            origin: db.origin(),
+            node: db.origin().node,
+            epoch: AtomicU32::new(db.origin().epoch),
             requests: Mutex::new(Some(sender)),
             db: Mutex::new(None),
             waiting: AtomicU64::new(0),
@@ -120,7 +123,7 @@ impl Store {
     }
 
     pub fn origin(&self) -> Origin {
-        self.shared.origin
+        Origin { node: self.shared.node, epoch: self.shared.epoch.load(Ordering::Relaxed) }
     }
 
     pub fn path(&self) -> &Path {
@@ -371,7 +374,7 @@ impl Store {
 
 impl Replica for Store {
     fn origin(&self) -> Origin {
-        self.shared.origin
+        Self::origin(self)
     }
     fn root(&mut self) -> Result<Digest> {
         self.log(|log| log.root())

@@ -329,8 +329,11 @@ impl Tx<'_> {
 
     fn issue(&mut self, target: Target, payload: Payload) -> Result<Option<Record>> {
         let past = target.there.as_ref().map_or(Hlc(0), |record| record.state.latest_hlc());
-        let hlc = self.db.heads.hlc.tick(self.now_ms, past);
-        self.db.heads.hlc = hlc;
+        let clock = self.db.heads.hlc;
+        let hlc = clock.tick(self.now_ms, past);
+        self.db.heads.hlc = clock.after(self.now_ms, hlc);
+        // Then the last op of the log does not tell the clock.
+        self.db.heads.hlc_must_be_kept |= self.db.heads.hlc != hlc;
         self.issue_at(target, hlc, payload)
     }
 

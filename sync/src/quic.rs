@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::{TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio::sync::{Mutex, mpsc};
@@ -93,6 +94,17 @@ pub struct Limits {
     pub join_timeout: Duration,
     pub keep_alive: Duration,
     pub idle_timeout: Duration,
+    pub congestion: Congestion,
+}
+
+/// How much is put on the way while others use it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// Gives way when packets are lost.
+    #[default]
+    Cubic,
+    /// Goes by what comes through, and how soon.
+    Bbr,
 }
 
 impl Default for Limits {
@@ -106,6 +118,7 @@ impl Default for Limits {
             join_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(15),
+            congestion: Congestion::default(),
         }
     }
 }
@@ -337,6 +350,14 @@ fn transport(limits: &Limits, window_bytes: u32) -> Result<TransportConfig, Erro
     config.stream_receive_window(WINDOW_BYTES.into());
     config.receive_window(window_bytes.into());
     config.send_window(u64::from(WINDOW_BYTES));
+    match limits.congestion {
+        Congestion::Cubic => {
+            config.congestion_controller_factory(Arc::new(CubicConfig::default()));
+        }
+        Congestion::Bbr => {
+            config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+        }
+    }
     config.keep_alive_interval(Some(limits.keep_alive));
     config.max_idle_timeout(Some(limits.idle_timeout.try_into().map_err(Error::setup)?));
     Ok(config)

@@ -8,7 +8,7 @@ mod link;
 mod roster;
 
 use crate::key::{NodeKey, PublicKey};
-use crate::quic::{Admission, Endpoint, JoinAnswer, JoinRequest, Knock};
+use crate::quic::{self, Admission, Endpoint, JoinAnswer, JoinRequest, Knock, Limits};
 use crate::ticket::{Secret, Ticket};
 use atoll_storage::tx::Tx;
 use atoll_storage::{Clock, NodeId, Store, peer};
@@ -36,6 +36,7 @@ pub struct Options {
     pub name: String,
     /// Where others reach it, as `host:port`, if that is not the address it listens on.
     pub address: Option<String>,
+    pub limits: Limits,
 }
 
 /// A handle; clones share the runner.
@@ -59,9 +60,9 @@ struct Shared {
 impl Runner {
     /// Binds the address and begins to dial the peers that the store lists. Call inside a tokio runtime.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let Options { store, key, clock, listen, name, address } = options;
+        let Options { store, key, clock, listen, name, address, limits } = options;
         let roster = Arc::new(Roster::new(store.read(|reader| peer::list(reader))?));
-        let endpoint = bind(listen, &key, &roster, &store, &name, address.as_deref())?;
+        let endpoint = bind(listen, &key, &roster, &store, &name, address.as_deref(), limits)?;
         let listen = endpoint.local_addr()?;
         let runner = Self(Arc::new(Shared {
             addrs: reachable_at(listen, address.as_deref()),
@@ -116,11 +117,17 @@ impl Runner {
         if ticket.public_key == shared.endpoint.public_key() {
             return Err(Error::OwnTicket);
         }
-        if ticket.is_expired(shared.clock.now_ms()) {
-            return Err(Error::Expired);
+        if self.status().len() >= peer::MAX_PEERS {
+            return Err(Error::TooManyPeers);
         }
         let me = JoinRequest { name: shared.name.clone(), addrs: shared.addrs.clone() };
-        let answer = shared.endpoint.join(ticket, &me, JOIN_TIMEOUT).await?;
+        // The issuer decides whether it has expired: the clock that is wrong may be this one.
+        let answer = match shared.endpoint.join(ticket, &me, JOIN_TIMEOUT).await {
+            Err(quic::Error::JoinRefused(_)) if ticket.is_expired(shared.clock.now_ms()) => {
+                return Err(Error::Expired);
+            }
+            answer => answer?,
+        };
         // The issuer's own word may be an address that only it can use; the ticket's led there.
         let address = ticket.addrs.first().cloned();
         shared.list(ticket.public_key, answer.name, address).await?;
@@ -209,6 +216,7 @@ fn bind(
     store: &Store,
     name: &str,
     address: Option<&str>,
+    limits: Limits,
 ) -> Result<Endpoint, Error> {
     let admit = {
         let roster = roster.clone();
@@ -222,32 +230,37 @@ fn bind(
         let (roster, store) = (roster.clone(), store.clone());
         Box::pin(async move { let_in(&roster, &store, knock).await.map(|()| answer) })
     };
-    Ok(Endpoint::bind(listen, key, Arc::new(admit), Arc::new(join))?)
+    Ok(Endpoint::bind_with(listen, key, Arc::new(admit), Arc::new(join), limits)?)
 }
 
 /// Takes the invitation and lists the new node in one transaction. One that is listed already had its answer lost.
 async fn let_in(roster: &Roster, store: &Store, knock: Knock) -> Result<(), String> {
     const REFUSED: &str = "it was used, has expired or was never made here; ask for a new ticket";
+    const NO_ROOM: &str = "the node has as many peers as it can have: remove one there, then try the same ticket again";
     let address = knock.request.addrs.iter().find(|addr| is_useful(addr, knock.remote)).cloned();
     let (key, name, hash) = (knock.key, knock.request.name, knock.secret.hash());
     let listed = store.write(move |tx: &mut Tx| {
         let known = peer::find(tx, key.node_id())?.filter(|peer| peer.removed_ms.is_none());
         if known.is_some() {
-            return Ok(known);
+            return Ok(known.ok_or(REFUSED));
         }
-        if !peer::redeem(tx, &hash)? || peer::list(tx)?.len() >= peer::MAX_PEERS {
-            return Ok(None);
+        // Before the ticket is taken.
+        if peer::list(tx)?.len() >= peer::MAX_PEERS {
+            return Ok(Err(NO_ROOM));
+        }
+        if !peer::redeem(tx, &hash)? {
+            return Ok(Err(REFUSED));
         }
         let node = peer::add(tx, &key.0, &name, address.as_deref())?;
-        peer::find(tx, node)
+        Ok(peer::find(tx, node)?.ok_or(REFUSED))
     });
     match listed.await {
-        Ok(Some(peer)) => {
+        Ok(Ok(peer)) => {
             tracing::info!(node = %peer.node, name = %peer.name, "a node has joined");
             roster.add(peer);
             Ok(())
         }
-        Ok(None) => Err(REFUSED.to_owned()),
+        Ok(Err(refused)) => Err(refused.to_owned()),
         Err(error) => {
             let error: atoll_storage::Error = error;
             tracing::warn!(%error, "a node could not join");

@@ -5,6 +5,7 @@
 //! vector covers it.
 
 mod compare;
+mod pace;
 mod pull;
 mod push;
 mod serve;
@@ -30,6 +31,9 @@ pub struct Options {
     pub window: usize,
     pub batch_ops: usize,
     pub batch_bytes: usize,
+    /// What is answered sooner may be more at once, and what takes longer must be less.
+    pub quick_ms: u64,
+    pub slow_ms: u64,
 }
 
 impl Default for Options {
@@ -43,6 +47,8 @@ impl Default for Options {
             window: 4,
             batch_ops: 1_000,
             batch_bytes: 1 << 20,
+            quick_ms: 250,
+            slow_ms: 1_000,
         }
     }
 }
@@ -145,6 +151,7 @@ pub struct Status {
     pub equal_ms: u64,
     /// The stream whose snapshot is being taken.
     pub pulling: Option<StreamId>,
+    /// Raised on this link, and not yet followed by equal states.
     pub alarms: u64,
 }
 
@@ -352,7 +359,7 @@ impl Session {
         }
         let heads = self.greeting.as_mut().map(|g| std::mem::take(&mut g.heads));
         if equal {
-            self.figures.equal_ms = self.now.wall_ms;
+            self.note_equal();
             for head in heads.unwrap_or_default() {
                 self.learn(&head.stream, &head.vector)?;
             }
@@ -366,7 +373,7 @@ impl Session {
             peer.clock_offset_ms = time_ms.wrapping_sub(self.now.wall_ms) as i64;
         }
         if root == replica.root()? {
-            self.figures.equal_ms = self.now.wall_ms;
+            self.note_equal();
             return Ok(());
         }
         let quiet = self.busy_ms + self.options.quiet_ms <= self.now.elapsed_ms && !self.is_busy();
@@ -402,21 +409,31 @@ impl Session {
             if self.is_busy() { FIGURES_EVERY_MS } else { self.options.root_every_ms.max(1) };
         if self.compared && self.figures.at_ms + every_ms <= self.now.elapsed_ms {
             self.figures.at_ms = self.now.elapsed_ms;
-            let mine: BTreeMap<StreamId, Vector> =
-                replica.heads(None)?.into_iter().map(|h| (h.stream, h.vector)).collect();
-            let nothing = Vector::default();
-            let theirs = |stream: &StreamId| self.known(stream).unwrap_or(&nothing);
-            let (mut to_send, mut to_receive) = (0, 0);
-            for (stream, vector) in &mine {
-                to_send += vector.lead_over(theirs(stream));
-                to_receive += theirs(stream).lead_over(vector);
-            }
-            for stream in self.known.keys().filter(|s| !mine.contains_key(s)) {
-                to_receive += theirs(stream).lead_over(&nothing);
-            }
-            (self.figures.to_send, self.figures.to_receive) = (to_send, to_receive);
+            (self.figures.to_send, self.figures.to_receive) = self.lag(replica.heads(None)?);
         }
         Ok(())
+    }
+
+    /// Ops that the peer lacks of what is here, and ops that it has and are not here, as far as it said.
+    pub fn lag(&self, heads: Vec<StreamHead>) -> (u64, u64) {
+        let mine: BTreeMap<StreamId, Vector> =
+            heads.into_iter().map(|head| (head.stream, head.vector)).collect();
+        let nothing = Vector::default();
+        let theirs = |stream: &StreamId| self.known(stream).unwrap_or(&nothing);
+        let (mut to_send, mut to_receive) = (0, 0);
+        for (stream, vector) in &mine {
+            to_send += vector.lead_over(theirs(stream));
+            to_receive += theirs(stream).lead_over(vector);
+        }
+        for stream in self.known.keys().filter(|s| !mine.contains_key(s)) {
+            to_receive += theirs(stream).lead_over(&nothing);
+        }
+        (to_send, to_receive)
+    }
+
+    /// Both sides hold the same: what was found to differ is repaired.
+    fn note_equal(&mut self) {
+        (self.figures.equal_ms, self.figures.alarms) = (self.now.wall_ms, 0);
     }
 
     fn send(&mut self, message: &Message) {

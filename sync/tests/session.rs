@@ -228,6 +228,152 @@ fn a_copy_of_this_node_and_a_foreign_protocol_are_refused() -> Outcome {
     Ok(())
 }
 
+/// A wire that carries so many bytes a second each way, in order, and takes its time.
+struct Narrow {
+    pair: Pair,
+    bytes_per_s: u64,
+    latency_ms: u64,
+    /// Until when each direction is busy.
+    busy_ms: [u64; 2],
+    on_way: VecDeque<(u64, usize, Vec<u8>)>,
+}
+
+impl Narrow {
+    const STEP_MS: u64 = 10;
+
+    /// Until both are equal; how long that took, and how many bytes.
+    fn run(mut self) -> (u64, usize) {
+        self.pair.step(0, Event::Open);
+        self.pair.step(1, Event::Open);
+        while self.pair.now_ms < 3_600_000 {
+            self.depart();
+            self.pair.now_ms += Self::STEP_MS;
+            self.arrive();
+            if self.pair.now_ms.is_multiple_of(500) {
+                self.pair.step(0, Event::Tick);
+                self.pair.step(1, Event::Tick);
+                if self.on_way.is_empty() && self.pair.wire.is_empty() && self.pair.are_equal() {
+                    break;
+                }
+            }
+        }
+        assert!(self.pair.are_equal(), "not within an hour");
+        (self.pair.now_ms, self.pair.bytes_from(0) + self.pair.bytes_from(1))
+    }
+
+    fn depart(&mut self) {
+        while let Some((to, bytes)) = self.pair.wire.pop_front() {
+            let begin_ms = self.busy_ms[to].max(self.pair.now_ms);
+            let took_ms = bytes.len() as u64 * 1_000 / self.bytes_per_s;
+            self.busy_ms[to] = begin_ms + took_ms;
+            self.on_way.push_back((self.busy_ms[to] + self.latency_ms, to, bytes));
+        }
+    }
+
+    fn arrive(&mut self) {
+        let mut waiting = VecDeque::new();
+        for (due_ms, to, bytes) in std::mem::take(&mut self.on_way) {
+            if due_ms > self.pair.now_ms {
+                waiting.push_back((due_ms, to, bytes));
+            } else {
+                self.pair.step(to, Event::Frame(bytes));
+            }
+        }
+        self.on_way.extend(waiting);
+    }
+}
+
+fn with_texts(count: u32) -> Result<Db, Error> {
+    let mut db = node(1)?;
+    for n in 0..count {
+        let text: String = (0..16u32)
+            .map(|i| blake3::hash(&[n, i].map(u32::to_le_bytes).concat()).to_hex().to_string())
+            .collect();
+        write(&mut db, &NOTE, n, &text)?;
+    }
+    Ok(db)
+}
+
+#[test]
+fn a_narrow_link_carries_everything_about_once_by_ops_and_by_snapshot() -> Outcome {
+    for snapshot_from_ops in [u64::MAX, 100] {
+        let options = Options { snapshot_from_ops, ..Options::default() };
+        let mut wide = Pair::new(with_texts(1_000)?, node(2)?, &options);
+        wide.step(0, Event::Open);
+        wide.step(1, Event::Open);
+        wide.carry();
+        assert!(wide.are_equal());
+        let needed = wide.bytes_from(0) + wide.bytes_from(1);
+        for (bytes_per_s, latency_ms) in [(8_000, 300), (40_000, 50), (1_000_000, 5)] {
+            let narrow = Narrow {
+                pair: Pair::new(with_texts(1_000)?, node(2)?, &options),
+                bytes_per_s,
+                latency_ms,
+                busy_ms: [0; 2],
+                on_way: VecDeque::new(),
+            };
+            let (took_ms, bytes) = narrow.run();
+            let least_ms = needed as u64 * 1_000 / bytes_per_s;
+            println!(
+                "{bytes_per_s} bytes a second: {bytes} of {needed} bytes, {took_ms} of {least_ms} ms"
+            );
+            assert!(bytes < needed * 13 / 10, "{bytes} bytes where {needed} do");
+            assert!(took_ms < least_ms * 16 / 10 + 5_000, "{took_ms} ms where {least_ms} do");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_urgent_does_not_wait_behind_all_else_on_a_narrow_link() -> Outcome {
+    let options = Options { snapshot_from_ops: u64::MAX, ..Options::default() };
+    let pair = Pair::new(with_texts(3_000)?, node(2)?, &options);
+    let (bytes_per_s, latency_ms, on_way) = (8_000, 300, VecDeque::new());
+    let mut narrow = Narrow { pair, bytes_per_s, latency_ms, busy_ms: [0; 2], on_way };
+    narrow.pair.step(0, Event::Open);
+    narrow.pair.step(1, Event::Open);
+    let mut written_ms = None;
+    let identity = StreamId::new(TENANT, "identity");
+    while narrow.pair.dbs[1].head(&identity)?.is_none() {
+        narrow.depart();
+        narrow.pair.now_ms += Narrow::STEP_MS;
+        narrow.arrive();
+        if narrow.pair.now_ms.is_multiple_of(500) {
+            narrow.pair.step(0, Event::Tick);
+            narrow.pair.step(1, Event::Tick);
+        }
+        if narrow.pair.now_ms >= 60_000 && written_ms.is_none() {
+            write(&mut narrow.pair.dbs[0], &MEMBER, 1, "revoked")?;
+            narrow.pair.step(0, Event::Committed);
+            written_ms = Some(narrow.pair.now_ms);
+        }
+        assert!(narrow.pair.now_ms < 600_000);
+    }
+    let took_ms = narrow.pair.now_ms - written_ms.unwrap_or_default();
+    assert!(took_ms < 10_000, "it took {took_ms} ms");
+    assert!(!narrow.pair.are_equal(), "the rest is still on its way");
+    Ok(())
+}
+
+#[test]
+fn a_damaged_row_of_the_log_is_got_round_by_the_state() -> Outcome {
+    let (mut a, b) = (node(1)?, node(2)?);
+    for n in 0..5 {
+        write(&mut a, &NOTE, n, "x")?;
+    }
+    a.transact(|tx| {
+        let damage = tx.conn().execute_batch("UPDATE op SET payload = x'ffff' WHERE seq = 3");
+        damage.map_err(Error::from)
+    })?;
+    let mut pair = Pair::open(a, b);
+    for _ in 0..20 {
+        pair.wait(31_000);
+    }
+    assert!(pair.are_equal());
+    assert_eq!(pair.ends.each_ref().map(|end| end.status().phase), [Phase::Live; 2]);
+    Ok(())
+}
+
 /// The message with one bit flipped and a fitting seal, as somebody would send it who means harm.
 fn forged(bytes: &[u8], bit: usize) -> Vec<u8> {
     let mut body = bytes[..bytes.len() - 8].to_vec();

@@ -69,6 +69,11 @@ impl TestNode {
         Self::open(turn, Clock::system()).await
     }
 
+    /// As `start_empty`, with a clock of its own.
+    pub async fn start_empty_at(clock: Clock) -> Self {
+        Self::open(|_| {}, clock).await
+    }
+
     async fn open(turn: impl FnOnce(&mut Config), clock: Clock) -> Self {
         Self::open_in(tempfile::tempdir().unwrap(), turn, clock).await
     }
@@ -256,19 +261,22 @@ impl Client {
         Ok(bytes)
     }
 
-    /// As `post`, but none if the node is gone before its answer is whole.
-    pub async fn try_post(&self, path: &str, body: &Json) -> Option<Answer> {
+    /// Any request with a JSON body; none if the node is gone before its answer is whole.
+    pub async fn attempt(&self, method: &str, path: &str, body: &Json) -> Option<Answer> {
         let body = body.to_string();
         let token = self.token.as_deref().unwrap_or_default();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
              authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n",
             self.address,
             body.len()
         );
         let bytes = self.exchange(head.as_bytes(), body.as_bytes()).await.ok()?;
-        let is_whole = bytes.windows(4).any(|w| w == b"\r\n\r\n") && bytes.ends_with(b"}");
-        is_whole.then(|| Answer::parse(&bytes))
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
+        let is_whole = bytes.len() == end + 4 || bytes.ends_with(b"}");
+        is_whole
+            .then(|| Answer::parse(&bytes))
+            .filter(|answer| answer.status == 204 || answer.body.ends_with(b"}"))
     }
 }
 

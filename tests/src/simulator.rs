@@ -20,6 +20,14 @@ pub use world::{Outcome, World};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// Two nodes that wrote apart from each other meet, and one of them is killed at a certain step of that. How many
+/// steps there were.
+pub fn run_killed_at(seed: u64, by_snapshot: bool, step: u64) -> Result<u64, String> {
+    let world = World::with_plan(seed, Plan::calm(by_snapshot));
+    let steps = world.and_then(|world| world.run_killed_at(step));
+    steps.map_err(|failure| format!("killed at step {step} of seed {seed}: {failure}"))
+}
+
 /// One seed from its first write to the last check. The error says what went wrong and how to see it again.
 pub fn run(seed: u64) -> Result<Outcome, String> {
     let result = catch_unwind(AssertUnwindSafe(|| World::new(seed).and_then(World::run)));

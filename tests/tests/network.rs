@@ -2,7 +2,7 @@
 
 use atoll_node::runtime::Workers;
 use atoll_node::{Actor, Role, peer};
-use atoll_storage::{Id, Read};
+use atoll_storage::{Clock, Id, Read};
 use atoll_tests::harness::TestNode;
 use serde_json::json;
 use std::time::Duration;
@@ -152,6 +152,65 @@ async fn a_late_node_takes_thousands_of_records_as_a_snapshot() {
     assert_eq!(content.records, 3_000);
     assert!(content.floor.0.values().any(|seq| *seq > 0), "it came as a snapshot");
     late.shutdown().await;
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
+
+/// Looks again and again until it is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it comes about");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_is_cut_at_once_and_comes_back_by_a_new_ticket_only() {
+    let (a, b) = (TestNode::start().await, TestNode::start_empty(|_| {}).await);
+    let workers = [a.node.start().await.unwrap(), b.node.start().await.unwrap()];
+    let system = Actor::system(Id::NIL);
+    let hour = Duration::from_secs(3_600);
+    let ticket = peer::ticket(&a.node, &system, hour, vec![]).await.unwrap().line;
+    peer::join(&b.node, &system, &ticket).await.unwrap();
+    until_equal(&[&a, &b]).await;
+
+    peer::remove(&a.node, &system, &b.node.id().to_string()).await.unwrap();
+    assert_eq!(peer::list(&a.node, &system).unwrap().len(), 0);
+    let of_a = || b.node.sync().unwrap().status()[0].clone();
+    until(|| !of_a().is_linked()).await;
+    let editor = a.admin().await;
+    let post = json!({ "title": "Among ourselves", "body": "x" });
+    editor.post("/api/v1/posts", &post).await.expect(201);
+    peer::sync_now(&b.node, &system).unwrap();
+    until(|| of_a().reason.contains("does not know this one")).await;
+    assert_ne!(root(&a), root(&b));
+
+    let used = peer::join(&b.node, &system, &ticket).await.unwrap_err();
+    assert!(used.to_string().contains("was used"), "{used}");
+    let expired = peer::ticket(&a.node, &system, Duration::ZERO, vec![]).await.unwrap().line;
+    let expired = peer::join(&b.node, &system, &expired).await.unwrap_err();
+    assert!(expired.to_string().contains("expired"), "{expired}");
+    assert_eq!(peer::list(&a.node, &system).unwrap().len(), 0);
+
+    join(&a, &b).await;
+    until_equal(&[&a, &b]).await;
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_years_ahead_may_join_and_be_level() {
+    let a = TestNode::start().await;
+    let ahead = Clock::from_fn(|| Clock::system().now_ms() + 315_000_000_000);
+    let b = TestNode::start_empty_at(ahead).await;
+    let workers = [a.node.start().await.unwrap(), b.node.start().await.unwrap()];
+    join(&a, &b).await;
+    until_equal(&[&a, &b]).await;
+    until(|| a.node.sync().unwrap().status()[0].clock_skew_ms > Some(300_000_000_000)).await;
     for worker in workers {
         worker.shutdown().await;
     }

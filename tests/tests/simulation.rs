@@ -46,3 +46,23 @@ fn nodes_are_equal_after_whatever_befell_them_third_quarter() {
 fn nodes_are_equal_after_whatever_befell_them_last_quarter() {
     run_part(3);
 }
+
+/// An answer that took a year made the next timeout three of them.
+#[test]
+fn a_link_over_which_a_year_passed_goes_on() {
+    simulator::run(283).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Each step of two nodes that meet, one run a step: by ops, and by snapshot since their logs were trimmed.
+#[test]
+fn a_node_killed_at_any_step_of_a_meeting_loses_nothing() {
+    for by_snapshot in [false, true] {
+        let (mut step, mut steps) = (0, 1);
+        while step < steps {
+            step += 1;
+            steps =
+                simulator::run_killed_at(7, by_snapshot, step).unwrap_or_else(|e| panic!("{e}"));
+        }
+        assert!(steps > 20, "only {steps} steps");
+    }
+}

@@ -53,6 +53,7 @@ impl Node {
             listen: config.sync_listen,
             name: config.name.clone(),
             address: Some(config.sync_address.clone()).filter(|address| !address.is_empty()),
+            limits: atoll_sync::quic::Limits::default(),
         })
         .map_err(super::internal)?;
         if self.sync.set(runner.clone()).is_err() {

@@ -152,6 +152,7 @@ fn run_group(
     group.failed = db.commit().err();
     group.changed_access = group.failed.is_some() || db.heads.changed_access;
     shared.parked.store(db.parked() as u64, Ordering::Relaxed);
+    shared.epoch.store(db.origin().epoch, Ordering::Relaxed);
     if let Some(error) = &group.failed {
         tracing::error!(%error, "a group of writes could not be committed; none of it was kept");
     }

@@ -27,6 +27,8 @@ impl CloseCode {
     pub const PROTOCOL: Self = Self(4);
     pub const TIMEOUT: Self = Self(5);
     pub const SHUTDOWN: Self = Self(6);
+    /// The session on the link came to an end that the other side should hear of.
+    pub const SESSION: Self = Self(7);
     pub const FIRST_FREE: Self = Self(0x100);
 }
 

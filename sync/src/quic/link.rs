@@ -30,6 +30,7 @@ pub struct LinkSender {
     stream: SendStream,
     /// The rest of a frame whose `send` was cancelled on the way.
     unsent: [Bytes; 2],
+    sent_bytes: u64,
     connection: Connection,
     _slot: Option<Slot>,
 }
@@ -38,6 +39,7 @@ pub struct LinkSender {
 pub struct LinkReceiver {
     stream: RecvStream,
     decoder: Decoder,
+    received_bytes: u64,
     connection: Connection,
     _slot: Option<Slot>,
 }
@@ -57,12 +59,14 @@ impl Link {
             send: LinkSender {
                 stream: send,
                 unsent: [Bytes::new(), Bytes::new()],
+                sent_bytes: 0,
                 connection: connection.clone(),
                 _slot: slot.clone(),
             },
             recv: LinkReceiver {
                 stream: recv,
                 decoder: Decoder::new(MAX_HELLO_BYTES),
+                received_bytes: 0,
                 connection: connection.clone(),
                 _slot: slot,
             },
@@ -82,6 +86,7 @@ impl LinkSender {
         let header = frame::header(body)?;
         self.flush().await?;
         self.unsent = [Bytes::copy_from_slice(&header), Bytes::copy_from_slice(body)];
+        self.sent_bytes += (header.len() + body.len()) as u64;
         self.flush().await
     }
 
@@ -100,6 +105,11 @@ impl LinkSender {
     /// As [`Link::close`]; wakes the receiver too.
     pub fn close(&self, code: CloseCode, reason: &str) {
         self.connection.close(code.into(), reason.as_bytes());
+    }
+
+    /// What went into the link's stream, from its first byte on.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     /// The latest estimate of the time to the peer and back.
@@ -128,7 +138,10 @@ impl LinkReceiver {
                 }
             }
             match self.stream.read_chunk(READ_BYTES, true).await {
-                Ok(Some(chunk)) => self.decoder.push(&chunk.bytes),
+                Ok(Some(chunk)) => {
+                    self.received_bytes += chunk.bytes.len() as u64;
+                    self.decoder.push(&chunk.bytes);
+                }
                 Ok(None) => return self.ended(),
                 Err(ReadError::ConnectionLost(ConnectionError::ApplicationClosed(close)))
                     if close.error_code == CloseCode::DONE.into() =>
@@ -138,6 +151,11 @@ impl LinkReceiver {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// What came out of the link's stream, from its first byte on.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
     }
 
     /// As [`Link::close`]; wakes the sender too.

@@ -3,9 +3,8 @@
 
 use super::roster::{PeerState, PeerStatus, Place, Roster};
 use crate::session::{Effect, Event, Now, Options, Phase, Session};
-use atoll_storage::{Clock, Replica, Store, StreamId, Vector};
+use atoll_storage::{Clock, Replica, Store};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +16,8 @@ const MAX_WAITING_BYTES: usize = 128 << 20;
 const COUNT_EVERY: Duration = Duration::from_millis(200);
 /// A peer that says nothing of its root for so long is asked by ours.
 const ROOT_EVERY_MS: u64 = 5_000;
+/// A link loses nothing while it lasts: what does not come for so long is slow, or a bug.
+const ANSWER_TIMEOUT_MS: u64 = 30_000;
 
 pub(super) enum Input {
     Frame(Bytes),
@@ -72,15 +73,27 @@ pub(super) struct Drive {
     pub(super) place: Place,
     pub(super) roster: Arc<Roster>,
     pub(super) output: Output,
-    pub(super) round_trip_us: Arc<AtomicU64>,
+    pub(super) traffic: Arc<Traffic>,
+}
+
+/// What the link itself tells of itself.
+#[derive(Default)]
+pub(super) struct Traffic {
+    pub(super) round_trip_us: AtomicU64,
+    pub(super) sent_bytes: AtomicU64,
+    pub(super) received_bytes: AtomicU64,
 }
 
 impl Drive {
     /// To the link's end; why it ended.
     pub(super) fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> String {
         let begun = Instant::now();
-        let options =
-            Options { name: self.name.clone(), root_every_ms: ROOT_EVERY_MS, ..Options::default() };
+        let options = Options {
+            name: self.name.clone(),
+            root_every_ms: ROOT_EVERY_MS,
+            answer_timeout_ms: ANSWER_TIMEOUT_MS,
+            ..Options::default()
+        };
         let mut session = Session::new(options, self.now(begun));
         let mut counted: Option<Instant> = None;
         let mut is_stale = true;
@@ -95,9 +108,7 @@ impl Drive {
                     return reason;
                 }
             }
-            if happened {
-                self.show(&session, false);
-            }
+            self.show(&session, false);
             is_stale |= happened;
             let is_due = counted.is_none_or(|at| at.elapsed() > COUNT_EVERY);
             if is_due && (is_stale || !self.is_level()) {
@@ -145,7 +156,9 @@ impl Drive {
     fn show(&mut self, session: &Session, count: bool) {
         let lag = if count { self.lag(session) } else { None };
         let shown = session.status();
-        let round_trip = Duration::from_micros(self.round_trip_us.load(Ordering::Relaxed));
+        let told = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let round_trip = Duration::from_micros(told(&self.traffic.round_trip_us));
+        let (sent, received) = (&self.traffic.sent_bytes, &self.traffic.received_bytes);
         self.roster.update(&self.place, |status: &mut PeerStatus| {
             if let Some((behind, ahead)) = lag {
                 (status.behind, status.ahead) = (behind, ahead);
@@ -161,22 +174,15 @@ impl Drive {
             if shown.peer.is_some() {
                 status.clock_skew_ms = Some(shown.clock_offset_ms);
             }
+            (status.sent_bytes, status.received_bytes) = (told(sent), told(received));
             status.round_trip = Some(round_trip).filter(|time| !time.is_zero());
-            status.diverged |= shown.alarms > 0;
+            status.diverged = shown.alarms > 0;
         });
     }
 
     /// Ops that the peer has and this node lacks, and the other way round, as far as either said.
     fn lag(&mut self, session: &Session) -> Option<(u64, u64)> {
-        let heads = self.store.heads(None).ok()?;
-        let nothing = Vector::default();
-        let known = |stream: &StreamId| session.known(stream).unwrap_or(&nothing);
-        let mine: BTreeMap<_, _> =
-            heads.into_iter().map(|head| (head.stream, head.vector)).collect();
-        let behind =
-            mine.iter().map(|(stream, vector)| known(stream).lead_over(vector)).sum::<u64>();
-        let ahead = mine.iter().map(|(stream, vector)| vector.lead_over(known(stream))).sum();
-        let unseen = session.status().pulling.filter(|stream| !mine.contains_key(stream));
-        Some((behind + unseen.map_or(0, |stream| known(&stream).lead_over(&nothing)), ahead))
+        let (ahead, behind) = session.lag(self.store.heads(None).ok()?);
+        Some((behind, ahead))
     }
 }

@@ -15,6 +15,8 @@ pub enum Error {
     Expired,
     #[error("this ticket was made by this node itself: use it on another one")]
     OwnTicket,
+    #[error("this node has as many peers as it can have: remove one first")]
+    TooManyPeers,
     #[error("the peer was removed again meanwhile")]
     NotListed,
 }
@@ -28,6 +30,7 @@ impl Error {
             Self::Link(_) => "peer_unreachable",
             Self::Expired => "ticket_expired",
             Self::OwnTicket => "own_ticket",
+            Self::TooManyPeers => "too_many_peers",
             Self::NotListed => "not_listed",
         }
     }

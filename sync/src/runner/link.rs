@@ -2,21 +2,21 @@
 //! back. Ends when either side does, when the peer is removed, when links are paused, when the node stops.
 
 use super::Shared;
-use super::drive::{self, Drive, Input, Outputs};
+use super::drive::{self, Drive, Input, Outputs, Traffic};
 use super::roster::Place;
 use crate::quic::{CloseCode, Link, LinkReceiver, LinkSender};
 use atoll_storage::tx::Tx;
 use atoll_storage::{NodeId, Store, peer};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// What waits for the session.
 const QUEUE: usize = 32;
 const TICK: Duration = Duration::from_millis(500);
-/// Commits within this time are told to the session as one.
+/// After a commit was told to the session, those within this time are told as one.
 const COALESCE: Duration = Duration::from_millis(5);
 
 /// Answers the links that peers open.
@@ -67,9 +67,9 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> String {
     let (input, inputs) = mpsc::channel(QUEUE);
     let (output, outputs) = drive::queue();
     let (hang_up, hung_up) = oneshot::channel();
-    let round_trip_us = Arc::new(AtomicU64::new(0));
-    let reader = tokio::spawn(read(recv, input.clone(), hung_up));
-    let writer = tokio::spawn(write(send, outputs, round_trip_us.clone()));
+    let traffic = Arc::new(Traffic::default());
+    let reader = tokio::spawn(read(recv, input.clone(), hung_up, traffic.clone()));
+    let writer = tokio::spawn(write(send, outputs, traffic.clone()));
     let ticker = tokio::spawn(tick(shared.store.clone(), input));
     let drive = Drive {
         store: shared.store.clone(),
@@ -78,7 +78,7 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> String {
         place: place.clone(),
         roster: shared.roster.clone(),
         output,
-        round_trip_us,
+        traffic,
     };
     let (done, mut ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("atoll-link".to_owned());
@@ -90,7 +90,7 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> String {
     let (code, reason) = tokio::select! {
         reason = &mut ended => {
             has_ended = true;
-            (CloseCode::DONE, reason.unwrap_or_else(|_| "the session failed".to_owned()))
+            (CloseCode::SESSION, reason.unwrap_or_else(|_| "the session failed".to_owned()))
         }
         cut = place.cut.wait_for(Option::is_some) => {
             (CloseCode::DONE, cut.ok().and_then(|cut| *cut).unwrap_or("the peer was removed").to_owned())
@@ -113,6 +113,7 @@ async fn read(
     mut recv: LinkReceiver,
     input: mpsc::Sender<Input>,
     mut hung_up: oneshot::Receiver<(CloseCode, String)>,
+    traffic: Arc<Traffic>,
 ) {
     loop {
         let next = tokio::select! {
@@ -125,6 +126,7 @@ async fn read(
             }
             next = recv.recv() => next,
         };
+        traffic.received_bytes.store(recv.received_bytes(), Ordering::Relaxed);
         let told = match next {
             Ok(Some(frame)) => Input::Frame(frame),
             Ok(None) => Input::Lost("the other node ended the link".to_owned()),
@@ -147,21 +149,23 @@ async fn read(
     }
 }
 
-async fn write(mut send: LinkSender, mut outputs: Outputs, round_trip_us: Arc<AtomicU64>) {
+async fn write(mut send: LinkSender, mut outputs: Outputs, traffic: Arc<Traffic>) {
     while let Some(frame) = outputs.next().await {
         if send.send(&frame).await.is_err() {
             // The reader is told why.
             return;
         }
-        round_trip_us.store(send.round_trip().as_micros() as u64, Ordering::Relaxed);
+        traffic.sent_bytes.store(send.sent_bytes(), Ordering::Relaxed);
+        traffic.round_trip_us.store(send.round_trip().as_micros() as u64, Ordering::Relaxed);
     }
 }
 
-/// Wakes the session twice a second, and soon after each commit.
+/// Wakes the session twice a second, and with each commit: at once with one that comes alone, soon with one of many.
 async fn tick(store: Store, input: mpsc::Sender<Input>) {
     let mut commits = store.subscribe();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_commit = Instant::now();
     loop {
         let told = tokio::select! {
             _ = ticks.tick() => Input::Tick,
@@ -169,8 +173,9 @@ async fn tick(store: Store, input: mpsc::Sender<Input>) {
                 if changed.is_err() {
                     return;
                 }
-                tokio::time::sleep(COALESCE).await;
+                tokio::time::sleep_until(next_commit).await;
                 commits.mark_unchanged();
+                next_commit = Instant::now() + COALESCE;
                 Input::Committed
             }
         };

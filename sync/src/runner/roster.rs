@@ -50,6 +50,9 @@ pub struct PeerStatus {
     pub contact_ms: Option<u64>,
     pub added_ms: u64,
     pub round_trip: Option<Duration>,
+    /// On the link that there is, or on the last one: all that went through its stream.
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
     /// By how much its clock is ahead of this one's; negative if it is behind.
     pub clock_skew_ms: Option<i64>,
     /// Why there is no link, in plain words; empty if there is one.
@@ -80,6 +83,8 @@ impl PeerStatus {
             contact_ms: peer.contact_ms,
             added_ms: peer.added_ms,
             round_trip: None,
+            sent_bytes: 0,
+            received_bytes: 0,
             clock_skew_ms: None,
             reason: "not contacted since this node was started".to_owned(),
             diverged: false,
@@ -236,6 +241,7 @@ impl Roster {
         entry.current = Some(Current { number, dialler, cut });
         entry.status.state = PeerState::CatchingUp;
         entry.status.reason.clear();
+        (entry.status.sent_bytes, entry.status.received_bytes) = (0, 0);
         Ok(Place { key, number, cut: heard })
     }
 

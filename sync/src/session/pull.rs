@@ -1,7 +1,8 @@
 //! Taking a stream as a snapshot: the peer's index against this side's, then the ranges that differ, chunk after
 //! chunk, each merged as it comes. An interrupted pull begins anew and skips what has become equal.
 
-use super::{Reason, Result, Session};
+use super::pace::{Answers, Speed};
+use super::{Options, Reason, Result, Session};
 use crate::message::{Collector, Message, Packed, Page, unpack_chunk};
 use atoll_storage::{ChunkHead, RecordKey, RecordRange, Replica, StreamId, Vector};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,6 +20,9 @@ pub(super) struct Pulls {
     wanted: BTreeMap<StreamId, Why>,
     now: Option<Pull>,
     last_request: u64,
+    answers: Answers,
+    /// Chunks asked for at once: more where they come quickly, one where they take long.
+    window: usize,
 }
 
 struct Pull {
@@ -38,6 +42,8 @@ struct Pull {
 
 /// A pull that makes no progress for so many timeouts is given up until the next round.
 const MAX_MISSES: u32 = 8;
+/// Each timeout is twice as long as the one before, so many times.
+const MAX_DOUBLED: u32 = 2;
 
 impl Pulls {
     pub fn want(&mut self, stream: StreamId, why: Why) {
@@ -52,6 +58,14 @@ impl Pulls {
 
     pub fn stream(&self) -> Option<&StreamId> {
         self.now.as_ref().map(|pull| &pull.stream)
+    }
+
+    fn learn(&mut self, took_ms: u64, options: &Options) {
+        self.window = match self.answers.judge(took_ms, options) {
+            Speed::Quick => (self.window + 1).min(options.window),
+            Speed::Usual => self.window,
+            Speed::Slow => 1,
+        };
     }
 
     fn next_request(&mut self) -> u64 {
@@ -117,7 +131,7 @@ impl Session {
     }
 
     fn ask_chunks(&mut self, replica: &mut dyn Replica) -> Result<()> {
-        let (window, now_ms) = (self.options.window, self.now.elapsed_ms);
+        let (window, now_ms) = (self.pulls.window.max(1), self.now.elapsed_ms);
         let mut requests = Vec::new();
         let Some(mut pull) = self.pulls.now.take() else { return Ok(()) };
         while pull.asked.len() < window
@@ -154,7 +168,7 @@ impl Session {
     ) -> Result<()> {
         let now_ms = self.now.elapsed_ms;
         let Some(pull) = self.pulls.now.as_mut() else { return Ok(()) };
-        let Some((range, _)) = pull.asked.get(&request).copied() else { return Ok(()) };
+        let Some((range, asked_ms)) = pull.asked.get(&request).copied() else { return Ok(()) };
         let chunk = unpack_chunk(packed)?;
         if chunk.stream != pull.stream || !is_part((chunk.after, chunk.upto), range) {
             return Err(Reason::Malformed("a snapshot chunk that was not asked for".into()));
@@ -167,15 +181,19 @@ impl Session {
             pull.todo.push_front((chunk.upto, range.1));
         }
         self.busy_ms = now_ms;
+        self.pulls.learn(now_ms.saturating_sub(asked_ms), &self.options);
         self.ask_chunks(replica)
     }
 
     pub(super) fn tick_pull(&mut self, replica: &mut dyn Replica) -> Result<()> {
-        let (now_ms, timeout_ms) = (self.now.elapsed_ms, self.options.answer_timeout_ms);
+        let now_ms = self.now.elapsed_ms;
+        let usual_ms = self.pulls.answers.patience_ms(&self.options);
         let Some(pull) = self.pulls.now.as_mut() else {
             self.pull_next();
             return Ok(());
         };
+        // What is slow must not be asked for again and again: it would come as often.
+        let timeout_ms = usual_ms << pull.misses.min(MAX_DOUBLED);
         if pull.progress_ms + timeout_ms > now_ms {
             return Ok(());
         }

@@ -15,6 +15,7 @@ type Outcome = Result<(), Error>;
 
 pub fn act(world: &mut World, node: usize) -> Result<(), String> {
     let known = world.nodes[node].vectors().map_err(|e| e.to_string())?;
+    world.nodes[node].look_at_clock();
     let result = match world.rng.below(100) {
         0..20 => create_note(world, node),
         20..40 => edit_note(world, node),
@@ -30,6 +31,7 @@ pub fn act(world: &mut World, node: usize) -> Result<(), String> {
     };
     match result {
         Ok(()) | Err(Error::Missing(_) | Error::Body(_)) => {}
+        Err(Error::Full) if world.nodes[node].is_full() => world.outcome.refused_full += 1,
         Err(error) => return Err(format!("a write failed: {error}")),
     }
     let written = world.nodes[node].ops_since(&known).map_err(|e| e.to_string())?;
@@ -38,8 +40,8 @@ pub fn act(world: &mut World, node: usize) -> Result<(), String> {
             format!("{node} writes {:?} {}/{} {:?}", op.dot, op.stream.scope, op.kind, op.payload)
         });
     }
-    world.model.ops.extend(written);
-    Ok(())
+    let latest_wall_ms = world.nodes[node].latest_wall_ms;
+    written.into_iter().try_for_each(|op| world.model.acknowledge(op, latest_wall_ms))
 }
 
 /// One request; then what the writer sees must be what it wrote.
@@ -169,20 +171,19 @@ fn edit_body(world: &mut World, node: usize) -> Outcome {
     let creation = record.state.body(field.code).map(|body| body.creation);
     let mut words: Vec<String> =
         record.body(&field).split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+    let mut put_in = None;
     if !words.is_empty() && world.rng.percent(30) {
         let word = words.remove(world.rng.below(words.len()));
         world.model.unwritten.insert(word);
     } else {
         let word = format!("w{}", world.rng.number() % 1_000_000_000);
         words.insert(world.rng.below(words.len() + 1), word.clone());
-        if let Some(creation) = creation {
-            world.model.words.push((kind.code, key, field.code, creation, word));
-        }
+        put_in = creation.map(|creation| (kind.code, key, field.code, creation, word));
     }
     let before = world.nodes[node].vectors()?;
     let result = edit(world, node, kind, key, Changes::new().body(&field, words.join(" ")));
-    if world.nodes[node].vectors()? == before {
-        world.model.words.pop();
+    if world.nodes[node].vectors()? != before {
+        world.model.words.extend(put_in);
     }
     result
 }

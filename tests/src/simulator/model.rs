@@ -21,6 +21,9 @@ pub struct Model {
     pub unwritten: BTreeSet<String>,
     /// Keys that only poison touched.
     pub poisoned: BTreeSet<Id>,
+    /// Records that two lives of a node wrote to under one dot: what becomes of them is nobody's promise, but they
+    /// must be equal everywhere.
+    pub collided: BTreeSet<(u16, Id)>,
 }
 
 /// A write that the deletion of its record hit without having seen it: it must be in an inbox.
@@ -34,7 +37,30 @@ pub struct Lost {
     pub is_body: bool,
 }
 
+/// How far ahead of its wall a node's clock may be, with what counts up within a millisecond.
+const DRAG_MS: u64 = 60_000 + 100;
+
 impl Model {
+    /// A node accepted this op; its clock never showed more than `latest_wall_ms`.
+    ///
+    /// # Errors
+    /// If the op's clock is ahead of that, though nothing that it changes is.
+    pub fn acknowledge(&mut self, op: Op, latest_wall_ms: u64) -> Result<(), String> {
+        let is_same = |other: &&Op| (other.kind, other.key) == (op.kind, op.key);
+        let past_ms = self.ops.iter().filter(is_same).map(|other| other.hlc.ms()).max();
+        if op.hlc.ms() > (latest_wall_ms + DRAG_MS).max(past_ms.unwrap_or_default() + 100) {
+            return Err(format!("a clock was dragged into the future: {op:?}"));
+        }
+        let twins = self.ops.iter().filter(|o| o.dot == op.dot && o.stream == op.stream);
+        let places: Vec<_> = twins.map(|twin| (twin.kind, twin.key)).collect();
+        if !places.is_empty() {
+            self.collided.insert((op.kind, op.key));
+            self.collided.extend(places);
+        }
+        self.ops.push(op);
+        Ok(())
+    }
+
     pub fn keys_of(&self, kind: &Kind) -> Vec<(Id, Id)> {
         self.keys.iter().filter(|(code, ..)| *code == kind.code).map(|(_, t, k)| (*t, *k)).collect()
     }

@@ -4,11 +4,13 @@ use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
 use super::world::World;
 use atoll_storage::op::{BodyEdit, BodyWrite, CellWrite, Count, Seen, Write};
 use atoll_storage::{
-    Dot, Hlc, Id, NodeId, Op, Origin, Payload, Read, Replica, StreamId, Value, Vector,
+    Dot, Error, Hlc, Id, NodeId, Op, Origin, Payload, Read, Replica, StreamId, Value, Vector,
 };
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 const TEN_YEARS_MS: u64 = 315_000_000_000;
+const A_YEAR_MS: u64 = 31_536_000_000;
 
 type Outcome = Result<(), String>;
 
@@ -50,6 +52,16 @@ pub fn strike(world: &mut World) -> Outcome {
             restore(world, node)?;
         }
     }
+    if plan.copies {
+        if world.nodes[node].backup.is_none() && world.rng.percent(10) {
+            world.nodes[node].backup = world.nodes[node].copy(&format!("b{}", world.now()))?;
+        } else if world.rng.percent(2) {
+            put_back(world, node)?;
+        }
+    }
+    if plan.full_disks {
+        fill_disks(world, node)?;
+    }
     if plan.poison && world.rng.percent(4) {
         poison(world, node)?;
     }
@@ -77,7 +89,16 @@ pub fn heal(world: &mut World) -> Outcome {
         }
     }
     world.wire.calm = true;
-    world.nodes.iter_mut().for_each(|node| node.is_away = false);
+    if world.nodes.iter().any(|node| node.is_away) {
+        // Nothing may depend on how long it was.
+        world.now_ms.fetch_add(A_YEAR_MS, Ordering::Relaxed);
+    }
+    for node in &mut world.nodes {
+        node.is_away = false;
+        if node.is_full() {
+            node.fill_disk(0)?;
+        }
+    }
     for link in &mut world.links {
         (link.down_until_ms, link.deaf) = (0, None);
     }
@@ -118,16 +139,36 @@ fn trim(world: &mut World, node: usize) -> Outcome {
                 let part = if world.rng.percent(50) { *seq } else { world.rng.between(0, *seq) };
                 upto.raise(*origin, part);
             }
-            world.nodes[node].db.trim(&head.stream, &upto).map_err(text)?;
-            world.outcome.trims += 1;
+            match world.nodes[node].db.trim(&head.stream, &upto) {
+                Ok(_) => world.outcome.trims += 1,
+                Err(Error::Full) if world.nodes[node].is_full() => {}
+                Err(error) => return Err(text(error)),
+            }
             world.say(|| format!("{node} trims {} to {upto:?}", head.stream));
         }
     }
     Ok(())
 }
 
+/// A disk without room, for a while: what cannot be kept is not acknowledged, and comes again.
+fn fill_disks(world: &mut World, node: usize) -> Outcome {
+    let now_ms = world.now();
+    for node in world.nodes.iter_mut().filter(|node| node.is_full()) {
+        if node.full_until_ms <= now_ms {
+            node.fill_disk(0)?;
+        }
+    }
+    if world.rng.percent(4) && !world.nodes[node].is_full() {
+        let until_ms = now_ms + world.rng.between(300, 6_000);
+        world.nodes[node].fill_disk(until_ms)?;
+        world.outcome.full_disks += 1;
+        world.say(|| format!("{node} has a full disk until {until_ms}"));
+    }
+    Ok(())
+}
+
 /// The process dies: what was on disk then is what there is.
-fn kill(world: &mut World, node: usize) -> Outcome {
+pub fn kill(world: &mut World, node: usize) -> Outcome {
     let name = format!("k{}", world.now());
     let Some(left) = world.nodes[node].copy(&name)? else { return Ok(()) };
     hang_up(world, node);
@@ -140,10 +181,23 @@ fn kill(world: &mut World, node: usize) -> Outcome {
 /// An administrator puts an old copy of the file back, as often as it pleases him.
 fn restore(world: &mut World, node: usize) -> Outcome {
     let Some(backup) = world.nodes[node].backup.clone() else { return Ok(()) };
+    set_back(world, node, &backup)?;
+    world.nodes[node].db.raise_epoch().map_err(text)?;
+    Ok(())
+}
+
+/// Somebody copies an old file over the new one. The node is not told, and counts on from there, until it sees that
+/// others have more of it than itself.
+fn put_back(world: &mut World, node: usize) -> Outcome {
+    let Some(backup) = world.nodes[node].backup.clone() else { return Ok(()) };
+    world.outcome.copies += 1;
+    set_back(world, node, &backup)
+}
+
+fn set_back(world: &mut World, node: usize, backup: &Path) -> Outcome {
     hang_up(world, node);
     let name = format!("r{}", world.now());
-    world.nodes[node].reopen(&backup, &name)?;
-    world.nodes[node].db.raise_epoch().map_err(text)?;
+    world.nodes[node].reopen(backup, &name)?;
     let vectors = world.nodes[node].vectors().map_err(text)?;
     let id = world.nodes[node].db.origin().node;
     for op in world.model.ops.iter().filter(|op| op.dot.origin.node == id) {
@@ -221,6 +275,11 @@ fn poison(world: &mut World, node: usize) -> Outcome {
     let dot = Dot { origin, seq: 1 };
     let op = Op { stream, dot, hlc, kind, schema: 9, key, payload };
     world.say(|| format!("{node} gets poison {op:?}"));
-    Replica::apply(&mut world.nodes[node].db, vec![op]).map_err(text)?;
-    world.committed(node)
+    world.nodes[node].look_at_clock();
+    match Replica::apply(&mut world.nodes[node].db, vec![op]) {
+        Err(error) if !(matches!(error, Error::Full) && world.nodes[node].is_full()) => {
+            Err(text(error))
+        }
+        _ => world.committed(node),
+    }
 }

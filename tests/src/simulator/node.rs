@@ -2,7 +2,7 @@
 
 use super::kinds;
 use super::small::Small;
-use atoll_storage::{Clock, Db, Error, Kind, Lane, NodeId, Op, Replica, StreamId, Vector};
+use atoll_storage::{Clock, Db, Error, Kind, Lane, NodeId, Op, Read, Replica, StreamId, Vector};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +23,10 @@ pub struct Node {
     /// A copy of its file, as an administrator would have kept one.
     pub backup: Option<PathBuf>,
     pub is_away: bool,
+    /// Its disk has no room until then.
+    pub full_until_ms: u64,
+    /// The latest time that its clock ever showed.
+    pub latest_wall_ms: u64,
 }
 
 pub fn clock(now_ms: &Arc<AtomicU64>, skew_ms: &Arc<AtomicI64>) -> Clock {
@@ -54,12 +58,40 @@ impl Node {
             Some(file) => Db::open(file, kinds, id, clock),
             None => Db::open_in_memory(kinds, id, clock),
         };
-        let (db, backup, is_away) = (db.map_err(text)?, None, false);
-        Ok(Self { number, kinds, db, skew_ms, now_ms, chunk_records, file, backup, is_away })
+        Ok(Self {
+            number,
+            kinds,
+            db: db.map_err(text)?,
+            skew_ms,
+            now_ms,
+            chunk_records,
+            file,
+            backup: None,
+            is_away: false,
+            full_until_ms: 0,
+            latest_wall_ms: 0,
+        })
     }
 
     pub fn wall_ms(&self) -> u64 {
         clock(&self.now_ms, &self.skew_ms).now_ms()
+    }
+
+    /// Notes what its clock shows, now that it works with it.
+    pub fn look_at_clock(&mut self) {
+        self.latest_wall_ms = self.latest_wall_ms.max(self.wall_ms());
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.full_until_ms > 0
+    }
+
+    /// From here on the file cannot grow; 0 gives it room again.
+    pub fn fill_disk(&mut self, until_ms: u64) -> Result<(), String> {
+        self.full_until_ms = until_ms;
+        let pages = if until_ms > 0 { 1 } else { 1 << 30 };
+        let limit = format!("PRAGMA max_page_count = {pages}");
+        self.db.transact(|tx| tx.conn().execute_batch(&limit).map_err(Error::from)).map_err(text)
     }
 
     pub fn is_old(&self) -> bool {
@@ -89,7 +121,7 @@ impl Node {
         let clock = clock(&self.now_ms, &self.skew_ms);
         let id = self.db.origin().node;
         self.db = Db::open(&file, self.kinds, id, clock).map_err(text)?;
-        self.file = Some(file);
+        (self.file, self.full_until_ms) = (Some(file), 0);
         Ok(())
     }
 

@@ -31,6 +31,9 @@ pub struct Plan {
     pub window: usize,
     /// Records a snapshot chunk at most; none: as the store cuts them.
     pub chunk_records: Option<usize>,
+    pub full_disks: bool,
+    /// Old copies of a file are put back by hand, without a word to the node.
+    pub copies: bool,
 }
 
 impl Plan {
@@ -63,6 +66,39 @@ impl Plan {
             batch_ops: rng.pick(&[1, 3, 20, 1_000]),
             window: rng.pick(&[1, 2, 4]),
             chunk_records: if rng.percent(60) { Some(rng.pick(&[1, 2, 5])) } else { None },
+            full_disks: rng.percent(15),
+            copies: in_files && rng.percent(20),
+        }
+    }
+
+    /// Two nodes in files on a wire without faults, for a run in which one certain evil happens.
+    pub fn calm(by_snapshot: bool) -> Self {
+        Self {
+            nodes: 2,
+            old_nodes: 0,
+            actions: 40,
+            is_line: false,
+            in_files: true,
+            loss: 0,
+            doubled: 0,
+            reorders: false,
+            flips: false,
+            partitions: false,
+            one_way: false,
+            cuts: false,
+            kills: false,
+            restores: false,
+            trims: by_snapshot,
+            clocks: false,
+            poison: false,
+            absence: false,
+            latecomer: false,
+            snapshot_from_ops: if by_snapshot { 5 } else { 2_000 },
+            batch_ops: 5,
+            window: 2,
+            chunk_records: by_snapshot.then_some(3),
+            full_disks: false,
+            copies: false,
         }
     }
 }

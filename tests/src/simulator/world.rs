@@ -29,6 +29,9 @@ pub struct World {
     pub model: Model,
     pub outcome: Outcome,
     dir: Option<TempDir>,
+    /// Steps that sessions took; at which of them the node that takes it is killed.
+    steps: u64,
+    kill_at: Option<u64>,
     trace: bool,
 }
 
@@ -48,11 +51,20 @@ pub struct Outcome {
     pub conflicts: u64,
     pub heal_ms: u64,
     pub records: u64,
+    pub full_disks: u64,
+    /// Writes that a full disk refused.
+    pub refused_full: u64,
+    pub copies: u64,
+    /// Records that two lives of a node wrote to under one name.
+    pub collided: u64,
 }
 
 impl World {
     pub fn new(seed: u64) -> Result<Self, String> {
-        let plan = Plan::of(seed);
+        Self::with_plan(seed, Plan::of(seed))
+    }
+
+    pub fn with_plan(seed: u64, plan: Plan) -> Result<Self, String> {
         let dir = plan.in_files.then(scratch).transpose()?;
         let mut world = Self {
             seed,
@@ -64,6 +76,8 @@ impl World {
             model: Model::default(),
             outcome: Outcome::default(),
             dir,
+            steps: 0,
+            kill_at: None,
             trace: std::env::var_os("ATOLL_TRACE").is_some(),
             plan,
         };
@@ -110,7 +124,24 @@ impl World {
         oracle::check(&mut self)?;
         self.outcome.frames = self.wire.sent;
         self.outcome.flipped = self.wire.flipped;
+        self.outcome.collided = self.model.collided.len() as u64;
         Ok(self.outcome)
+    }
+
+    /// Lets people write apart from each other, then brings the nodes together. At the step `kill_at` of their
+    /// sessions the node that has just taken it is killed, before anything of it goes out. How many steps it took.
+    pub fn run_killed_at(mut self, kill_at: u64) -> Result<u64, String> {
+        for _ in 0..self.plan.actions {
+            self.now_ms.fetch_add(BEAT_MS, Ordering::Relaxed);
+            let node = self.rng.below(self.nodes.len());
+            act::act(&mut self, node)?;
+        }
+        nemesis::heal(&mut self)?;
+        self.kill_at = Some(kill_at);
+        self.settle()?;
+        let steps = self.steps;
+        oracle::check(&mut self)?;
+        Ok(steps)
     }
 
     fn beat(&mut self) -> Result<(), String> {
@@ -158,6 +189,8 @@ impl World {
             window: self.plan.window,
             batch_ops: self.plan.batch_ops,
             batch_bytes: 64 << 10,
+            quick_ms: 600,
+            slow_ms: 1_200,
         }
     }
 
@@ -179,9 +212,14 @@ impl World {
         let number = self.links[link].nodes[end];
         let Some(ends) = &mut self.links[link].ends else { return Ok(()) };
         let node = &mut self.nodes[number];
+        node.look_at_clock();
         let before = node.log_end();
         let effects = node.with_replica(|replica| ends[end].handle(now, replica, event));
         let has_written = node.log_end() != before;
+        self.steps += 1;
+        if self.kill_at == Some(self.steps) {
+            return nemesis::kill(self, number);
+        }
         for effect in effects {
             self.carry_out(link, end, effect)?;
         }
@@ -197,7 +235,13 @@ impl World {
             }
             Effect::Close(reason) => {
                 self.say(|| format!("{:?}.{end} closes: {reason}", self.links[link].nodes));
-                if !(self.plan.flips && matches!(reason, Reason::Malformed(_))) {
+                let is_full = self.nodes[self.links[link].nodes[end]].is_full();
+                let is_expected = match &reason {
+                    Reason::Malformed(_) => self.plan.flips,
+                    Reason::Store(_) => is_full,
+                    _ => false,
+                };
+                if !is_expected {
                     return Err(format!("a session closed: {reason}"));
                 }
                 self.links[link].hang_up();
@@ -270,5 +314,9 @@ impl Outcome {
         self.conflicts += other.conflicts;
         self.heal_ms = self.heal_ms.max(other.heal_ms);
         self.records += other.records;
+        self.full_disks += other.full_disks;
+        self.refused_full += other.refused_full;
+        self.copies += other.copies;
+        self.collided += other.collided;
     }
 }

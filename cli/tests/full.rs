@@ -1,0 +1,120 @@
+//! The real binary on a disk that is really full: a small file system of its own, where the system lets users make one.
+
+use atoll_tests::harness::Client;
+use serde_json::{Value as Json, json};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const EMAIL: &str = "admin@example.org";
+const PASSWORD: &str = "a long enough password";
+
+/// Serves, and looks through the folder when that has ended.
+const SCRIPT: &str = r#"
+mount -t tmpfs -o size=48m tmpfs "$DISK" || exit 77
+head -c 20M /dev/zero > "$DISK/ballast" || exit 77
+: > "$PORTS.mounted"
+"$ATOLL" --data "$DISK/data" --listen 127.0.0.1:0 --sync-listen 127.0.0.1:0 --set limits.rate=0 \
+    serve --port-file "$PORTS" || exit 1
+"$ATOLL" --data "$DISK/data" verify
+"#;
+
+struct Small {
+    child: Child,
+    disk: PathBuf,
+    ports: PathBuf,
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        if let Some(pid) = self.told()["pid"].as_u64() {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Small {
+    /// None where users may not mount.
+    fn start(folder: &Path) -> Option<Self> {
+        let (disk, ports) = (folder.join("disk"), folder.join("ports"));
+        std::fs::create_dir(&disk).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", SCRIPT]);
+        command.env("DISK", &disk).env("PORTS", &ports).env("ATOLL", env!("CARGO_BIN_EXE_atoll"));
+        command.env("ATOLL_ADMIN_EMAIL", EMAIL).env("ATOLL_ADMIN_PASSWORD", PASSWORD);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().ok()?;
+        while !ports.exists() {
+            if let Some(ended) = child.try_wait().unwrap() {
+                let is_mounted = ports.with_extension("mounted").exists();
+                assert!(!is_mounted, "the node ended at its start: {ended}");
+                return None;
+            }
+            std::thread::yield_now();
+        }
+        Some(Self { child, disk, ports })
+    }
+
+    fn told(&self) -> Json {
+        let told = std::fs::read(&self.ports).unwrap_or_default();
+        serde_json::from_slice(&told).unwrap_or_default()
+    }
+
+    fn client(&self) -> Client {
+        let address = self.told()["http"].as_str().unwrap().parse().unwrap();
+        Client { address, token: None, tenant: None }
+    }
+
+    /// As the node itself sees it.
+    fn inside(&self, name: &str) -> PathBuf {
+        let disk = self.disk.strip_prefix("/").unwrap();
+        Path::new("/proc").join(self.child.id().to_string()).join("root").join(disk).join(name)
+    }
+
+    /// Ends the node in order; whether `verify` found nothing then.
+    fn is_sound_at_the_end(mut self) -> bool {
+        let pid = self.told()["pid"].to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_and_loses_none_that_was_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(small) = Small::start(folder.path()) else {
+        println!("no file system can be made here: nothing was tested");
+        return;
+    };
+    let client = small.client().login(EMAIL, PASSWORD).await;
+    let draft = |n: usize| {
+        let body: String = (0..6_000).map(|word| format!("{} ", n * 7_919 + word * 31)).collect();
+        json!({ "title": format!("Post {n}"), "body": body })
+    };
+    let (mut answered, mut refused) = (Vec::new(), 0);
+    for n in 0..5_000 {
+        let answer = client.post("/api/v1/posts", &draft(n)).await;
+        if answer.status == 201 {
+            answered.push(answer.data()["id"].as_str().unwrap().to_owned());
+            continue;
+        }
+        assert_eq!((answer.status, answer.code().as_str()), (507, "disk_full"));
+        refused += 1;
+        if refused > 20 {
+            break;
+        }
+    }
+    assert!(refused > 20 && answered.len() > 20, "{} answered", answered.len());
+    for id in &answered {
+        client.get(&format!("/api/v1/posts/{id}")).await.expect(200);
+    }
+    std::fs::remove_file(small.inside("ballast")).unwrap();
+    for n in 5_000..5_010 {
+        let made = client.post("/api/v1/posts", &draft(n)).await.expect(201).data();
+        answered.push(made["id"].as_str().unwrap().to_owned());
+    }
+    let listed = client.get("/api/v1/posts").await.expect(200).json();
+    assert_eq!(listed["page"]["total"], answered.len());
+    assert!(small.is_sound_at_the_end(), "verify found something");
+}
