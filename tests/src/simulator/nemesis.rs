@@ -181,7 +181,7 @@ pub fn kill(world: &mut World, node: usize) -> Outcome {
 /// An administrator puts an old copy of the file back, as often as it pleases him.
 fn restore(world: &mut World, node: usize) -> Outcome {
     let Some(backup) = world.nodes[node].backup.clone() else { return Ok(()) };
-    set_back(world, node, &backup)?;
+    set_back(world, node, &backup, "r")?;
     world.nodes[node].db.raise_epoch().map_err(text)?;
     Ok(())
 }
@@ -191,12 +191,13 @@ fn restore(world: &mut World, node: usize) -> Outcome {
 fn put_back(world: &mut World, node: usize) -> Outcome {
     let Some(backup) = world.nodes[node].backup.clone() else { return Ok(()) };
     world.outcome.copies += 1;
-    set_back(world, node, &backup)
+    set_back(world, node, &backup, "p")
 }
 
-fn set_back(world: &mut World, node: usize, backup: &Path) -> Outcome {
+/// Both ways of it may befall a node in one beat: each works on a file of its own.
+fn set_back(world: &mut World, node: usize, backup: &Path, way: &str) -> Outcome {
     hang_up(world, node);
-    let name = format!("r{}", world.now());
+    let name = format!("{way}{}", world.now());
     world.nodes[node].reopen(backup, &name)?;
     let vectors = world.nodes[node].vectors().map_err(text)?;
     let id = world.nodes[node].db.origin().node;
