@@ -4,17 +4,20 @@
 #   tests/fuzz_openapi.sh [PATH OF THE atoll BINARY]
 #
 # SCHEMATHESIS names the program (PyPI: schemathesis), FUZZ_EXAMPLES the number of cases for each operation,
-# FUZZ_SEED the seed, FUZZ_SECONDS the longest time; FUZZ_CHECKS adds to what is checked (`st run --help`).
+# FUZZ_SEED the seed, FUZZ_SECONDS the longest time, FUZZ_CHECKS what is checked (`st run --help`). The node is filled
+# first, and fuzz_hooks.py puts the ids of what is there into most requests.
 set -euo pipefail
 
 atoll=${1:-${CARGO_TARGET_DIR:-target}/debug/atoll}
 schemathesis=${SCHEMATHESIS:-st}
-examples=${FUZZ_EXAMPLES:-15} seed=${FUZZ_SEED:-1} limit_seconds=${FUZZ_SECONDS:-300}
-checks=${FUZZ_CHECKS:-not_a_server_error}
+examples=${FUZZ_EXAMPLES:-15} seed=${FUZZ_SEED:-1} limit_seconds=${FUZZ_SECONDS:-220}
+checks=${FUZZ_CHECKS:-not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # What would end the run or the login it runs under: the stream of events never ends, and the rest revokes tokens or sessions.
 skipped='^/api/v1/(events|auth/logout|auth/sessions|auth/change-password|auth/reset-password)'
 # How to serve. The last line that names an address in the log is read for the port.
-serve=(serve --listen 127.0.0.1:0 --sync-listen 127.0.0.1:0 --set limits.rate=0)
+serve=(serve --listen 127.0.0.1:0 --sync-listen 127.0.0.1:0 --set limits.rate=0
+  --set limits.sign_ins_per_minute=0)
 
 fail() { printf 'fuzz_openapi.sh: %s\n' "$*" >&2; exit 1; }
 [[ -x $atoll ]] || fail "no binary at $atoll: cargo build"
@@ -65,9 +68,12 @@ status_of_me() {
 }
 [[ $(status_of_me) == 200 ]] || fail 'the token is not good for /api/v1/auth/me'
 
+"$atoll" import markdown "$here/../cli/corpus" --data "$folder/data" || fail 'the corpus could not be imported'
+
 cd "$folder"
 result=0
-timeout --kill-after=10 "$limit_seconds" "$schemathesis" run "$base/api/openapi.json" \
+FUZZ_BASE=$base FUZZ_TOKEN=$token FUZZ_SEED=$seed SCHEMATHESIS_HOOKS=fuzz_hooks PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 \
+  timeout --kill-after=10 "$limit_seconds" "$schemathesis" --config-file "$here/schemathesis.toml" run "$base/api/openapi.json" \
   --header "Authorization: Bearer $token" --checks "$checks" --phases examples,coverage,fuzzing \
   --max-examples "$examples" --seed "$seed" --generation-database none --workers 2 --request-timeout 20 \
   --exclude-path-regex "$skipped" --no-color --warnings off \

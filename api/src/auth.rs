@@ -57,6 +57,7 @@ pub fn routes() -> Vec<Route> {
             .doc("A new password for the token of a letter, which is good once. Ends all sessions."),
         get("/.well-known/jwks.json", Public, jwks)
             .gives_fields(JWKS)
+            .plain()
             .doc("The public keys of all nodes of the network, as a JSON Web Key Set."),
     ]
 }

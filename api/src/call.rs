@@ -132,7 +132,7 @@ impl Call {
 
     /// The JSON object of the body, for a handler that reads some of it itself before [`Call::changes_of`].
     pub(crate) fn object(&self) -> Result<serde_json::Map<String, serde_json::Value>, Problem> {
-        self.json()
+        Ok(self.json::<take::Object>()?.0)
     }
 
     /// As [`Call::changes_to`], of what is left of the body's object.

@@ -1,33 +1,30 @@
 //! The one way of a request: route, tenant, actor, access, limit, body, handler, answer. Whatever holds for
-//! every endpoint is here and nowhere else; nothing here knows what an endpoint means.
+//! every endpoint is here and in the files beside it and nowhere else; nothing here knows what an endpoint means.
+
+mod admit;
+mod answer;
+mod body;
+mod find;
 
 use crate::call::Call;
-use crate::etag;
 use crate::feeds::Kept;
 use crate::idempotency::{self, Running, Turn};
-use crate::limit::{Class, Limits, Standing, Who};
-use crate::list::{self, RECORD_PARAMS};
+use crate::limit::{Limits, Standing};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::params::{self, Params};
+use crate::params::Params;
 use crate::problem::Problem;
-use crate::redirects;
-use crate::reply::{Content, Reply};
-use crate::request_id::{self, RequestId, RequestIds};
-use crate::route::{Access, Answer, Route, Shape};
+use crate::request_id::{RequestId, RequestIds};
+use crate::route::{Answer, Route};
 use crate::span;
-use atoll_node::identity::{session, tenant};
+use admit::{check_names, may_enter};
 use atoll_node::{Actor, Node};
 use axum::body::Body;
-use axum::http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    ETAG, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, REFERRER_POLICY,
-    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
-};
+use axum::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use bytes::Bytes;
+use find::{Endpoint, table_of};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,11 +35,7 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
-const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
-const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
-const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
-const MAX_PATH_BYTES: usize = 2_048;
+pub(crate) use admit::bearer;
 
 /// All that requests share.
 pub(crate) struct App {
@@ -64,12 +57,6 @@ pub(crate) struct App {
     /// One a request in work.
     places: Semaphore,
     started: Instant,
-}
-
-/// A path's methods, with the place of each route.
-struct Endpoint {
-    methods: Vec<(Method, usize)>,
-    allow: HeaderValue,
 }
 
 /// What the answer needs to know of its request.
@@ -165,76 +152,6 @@ impl App {
         Outcome::Answer(self.enter(place, path, parts, body, peer, seen).await)
     }
 
-    /// The path's parameters, with the route's place noted; `None` for OPTIONS.
-    fn find(
-        &self,
-        parts: &Parts,
-        seen: &mut Seen,
-    ) -> Result<Option<Vec<(&'static str, String)>>, Problem> {
-        let path = parts.uri.path();
-        if path.len() > MAX_PATH_BYTES {
-            return Err(Problem::new(
-                StatusCode::URI_TOO_LONG,
-                "path_too_long",
-                "at most 2,048 bytes",
-            ));
-        }
-        let nothing = || {
-            Problem::new(StatusCode::NOT_FOUND, "no_such_route", "there is nothing under this path")
-        };
-        let matched = self.table.at(path).map_err(|_| nothing())?;
-        let endpoint = matched.value;
-        if parts.method == Method::OPTIONS {
-            seen.allow = Some(endpoint.allow.clone());
-            return Ok(None);
-        }
-        let method = if seen.is_head { &Method::GET } else { &parts.method };
-        let Some((_, place)) = endpoint.methods.iter().find(|(known, _)| known == method) else {
-            seen.allow = Some(endpoint.allow.clone());
-            let message =
-                format!("this path takes {}", endpoint.allow.to_str().unwrap_or_default());
-            return Err(Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                message,
-            ));
-        };
-        seen.route = Some(*place);
-        let names = self.routes[*place].path_names();
-        let mut values = Vec::with_capacity(matched.params.len());
-        for (name, (_, raw)) in names.zip(matched.params.iter()) {
-            let value = params::decode(raw, false).filter(|value| !value.contains('\0'));
-            values.push((name, value.ok_or_else(|| Problem::malformed("the path is not UTF-8"))?));
-        }
-        Ok(Some(values))
-    }
-
-    /// Whether the path is none of ours, and so may be one that a post had elsewhere.
-    fn may_be_old(&self, parts: &Parts, seen: &Seen) -> bool {
-        let path = parts.uri.path();
-        seen.is_get && path.len() <= MAX_PATH_BYTES && self.table.at(path).is_err()
-    }
-
-    /// 301 to the post that an old path leads to.
-    fn follow(&self, parts: &Parts, peer: Option<IpAddr>, seen: &mut Seen) -> Answer {
-        let nothing = Problem::new(
-            StatusCode::NOT_FOUND,
-            "no_such_route",
-            "there is nothing under this path",
-        );
-        let text = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        let Ok(tenant) = tenant::resolve(&self.node, text("x-tenant"), text("host")) else {
-            return Err(nothing);
-        };
-        let taken = self.limits.take(Class::Usual, Who::peer(peer), self.started.elapsed());
-        seen.standing = taken.map_err(|(_, wait_s)| too_many(wait_s))?;
-        let place = redirects::followed(&self.node, tenant, parts.uri.path())?.ok_or(nothing)?;
-        let reply = Reply::text("text/plain; charset=utf-8", place.clone())?;
-        // Not for ever, as it would be without: the post may go, or the path lead elsewhere.
-        let reply = reply.header(CACHE_CONTROL, "public, max-age=3600").header(VARY, "x-tenant");
-        Ok(reply.status(StatusCode::MOVED_PERMANENTLY).header(LOCATION, place))
-    }
-
     async fn enter(
         self: &Arc<Self>,
         place: usize,
@@ -299,12 +216,10 @@ impl App {
         ticket: idempotency::Ticket,
     ) -> Answer {
         let work = async move {
+            ticket.note(&self.node).await?;
             let answer = self.handle(place, call).await;
-            let stored = answer.as_ref().ok().and_then(|reply| ticket.frozen(reply));
-            match stored {
-                Some(stored) => ticket.keep(&self.node, stored).await,
-                None => drop(ticket),
-            }
+            let end = ticket.end(&answer);
+            ticket.settle(&self.node, end).await;
             answer
         };
         let task = tokio::spawn(work.in_current_span());
@@ -331,318 +246,4 @@ impl App {
             Err(Problem::unavailable("timeout", message, 5))
         })
     }
-
-    fn peer_of(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
-        let Some(place) = self.options.proxies.checked_sub(1) else { return peer };
-        let lines = headers.get_all("x-forwarded-for").iter().rev();
-        let mut hops =
-            lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.rsplit(','));
-        hops.nth(place).and_then(|hop| hop.trim().parse().ok()).or(peer)
-    }
-
-    fn actor_of(
-        &self,
-        route: &Route,
-        headers: &HeaderMap,
-        peer: Option<IpAddr>,
-    ) -> Result<Actor, Problem> {
-        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let named = headers.get("x-tenant").map(|value| value.to_str().unwrap_or("?"));
-        let tenant = tenant::resolve(&self.node, named, text(&HOST))?;
-        let Some(given) = headers.get(AUTHORIZATION) else { return Ok(Actor::stranger(tenant)) };
-        let token = given.to_str().ok().and_then(bearer);
-        let peer = Who::peer(peer);
-        let actor = match token {
-            Some(token) => session::authenticate(&self.node, tenant, token).map_err(Problem::from),
-            None => Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "unknown_scheme",
-                "send the access token as `Authorization: Bearer <token>`",
-            )),
-        };
-        match actor {
-            // Signing in anew must work with an old token at hand.
-            Err(problem)
-                if route.is_strict && route.access == Access::Public && problem.status() == 401 =>
-            {
-                Ok(Actor::stranger(tenant))
-            }
-            Err(problem) if problem.status() == 401 => {
-                // Whoever guesses is slowed down; others behind the same address go on with good tokens.
-                let taken = self.limits.take(Class::Forged, peer, self.started.elapsed());
-                Err(taken.map_or_else(|(_, wait_s)| too_many(wait_s), |_| problem))
-            }
-            actor => actor,
-        }
-    }
-
-    fn limited(
-        &self,
-        route: &Route,
-        actor: &Actor,
-        peer: Option<IpAddr>,
-        seen: &mut Seen,
-    ) -> Result<Option<Standing>, Problem> {
-        let (class, who) = match actor.user {
-            _ if route.is_strict => (Class::Strict, Who::peer(peer)),
-            Some(user) => (Class::Usual, Who::User(user)),
-            None => (Class::Usual, Who::peer(peer)),
-        };
-        self.limits.take(class, who, self.started.elapsed()).map_err(|(standing, wait_s)| {
-            seen.standing = Some(standing);
-            too_many(wait_s)
-        })
-    }
-
-    async fn read(&self, body: Body, route: &Route, headers: &HeaderMap) -> Result<Bytes, Problem> {
-        let limit = route.body_limit_bytes.unwrap_or(self.options.max_body_bytes);
-        let too_large = || {
-            let message = format!("the body is too large: at most {limit} bytes here");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-        };
-        let announced =
-            headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|bytes| bytes > limit as u64) {
-            return Err(too_large());
-        }
-        let collect = async {
-            let mut stream = body.into_data_stream();
-            let mut first = Bytes::new();
-            let mut rest = BytesMut::new();
-            while let Some(chunk) = stream.next().await {
-                let chunk = chunk.map_err(|_| Problem::malformed("the body ended early"))?;
-                if first.len() + rest.len() + chunk.len() > limit {
-                    return Err(too_large());
-                }
-                if first.is_empty() {
-                    first = chunk;
-                } else {
-                    rest.extend_from_slice(&chunk);
-                }
-            }
-            if rest.is_empty() {
-                return Ok(first);
-            }
-            let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-            whole.extend_from_slice(&first);
-            whole.extend_from_slice(&rest);
-            Ok(whole.freeze())
-        };
-        tokio::time::timeout(self.options.timeout, collect).await.unwrap_or_else(|_| {
-            Err(Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_too_slow",
-                "the body did not come in time",
-            ))
-        })
-    }
-
-    /// An answer without a body, with what every answer carries.
-    fn empty(&self, status: StatusCode, seen: &Seen) -> Response<Body> {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.reserve(16);
-        headers.insert(request_id::HEADER, seen.request_id.value());
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        headers.insert(
-            CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        );
-        if let Some(standing) = seen.standing {
-            headers.insert(RATE_LIMIT, HeaderValue::from(standing.limit));
-            headers.insert(RATE_REMAINING, HeaderValue::from(standing.remaining));
-            headers.insert(RATE_RESET, HeaderValue::from(standing.reset_s));
-        }
-        if let Some(allow) = &seen.allow {
-            headers.insert(ALLOW, allow.clone());
-        }
-        if self.is_varied(seen) {
-            headers.insert(VARY, HeaderValue::from_static("authorization, x-tenant"));
-        }
-        response
-    }
-
-    fn is_varied(&self, seen: &Seen) -> bool {
-        seen.route.is_some_and(|place| !self.routes[place].is_bare)
-    }
-
-    fn reply(&self, reply: Reply, seen: &Seen) -> Response<Body> {
-        let mut response = self.empty(reply.status, seen);
-        let headers = response.headers_mut();
-        for (name, value) in reply.headers {
-            headers.insert(name, value);
-        }
-        let is_strict = seen.route.is_some_and(|place| self.routes[place].is_strict);
-        if self.is_varied(seen) && !headers.contains_key(CACHE_CONTROL) {
-            headers.insert(CACHE_CONTROL, cache_control(is_strict, seen));
-        }
-        let body = match reply.content {
-            Content::Stream(body) => {
-                headers.insert(CONTENT_TYPE, reply.content_type);
-                *response.body_mut() = if seen.is_head { Body::empty() } else { body };
-                return response;
-            }
-            Content::Whole(body) => body,
-        };
-        let is_tagged = reply.version.is_some() || (seen.is_get && reply.status == StatusCode::OK);
-        if is_tagged && !is_strict && self.is_varied(seen) {
-            let tag = etag::of(reply.version.as_ref(), &body);
-            let known = seen.if_none_match.as_ref().and_then(|value| value.to_str().ok());
-            let is_known = seen.is_get
-                && match known {
-                    Some(known) => etag::is_known(known, &tag),
-                    None => seen.if_none_match.is_none() && is_unmodified(headers, seen),
-                };
-            if let Ok(tag) = HeaderValue::from_str(&tag) {
-                headers.insert(ETAG, tag);
-            }
-            if is_known {
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                return response;
-            }
-        }
-        if reply.status == StatusCode::NO_CONTENT {
-            return response;
-        }
-        headers.insert(CONTENT_TYPE, reply.content_type);
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        if !seen.is_head {
-            *response.body_mut() = Body::from(body);
-        }
-        response
-    }
-
-    fn problem(&self, problem: &Problem, seen: &Seen) -> Response<Body> {
-        if let Some(cause) = problem.cause() {
-            tracing::error!(id = %seen.request_id, cause, "a request failed");
-        }
-        let mut response = self.empty(problem.status(), seen);
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, PROBLEM);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = problem.retry_after_s() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if problem.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if let (Some(name), Some(place)) = (problem.moved_to(), seen.route)
-            && let Ok(place) =
-                HeaderValue::from_str(&renamed(&seen.uri, self.routes[place].path, name))
-        {
-            headers.insert(LOCATION, place);
-        }
-        let body = problem.to_json(seen.request_id.as_str());
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        if !seen.is_head {
-            *response.body_mut() = Body::from(body);
-        }
-        response
-    }
-}
-
-/// Routes by path. A path that cannot stand beside the others is left out and logged; a test finds it first.
-fn table_of(routes: &[Route]) -> matchit::Router<Endpoint> {
-    let mut paths: Vec<(&'static str, Vec<(Method, usize)>)> = Vec::new();
-    for (place, route) in routes.iter().enumerate() {
-        match paths.iter_mut().find(|(path, _)| *path == route.path) {
-            Some((_, methods)) => methods.push((route.method.clone(), place)),
-            None => paths.push((route.path, vec![(route.method.clone(), place)])),
-        }
-    }
-    let mut table = matchit::Router::new();
-    for (path, methods) in paths {
-        let allow = HeaderValue::from_str(&allow_of(&methods))
-            .unwrap_or(HeaderValue::from_static("OPTIONS"));
-        if let Err(error) = table.insert(path, Endpoint { methods, allow }) {
-            tracing::error!(path, %error, "a route cannot be served");
-        }
-    }
-    table
-}
-
-fn allow_of(methods: &[(Method, usize)]) -> String {
-    let mut names: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
-    if names.contains(&"GET") {
-        names.push("HEAD");
-    }
-    names.push("OPTIONS");
-    names.join(", ")
-}
-
-/// An API key reads what its owner reads, and changes only what a permission stands for.
-fn may_enter(route: &Route, actor: &Actor) -> Result<(), Problem> {
-    match route.access {
-        Access::Public => {}
-        Access::User if route.method != Method::GET => {
-            actor.require_user()?;
-            if actor.api_key.is_some() {
-                actor.require_session()?;
-            }
-        }
-        Access::User => {
-            actor.require_user()?;
-        }
-        Access::Author(permission) => {
-            let user = actor.require_user()?;
-            if actor.api_key.is_some() {
-                actor.require_owner_or(Some(user), permission)?;
-            }
-        }
-        Access::Can(permission) => {
-            actor.require_user()?;
-            actor.require(permission)?;
-        }
-    }
-    Ok(())
-}
-
-/// Refuses parameters that the route does not name. Lists check their own, with the filters of their kind.
-fn check_names(route: &Route, params: &Params) -> Result<(), Problem> {
-    let of_shape: &[&str] = match route.gives {
-        Some(Shape::Of(_)) if route.is_list => return Ok(()),
-        Some(Shape::Of(_)) => RECORD_PARAMS,
-        _ => &[],
-    };
-    let is_known = |name: &str| of_shape.contains(&name) || route.query.contains(&name);
-    params
-        .iter()
-        .find(|(name, _)| !is_known(name))
-        .map_or(Ok(()), |(name, _)| Err(list::unknown(name)))
-}
-
-pub(crate) fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
-}
-
-fn too_many(wait_s: u64) -> Problem {
-    atoll_node::Error::TooMany { retry_after_s: wait_s }.into()
-}
-
-/// The request's path and query with another name in the place of the route's first parameter.
-fn renamed(uri: &Uri, route: &'static str, name: &str) -> String {
-    let place = route.split('/').position(|part| part.starts_with('{'));
-    let name = params::encode(name);
-    let parts = uri.path().split('/').enumerate();
-    let parts = parts.map(|(i, part)| if Some(i) == place { name.as_str() } else { part });
-    let path = parts.collect::<Vec<_>>().join("/");
-    uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"))
-}
-
-/// Whether the client names the very time of the last change, as it was told it.
-fn is_unmodified(headers: &HeaderMap, seen: &Seen) -> bool {
-    let since = seen.if_modified_since.as_ref();
-    since.is_some() && since == headers.get(LAST_MODIFIED)
-}
-
-fn cache_control(is_strict: bool, seen: &Seen) -> HeaderValue {
-    HeaderValue::from_static(match (is_strict, seen.is_get, seen.is_signed_in) {
-        (true, _, _) | (_, false, _) => "no-store",
-        (_, _, true) => "private, no-cache",
-        (_, _, false) => "no-cache",
-    })
 }

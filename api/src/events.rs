@@ -8,11 +8,11 @@ use crate::reply::Reply;
 use crate::route::Access::User;
 use crate::route::{Answer, Route, get};
 use atoll_node::{Actor, Node, Permission};
-use atoll_storage::outbox::{StoredEvent, events_after, last_position};
+use atoll_storage::outbox::{StoredEvent, events_after, first_position, last_position};
+use atoll_storage::read::Reader;
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
 use bytes::Bytes;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/events", User, stream).query(&["after", "type"]).doc(
             "Events as they happen, as server-sent events. Resumes after the header Last-Event-ID or `after`; \
+             `after=0` begins with the oldest that is kept. An event `gap` says that some may be missing, because \
+             they are kept no longer or the id is of another node: read again what you show. \
              `type` keeps those whose type begins so. Who may not administer sees his own.",
         ),
     ]
@@ -41,12 +43,20 @@ async fn stream(call: Call) -> Answer {
             10,
         )
     })?;
-    let resumed = call.header("last-event-id").or(call.param("after"));
-    let pos = match resumed {
-        Some(text) => text
-            .parse()
-            .map_err(|_| Problem::parameter("after", "wrong_type", "must be the id of an event"))?,
-        None => call.node.store.read(|reader| last_position(reader))?,
+    let life = Life::of(&call.node);
+    let asked = match (call.header("last-event-id"), call.param("after")) {
+        // Of a browser, which would not ask a second time if it were refused.
+        (Some(text), _) => Some(life.place_in(text).unwrap_or(Place::Elsewhere)),
+        (None, Some(text)) => Some(life.place_in(text).ok_or_else(|| {
+            Problem::parameter("after", "wrong_type", "must be the id of an event, or 0")
+        })?),
+        (None, None) => None,
+    };
+    let last = call.node.store.read(|reader| last_position(reader))?;
+    let (pos, gap) = match asked {
+        None => (last, None),
+        Some(Place::Here(pos)) if pos <= last => (pos, None),
+        Some(_) => (last, Some(Gap::Elsewhere)),
     };
     let token = call.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let feed = Feed {
@@ -58,13 +68,55 @@ async fn stream(call: Call) -> Answer {
         token: token.and_then(crate::dispatch::bearer).unwrap_or_default().to_owned(),
         wanted: call.param("type").unwrap_or_default().to_owned(),
         node: call.node.clone(),
+        life,
         pos,
+        gap,
         read_at: Instant::now(),
         greeted: false,
     };
     let chunks = futures_util::stream::unfold(feed, Feed::next);
     let reply = Reply::stream("text/event-stream", chunks);
     Ok(reply.header(CACHE_CONTROL, "no-store"))
+}
+
+/// What positions of one outbox are told apart by: they mean nothing on another node, nor in another life of this one.
+struct Life(String);
+
+/// What an id that a client saw last stands for.
+enum Place {
+    Here(u64),
+    Elsewhere,
+}
+
+#[derive(Clone, Copy)]
+enum Gap {
+    Elsewhere,
+    Trimmed,
+}
+
+impl Life {
+    fn of(node: &Node) -> Self {
+        let hash = blake3::hash(node.store.origin().to_string().as_bytes());
+        Self(hash.to_hex().chars().take(8).collect())
+    }
+
+    /// None for what is no id of an event. A number alone is a position here.
+    fn place_in(&self, id: &str) -> Option<Place> {
+        let (life, pos) = id.split_once('-').unwrap_or((&self.0, id));
+        let pos = pos.parse().ok()?;
+        Some(if life == self.0 { Place::Here(pos) } else { Place::Elsewhere })
+    }
+}
+
+impl Gap {
+    fn as_text(self, life: &Life, pos: u64) -> String {
+        let (reason, message) = match self {
+            Self::Elsewhere => ("unknown_id", "the id is not of this node: events may be missing"),
+            Self::Trimmed => ("trimmed", "events before this one are kept no longer"),
+        };
+        let data = serde_json::json!({ "reason": reason, "message": message });
+        format!("id: {}-{pos}\nevent: gap\ndata: {data}\n\n", life.0)
+    }
 }
 
 /// One open stream, counted as long as it is.
@@ -96,7 +148,10 @@ struct Feed {
     wanted: String,
     commits: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
+    life: Life,
     pos: u64,
+    /// To be told first.
+    gap: Option<Gap>,
     read_at: Instant,
     greeted: bool,
 }
@@ -108,29 +163,46 @@ impl Feed {
     async fn next(mut self) -> Option<(Chunk, Self)> {
         if !self.greeted {
             self.greeted = true;
-            return Some((Ok(Bytes::from_static(b"retry: 3000\n\n")), self));
+            let gap =
+                self.gap.take().map_or_else(String::new, |gap| gap.as_text(&self.life, self.pos));
+            return Some((Ok(format!("retry: 3000\n{}\n{gap}", self.place()).into()), self));
         }
         loop {
             self.commits.borrow_and_update();
             self.read_at = Instant::now();
-            let (tenant, pos) = (self.actor.tenant, self.pos);
-            let events =
-                self.node.store.read(|reader| events_after(reader, Some(tenant), pos, BATCH));
-            let events =
-                events.inspect_err(|error| tracing::warn!(%error, "an event stream ends")).ok()?;
+            let read = self.node.store.read(|reader| self.read(reader));
+            let (first, events) =
+                read.inspect_err(|error| tracing::warn!(%error, "an event stream ends")).ok()?;
+            let missed = self.pos > 0 && first > self.pos + 1;
             if let Some(last) = events.last() {
                 self.look_again()?;
                 self.pos = last.pos;
-                let text = self.write(&events);
+                let gap = if missed {
+                    Gap::Trimmed.as_text(&self.life, first - 1)
+                } else {
+                    String::new()
+                };
+                let text = gap + &self.write(&events);
                 if !text.is_empty() {
                     return Some((Ok(text.into()), self));
                 }
                 continue;
             }
             if !self.wait().await? {
-                return Some((Ok(Bytes::from_static(b": still here\n\n")), self));
+                // With the id, so that a client that comes back asks for nothing that it had no interest in.
+                return Some((Ok(format!(": still here\n{}\n", self.place()).into()), self));
             }
         }
+    }
+
+    fn place(&self) -> String {
+        format!("id: {}-{}\n", self.life.0, self.pos)
+    }
+
+    /// The oldest position that is kept, and the events that come next.
+    fn read(&self, reader: &Reader<'_>) -> atoll_storage::Result<(u64, Vec<StoredEvent>)> {
+        let events = events_after(reader, Some(self.actor.tenant), self.pos, BATCH)?;
+        Ok((if events.is_empty() { 0 } else { first_position(reader)? }, events))
     }
 
     /// Whether something was committed; not if the time for a sign of life came. None: the end.
@@ -162,16 +234,15 @@ impl Feed {
         let is_mine = |event: &&StoredEvent| self.sees_all || event.user_id == self.actor.user;
         let is_wanted = |event: &&StoredEvent| event.event_type.starts_with(&self.wanted);
         for event in events.iter().filter(is_mine).filter(is_wanted) {
-            text.push_str(&as_text(event));
+            text.push_str(&self.as_text(event));
         }
         text
     }
-}
 
-/// JSON has no line breaks, so that one line of data is enough.
-fn as_text(event: &StoredEvent) -> String {
-    let mut text = String::new();
-    let json = serde_json::to_string(event).unwrap_or_default();
-    let _ = write!(text, "id: {}\nevent: {}\ndata: {json}\n\n", event.pos, event.event_type);
-    text
+    /// JSON has no line breaks, so that one line of data is enough.
+    fn as_text(&self, event: &StoredEvent) -> String {
+        let json = serde_json::to_string(event).unwrap_or_default();
+        let (life, pos) = (&self.life.0, event.pos);
+        format!("id: {life}-{pos}\nevent: {}\ndata: {json}\n\n", event.event_type)
+    }
 }

@@ -1,9 +1,11 @@
 //! `Idempotency-Key` on POST: the first answer is kept and given again. Never kept: failures of the node,
-//! refusals that may pass, and answers of routes that guard a secret.
+//! refusals that may pass, and answers of routes that guard a secret. A key is noted before its request runs: if
+//! the node ends in between, a repeat is told that nobody knows, and does not do it a second time.
 
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::reply::{Content, Reply};
+use crate::route::Answer;
 use atoll_node::Node;
 use atoll_storage::idempotency::{self, Stored};
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
@@ -17,6 +19,8 @@ const MAX_KEY_CHARS: usize = 255;
 /// Larger answers are not kept. No POST gives one.
 const MAX_KEPT_BYTES: usize = 1 << 20;
 const KEPT: [HeaderName; 3] = [CONTENT_TYPE, LOCATION, ETAG];
+/// Stands for the answer of a request that has begun.
+const BEGUN: u16 = 0;
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The requests under a key that run now.
@@ -61,6 +65,10 @@ pub(crate) fn begin(call: &Call, running: &Running) -> Result<Turn, Problem> {
         Ticket { running: running.clone(), name, scope, key: key.to_owned(), request_hash };
     match load(&call.node, &ticket.scope, &ticket.key)? {
         None => Ok(Turn::First(ticket)),
+        Some(stored) if stored.request_hash == ticket.request_hash && stored.status == BEGUN => {
+            let message = "the first request under this Idempotency-Key was cut off, and it may have been done or not: look, and if it was not, repeat it under a new key";
+            Err(Problem::new(StatusCode::CONFLICT, "idempotency_unknown", message))
+        }
         Some(stored) if stored.request_hash == ticket.request_hash => {
             Ok(Turn::Repeat(thaw(stored)))
         }
@@ -93,9 +101,19 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// How a request under a key ended.
+pub(crate) enum End {
+    /// A repeat gets this answer.
+    Kept(Stored),
+    /// Nothing was done: a repeat is as the first.
+    Unused,
+    /// Nobody knows: the key stays noted.
+    Unknown,
+}
+
 impl Ticket {
     /// The answer as it is kept, if a repeat shall get it.
-    pub(crate) fn frozen(&self, reply: &Reply) -> Option<Stored> {
+    fn frozen(&self, reply: &Reply) -> Option<Stored> {
         let Content::Whole(body) = &reply.content else { return None };
         let request_hash = self.request_hash;
         let is_kept = is_final(reply.status) && body.len() <= MAX_KEPT_BYTES;
@@ -106,9 +124,31 @@ impl Ticket {
         })
     }
 
-    pub(crate) async fn keep(self, node: &Node, stored: Stored) {
-        if let Err(error) = save(node, &self.scope, &self.key, stored).await {
-            tracing::warn!(%error, "an answer was not kept: a repeat under its Idempotency-Key would run again");
+    /// Notes that the request runs from now on.
+    pub(crate) async fn note(&self, node: &Node) -> Result<(), Problem> {
+        let request_hash = self.request_hash;
+        let begun = Stored { request_hash, status: BEGUN, body: Vec::new() };
+        Ok(save(node, &self.scope, &self.key, begun).await?)
+    }
+
+    /// What becomes of the key after this answer.
+    pub(crate) fn end(&self, answer: &Answer) -> End {
+        match answer {
+            // It may still do its work.
+            Err(problem) if problem.code() == "timeout" => End::Unknown,
+            Err(_) => End::Unused,
+            Ok(reply) => self.frozen(reply).map_or(End::Unused, End::Kept),
+        }
+    }
+
+    pub(crate) async fn settle(self, node: &Node, end: End) {
+        let done = match end {
+            End::Kept(stored) => save(node, &self.scope, &self.key, stored).await,
+            End::Unused => forget(node, &self.scope, &self.key).await,
+            End::Unknown => return,
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "an answer was not kept: a repeat under its Idempotency-Key is told that nobody knows");
         }
     }
 }
@@ -178,6 +218,11 @@ async fn save(
 ) -> Result<(), atoll_storage::Error> {
     let (scope, key) = (scope.to_vec(), key.to_owned());
     node.store.write(move |tx| idempotency::put(tx, &scope, &key, &stored)).await
+}
+
+async fn forget(node: &Node, scope: &[u8], key: &str) -> Result<(), atoll_storage::Error> {
+    let (scope, key) = (scope.to_vec(), key.to_owned());
+    node.store.write(move |tx| idempotency::remove(tx, &scope, &key)).await
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::params::Params;
 use crate::problem::Problem;
 use crate::show::{self, View};
 use atoll_node::Actor;
-use atoll_storage::query::{Cursor, Query};
+use atoll_storage::query::{Cursor, Page, Query};
 use atoll_storage::{Field, Id, Kind, Merge, Shown, Type, Value};
 
 pub const DEFAULT_LIMIT: usize = 20;
@@ -34,6 +34,8 @@ pub struct ListQuery {
     pub sort: Option<(&'static str, bool)>,
     pub(crate) view: View,
     tests: Vec<Test>,
+    /// `sort` as it was asked for.
+    order: String,
 }
 
 impl ListQuery {
@@ -43,10 +45,12 @@ impl ListQuery {
         extra: &[&[&str]],
         actor: &Actor,
     ) -> Result<Self, Problem> {
+        let order = params.get("sort").unwrap_or_default();
         let mut query = Self {
             kind,
             limit: limit_of(params.get("limit"))?,
-            after: params.get("cursor").map(cursor_of).transpose()?,
+            after: params.get("cursor").map(|text| cursor_of(text, order)).transpose()?,
+            order: order.to_owned(),
             sort: None,
             view: View::read(kind, params, false)?,
             tests: Vec::new(),
@@ -57,7 +61,12 @@ impl ListQuery {
             let is_taken =
                 LIST_PARAMS.contains(&name) || extra.iter().any(|names| names.contains(&name));
             if !is_taken {
-                query.tests.push(test_of(kind, name, text, private)?);
+                let test = test_of(kind, name, text, private)?;
+                query.tests.push(test.ok_or_else(|| {
+                    let extra = extra.iter().flat_map(|names| names.iter());
+                    let known = LIST_PARAMS.iter().chain(extra).copied();
+                    unknown(name, known.chain(column_names(kind, private)))
+                })?);
             }
         }
         Ok(query)
@@ -90,6 +99,12 @@ impl ListQuery {
         })
     }
 
+    /// The cursor of the page after this one.
+    pub(crate) fn next(&self, page: &Page) -> Option<String> {
+        let cursor = page.next.as_ref()?.to_text();
+        Some(format!("{cursor}.{}", mark(&self.order)))
+    }
+
     /// For the store; the handler or the domain may narrow it further.
     pub fn to_query(&self, tenant: Id) -> Query {
         let mut query = Query::of(self.kind, tenant).limit(self.limit).after(self.after.clone());
@@ -117,10 +132,21 @@ pub(crate) fn limit_of(text: Option<&str>) -> Result<usize, Problem> {
     })
 }
 
-fn cursor_of(text: &str) -> Result<Cursor, Problem> {
-    let wrong =
-        || Problem::parameter("cursor", "wrong_cursor", "give the `next` of a page as it stands");
-    Cursor::parse(text).ok_or_else(wrong)
+fn cursor_of(text: &str, order: &str) -> Result<Cursor, Problem> {
+    let wrong = || {
+        let message = "give the `next` of a page as it stands, under the same `sort`";
+        Problem::parameter("cursor", "wrong_cursor", message)
+    };
+    let (cursor, made_under) = text.rsplit_once('.').ok_or_else(wrong)?;
+    if made_under != mark(order) {
+        return Err(wrong());
+    }
+    Cursor::parse(cursor).ok_or_else(wrong)
+}
+
+/// A cursor leads on in the order that it was made in, and would lead astray in any other.
+fn mark(order: &str) -> String {
+    blake3::hash(order.as_bytes()).to_hex().chars().take(4).collect()
 }
 
 fn sort_of(
@@ -167,15 +193,21 @@ fn is_seen(field: &Field, private: bool) -> bool {
     }
 }
 
-fn test_of(kind: &'static Kind, name: &str, text: &str, private: bool) -> Result<Test, Problem> {
+/// None if there is no such column.
+fn test_of(
+    kind: &'static Kind,
+    name: &str,
+    text: &str,
+    private: bool,
+) -> Result<Option<Test>, Problem> {
     if let Some(set) = kind.field(name).filter(|field| field.merge == Merge::Set && field.column)
         && is_seen(set, private)
     {
-        return Ok(Test::Holds(set, value_of(name, text, set.ty)?));
+        return Ok(Some(Test::Holds(set, value_of(name, text, set.ty)?)));
     }
     if let Some((column, ty)) = column_of(kind, name, private) {
         if text == "null" {
-            return Ok(Test::Null(column));
+            return Ok(Some(Test::Null(column)));
         }
         let value = value_of(name, text, ty)?;
         return match kind.field(name) {
@@ -183,20 +215,29 @@ fn test_of(kind: &'static Kind, name: &str, text: &str, private: bool) -> Result
                 let known = field.choices.join(", ");
                 Err(Problem::parameter(name, "unknown_choice", format!("must be one of {known}")))
             }
-            _ => Ok(Test::Is(column, value)),
+            _ => Ok(Some(Test::Is(column, value))),
         };
     }
     for (ending, test) in [("_from", Test::AtLeast as fn(_, _) -> _), ("_to", Test::AtMost)] {
         let column = name.strip_suffix(ending).and_then(|name| column_of(kind, name, private));
         if let Some((column, ty @ (Type::Int | Type::Time))) = column {
-            return Ok(test(column, value_of(name, text, ty)?));
+            return Ok(Some(test(column, value_of(name, text, ty)?)));
         }
     }
-    Err(unknown(name))
+    Ok(None)
 }
 
-pub(crate) fn unknown(name: &str) -> Problem {
-    Problem::parameter(name, "unknown_parameter", "is not known here")
+/// Names those that are known, as far as they are not a secret.
+pub(crate) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+    let mut known: Vec<&str> = known.collect();
+    known.sort_unstable();
+    known.dedup();
+    let message = if known.is_empty() {
+        "is not known here: this path takes no parameters".to_owned()
+    } else {
+        format!("is not known here; known are {}", known.join(", "))
+    };
+    Problem::parameter(name, "unknown_parameter", message)
 }
 
 fn value_of(name: &str, text: &str, ty: Type) -> Result<Value, Problem> {

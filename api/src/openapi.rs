@@ -1,13 +1,20 @@
 //! The OpenAPI 3.1 document, made of the routes and kinds: nothing in it is written a second time.
 
+mod parameter;
+mod response;
+mod schema;
+
 use crate::call::Call;
-use crate::list;
 use crate::reply::Reply;
 use crate::route::{Access, Answer, Route, Shape, get};
-use crate::show;
-use atoll_storage::{Field, Kind, Merge, Shown, Type};
+use atoll_storage::Kind;
 use axum::http::Method;
 use bytes::Bytes;
+use parameter::{parameters, shared_parameters};
+use response::{responses, shared_responses};
+use schema::{
+    field_schema, of_fields, page_schema, problem_schema, reference, shown, type_name, written,
+};
 use serde_json::{Map, Value, json};
 
 pub fn routes() -> Vec<Route> {
@@ -22,6 +29,27 @@ async fn show(call: Call) -> Answer {
     let make = || Bytes::from(serde_json::to_vec(&document(&call.app.routes)).unwrap_or_default());
     Reply::text("application/json", call.app.openapi.get_or_init(make).clone())
 }
+
+/// What holds for every endpoint, in Markdown.
+const CONVENTIONS: &str = "\
+An answer is JSON with what was asked for under `data`. Times are RFC 3339 in UTC, ids are UUIDv7; where a record has a \
+slug, `{id}` takes either.
+
+**Lists** are pages: `{\"data\": [...], \"page\": {\"next\": ..., \"total\": ...}}`. `limit` is 20, at most 100; `cursor` \
+takes `page.next` of the page before, and the header `Link` has both. `sort=-created_at` descends, `field=value` filters, \
+numbers and times also by `field_from` and `field_to`, `fields=` keeps only what is named, `expand=` embeds what is \
+referred to. A parameter that is not known is refused.
+
+**Refusals** are `application/problem+json` (RFC 9457) with a stable `code`, a `message` for people, `errors` by field, \
+and the `request_id` that the log of the node has.
+
+**Changes.** Every record has an `ETag`: `If-None-Match` answers 304, `If-Match` on a change answers 412 if somebody was \
+faster. `Idempotency-Key` on POST gives a repeat the first answer, for a day.
+
+**Limits.** `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` tell what is left; 429 and 503 say in \
+`Retry-After` when to come back.
+
+**Tenants.** The host's name tells the tenant, or the header `X-Tenant` with an id or a slug.";
 
 /// The document over these routes.
 pub fn document(routes: &[Route]) -> Value {
@@ -54,6 +82,7 @@ pub fn document(routes: &[Route]) -> Value {
             "title": "Atoll",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "A content platform in one binary whose nodes work apart and meet again.",
+            "description": CONVENTIONS,
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
@@ -61,26 +90,13 @@ pub fn document(routes: &[Route]) -> Value {
         "components": {
             "schemas": schemas,
             "parameters": shared_parameters(),
-            "responses": { "Problem": {
-                "description": "Refused or failed, and why.",
-                "content": { "application/problem+json": { "schema": reference("Problem") } },
+            "responses": shared_responses(),
+            "securitySchemes": { "bearer": {
+                "type": "http", "scheme": "bearer",
+                "description": "An access token, as `POST /api/v1/auth/login` gives it, or an API key.",
             } },
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
         },
     })
-}
-
-fn reference(name: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{name}") })
-}
-
-/// `PostVersion` of `post_version`.
-fn type_name(kind: &Kind) -> String {
-    let capital = |word: &str| {
-        let mut chars = word.chars();
-        chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
-    };
-    kind.name.split('_').map(capital).collect()
 }
 
 fn operation(route: &Route) -> Value {
@@ -144,297 +160,6 @@ fn described(route: &Route) -> String {
 fn tag_of(route: &Route) -> &'static str {
     let rest = route.path.strip_prefix("/api/v1/").unwrap_or("node");
     rest.split('/').next().unwrap_or("node")
-}
-
-fn parameters(route: &Route) -> Value {
-    let mut all = Vec::new();
-    for name in route.path_names() {
-        all.push(
-            json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }),
-        );
-    }
-    let shared = |name: &str| json!({ "$ref": format!("#/components/parameters/{name}") });
-    match route.kind() {
-        Some(kind) if route.is_list => {
-            all.extend(["Limit", "Cursor"].map(shared));
-            let columns = list::column_names(kind, false);
-            let keys = columns.iter().flat_map(|name| [(*name).to_owned(), format!("-{name}")]);
-            all.push(query(
-                "sort",
-                &json!({ "type": "string", "enum": keys.collect::<Vec<_>>() }),
-                "A minus descends.",
-            ));
-            all.extend(view_parameters(kind));
-            all.extend(filters(kind, &columns, route.query));
-        }
-        Some(kind) => all.extend(view_parameters(kind)),
-        None => {}
-    }
-    for name in route.query {
-        all.push(match *name {
-            "limit" => shared("Limit"),
-            "cursor" => shared("Cursor"),
-            name => query(name, &json!({ "type": "string" }), ""),
-        });
-    }
-    if !route.is_bare {
-        all.push(shared("Tenant"));
-    }
-    if route.method == Method::POST && !route.is_strict && !route.is_upload {
-        all.push(shared("IdempotencyKey"));
-    }
-    if route.kind().is_some()
-        && matches!(route.method, Method::PUT | Method::PATCH | Method::DELETE)
-    {
-        all.push(shared("IfMatch"));
-    }
-    Value::Array(all)
-}
-
-fn query(name: &str, schema: &Value, doc: &str) -> Value {
-    let mut parameter = json!({ "name": name, "in": "query", "schema": schema });
-    if !doc.is_empty() {
-        parameter["description"] = doc.into();
-    }
-    parameter
-}
-
-fn view_parameters(kind: &'static Kind) -> Vec<Value> {
-    let named =
-        |names: Vec<&str>| json!({ "type": "array", "items": { "type": "string", "enum": names } });
-    let list = |name: &str, names: Vec<&str>, doc: &str| {
-        let mut parameter = query(name, &named(names), doc);
-        parameter["style"] = "form".into();
-        parameter["explode"] = false.into();
-        parameter
-    };
-    let fields =
-        kind.fields.iter().filter(|field| field.shown != Shown::Never).map(|field| field.name);
-    let added = show::added_names(kind).iter().copied();
-    let fields =
-        ["id", "created_at", "updated_at"].into_iter().chain(fields).chain(added).collect();
-    let mut all = vec![list("fields", fields, "Only these fields.")];
-    let embedded: Vec<&str> = show::expansion_names(kind).collect();
-    if !embedded.is_empty() {
-        all.push(list("expand", embedded, "Records to embed."));
-    }
-    all
-}
-
-fn filters(kind: &'static Kind, columns: &[&'static str], extra: &[&str]) -> Vec<Value> {
-    let scalar = columns.iter().filter_map(|name| {
-        let ty = kind.columns().find(|(column, _)| column == name).map(|(_, ty)| ty);
-        let ty = ty.unwrap_or(if *name == "id" { Type::Id } else { Type::Time });
-        let choices = kind.field(name).map_or(&[][..], |field| field.choices);
-        (!extra.contains(name))
-            .then(|| query(name, &scalar_schema(ty, choices, None), "Only those with this value."))
-    });
-    let sets = kind.fields.iter().filter(|field| {
-        field.merge == Merge::Set
-            && field.column
-            && field.shown == Shown::Always
-            && !extra.contains(&field.name)
-    });
-    let sets = sets.map(|set| {
-        query(set.name, &scalar_schema(set.ty, set.choices, None), "Only those that hold it.")
-    });
-    scalar.chain(sets).collect()
-}
-
-fn responses(route: &Route) -> Value {
-    let problem = json!({ "$ref": "#/components/responses/Problem" });
-    let mut all = Map::new();
-    let status = if route.method == Method::GET { "200" } else { "2XX" };
-    all.insert(status.into(), success(route));
-    if route.method == Method::GET && !route.is_bare {
-        all.insert("304".into(), json!({ "description": "The client has this answer already." }));
-    }
-    let mut refused = Vec::new();
-    if !route.is_bare {
-        refused.extend(["400", "401", "429"]);
-    }
-    if route.access != Access::Public {
-        refused.push("403");
-    }
-    if route.path.contains('{') {
-        refused.push("404");
-    }
-    if route.takes.is_some() {
-        refused.extend(["409", "413", "415", "422"]);
-    }
-    for status in refused {
-        all.insert(status.into(), problem.clone());
-    }
-    all.insert("default".into(), problem);
-    Value::Object(all)
-}
-
-fn success(route: &Route) -> Value {
-    let item = match route.gives {
-        None => return json!({ "description": "Done." }),
-        Some(Shape::Of(kind)) => reference(&type_name(kind)),
-        Some(Shape::Fields(fields)) => of_fields(fields, false),
-    };
-    let schema = if route.is_list {
-        json!({
-            "type": "object",
-            "required": ["data", "page"],
-            "properties": { "data": { "type": "array", "items": item }, "page": reference("Page") },
-        })
-    } else {
-        json!({ "type": "object", "required": ["data"], "properties": { "data": item } })
-    };
-    json!({ "description": "Done.", "content": { "application/json": { "schema": schema } } })
-}
-
-fn scalar_schema(ty: Type, choices: &[&str], max: Option<usize>) -> Value {
-    let mut schema = match ty {
-        Type::Text => json!({ "type": "string" }),
-        Type::Int => json!({ "type": "integer", "format": "int64" }),
-        Type::Bool => json!({ "type": "boolean" }),
-        Type::Id => json!({ "type": "string", "format": "uuid" }),
-        Type::Time => json!({ "type": "string", "format": "date-time" }),
-        Type::Bytes => json!({ "type": "string", "pattern": "^([0-9a-fA-F]{2})*$" }),
-    };
-    if !choices.is_empty() {
-        schema["enum"] = json!(choices);
-    }
-    if let (Type::Text, Some(max)) = (ty, max) {
-        schema["maxLength"] = max.into();
-    }
-    schema
-}
-
-/// `writing`: with the bounds that are checked on the way in.
-fn field_schema(field: &Field, writing: bool) -> Value {
-    let max = writing.then_some(field.max);
-    let mut schema = match field.merge {
-        Merge::Set => {
-            let mut array =
-                json!({ "type": "array", "items": scalar_schema(field.ty, field.choices, None) });
-            if writing {
-                array["maxItems"] = field.max.into();
-            }
-            array
-        }
-        Merge::Counter | Merge::Sketch => json!({ "type": "integer", "minimum": 0 }),
-        Merge::Body => scalar_schema(Type::Text, &[], max),
-        Merge::Register => scalar_schema(field.ty, field.choices, max),
-    };
-    let is_scalar = field.merge == Merge::Register && (writing || field.ty != Type::Bool);
-    if is_scalar && !field.required {
-        nullable(&mut schema);
-    }
-    if !field.doc.is_empty() {
-        schema["description"] = field.doc.into();
-    }
-    schema
-}
-
-fn nullable(schema: &mut Value) {
-    schema["type"] = json!([schema["type"], "null"]);
-    if let Some(choices) = schema.get_mut("enum").and_then(Value::as_array_mut) {
-        choices.push(Value::Null);
-    }
-}
-
-fn of_fields(fields: &[Field], writing: bool) -> Value {
-    let required: Vec<&str> =
-        fields.iter().filter(|field| field.required).map(|field| field.name).collect();
-    let properties: Map<String, Value> =
-        fields.iter().map(|field| (field.name.to_owned(), field_schema(field, writing))).collect();
-    object(properties, &required)
-}
-
-fn object(properties: Map<String, Value>, required: &[&str]) -> Value {
-    let mut schema = json!({ "type": "object", "properties": properties });
-    if !required.is_empty() {
-        schema["required"] = json!(required);
-    }
-    schema
-}
-
-fn written(kind: &Kind, creating: bool) -> Value {
-    let fields =
-        || kind.fields.iter().filter(|field| field.writable && field.shown != Shown::Never);
-    let properties =
-        fields().map(|field| (field.name.to_owned(), field_schema(field, true))).collect();
-    let required: Vec<&str> =
-        fields().filter(|field| creating && field.required).map(|field| field.name).collect();
-    let mut schema = object(properties, &required);
-    schema["additionalProperties"] = false.into();
-    if !kind.doc.is_empty() {
-        schema["description"] = kind.doc.into();
-    }
-    schema
-}
-
-fn shown(kind: &'static Kind) -> Value {
-    let time = || json!({ "type": "string", "format": "date-time" });
-    let mut properties = Map::new();
-    properties.insert("id".into(), scalar_schema(Type::Id, &[], None));
-    for field in kind.fields.iter().filter(|field| field.shown != Shown::Never) {
-        properties.insert(field.name.into(), field_schema(field, false));
-    }
-    for name in show::added_names(kind) {
-        properties.insert((*name).into(), json!({ "type": "integer", "minimum": 0 }));
-    }
-    properties.insert("created_at".into(), time());
-    properties.insert("updated_at".into(), time());
-    let mut schema = object(properties, &["id"]);
-    if !kind.doc.is_empty() {
-        schema["description"] = kind.doc.into();
-    }
-    schema
-}
-
-fn problem_schema() -> Value {
-    let text = || json!({ "type": "string" });
-    json!({
-        "type": "object",
-        "description": "A refusal or failure, as in RFC 9457.",
-        "required": ["type", "title", "status", "code", "message", "request_id"],
-        "properties": {
-            "type": text(), "title": text(), "status": { "type": "integer" },
-            "code": { "type": "string", "description": "Stable, in snake case: to branch on." },
-            "message": { "type": "string", "description": "For people." },
-            "detail": text(),
-            "errors": { "type": "array", "items": {
-                "type": "object",
-                "required": ["field", "code", "message"],
-                "properties": { "field": text(), "code": text(), "message": text() },
-            } },
-            "request_id": text(),
-        },
-    })
-}
-
-fn page_schema() -> Value {
-    json!({
-        "type": "object",
-        "required": ["next", "total"],
-        "properties": {
-            "next": { "type": ["string", "null"], "description": "The `cursor` of the next page." },
-            "total": { "type": "integer", "minimum": 0, "description": "Of all pages together." },
-        },
-    })
-}
-
-fn shared_parameters() -> Value {
-    let header = |name: &str, doc: &str| json!({ "name": name, "in": "header", "description": doc, "schema": { "type": "string" } });
-    json!({
-        "Limit": {
-            "name": "limit", "in": "query", "description": "Records on a page.",
-            "schema": { "type": "integer", "minimum": 1, "maximum": list::MAX_LIMIT, "default": list::DEFAULT_LIMIT },
-        },
-        "Cursor": {
-            "name": "cursor", "in": "query", "description": "`page.next` of the page before.",
-            "schema": { "type": "string" },
-        },
-        "Tenant": header("X-Tenant", "A tenant's id or slug; else the host's name tells it."),
-        "IdempotencyKey": header("Idempotency-Key", "A repeat under one key gets the first answer."),
-        "IfMatch": header("If-Match", "The ETag of the record as it was read: 412 if it was changed since."),
-    })
 }
 
 #[cfg(test)]

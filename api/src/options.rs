@@ -23,6 +23,8 @@ pub struct Options {
     pub max_uploads: usize,
     /// Open connections at most; more wait until one closes.
     pub max_connections: usize,
+    /// Open connections of one address at most, if no proxy stands in front; 0 is no limit.
+    pub max_connections_a_peer: usize,
     /// Origins whose pages may call the API; `*` is any. Credentials never travel by cookie.
     pub cors_origins: Vec<String>,
     /// How many proxies stand in front, whose `X-Forwarded-For` is believed.
@@ -41,14 +43,18 @@ impl Options {
         let burst = if limits.rate == 0 { 0 } else { limits.burst };
         Self {
             usual: Rate { per_second: f64::from(limits.rate), burst },
-            strict: Rate { per_second: 0.5, burst: 30 },
+            strict: Rate {
+                per_second: f64::from(limits.sign_ins_per_minute) / 60.0,
+                burst: limits.sign_ins_per_minute,
+            },
             timeout: Duration::from_secs(limits.request_timeout_s),
             max_body_bytes: limits.body_bytes,
             max_requests: limits.requests,
             max_streams: 1_000,
             max_uploads: 8,
             max_connections: 8_192,
-            cors_origins: vec!["*".to_owned()],
+            max_connections_a_peer: if limits.proxies == 0 { 1_024 } else { 0 },
+            cors_origins: config.cors_origins.iter().map(str::to_owned).collect(),
             proxies: limits.proxies,
         }
     }

@@ -165,7 +165,7 @@ fn status_of(error: &Error) -> Option<StatusCode> {
         Error::Invalid(_) | Error::Store(Store::TooLong { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
         Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Moved(_) => StatusCode::MOVED_PERMANENTLY,
-        Error::Store(Store::Full) => StatusCode::INSUFFICIENT_STORAGE,
+        Error::Store(Store::Full | Store::ReadOnly) => StatusCode::INSUFFICIENT_STORAGE,
         Error::Store(Store::Busy | Store::Closed) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Store(_) | Error::Internal(_) => return None,
     })

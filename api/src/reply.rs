@@ -73,7 +73,7 @@ impl Reply {
     pub(crate) fn list_with(call: &Call, page: Page, query: &ListQuery, more: &[More]) -> Answer {
         let body = show::many(call, &page, query, more)?;
         let reply = Self::whole(StatusCode::OK, JSON, body);
-        let next = page.next.map(|cursor| cursor.to_text());
+        let next = query.next(&page);
         Ok(reply.header(LINK, call.links(next.as_deref())))
     }
 

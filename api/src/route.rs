@@ -47,6 +47,8 @@ pub struct Route {
     pub gives: Option<Shape>,
     /// The answer is a page of `gives`.
     pub is_list: bool,
+    /// The answer is `gives` as it stands, without `data` around it.
+    pub is_plain: bool,
     /// Names of query parameters besides those that a list or a record always takes.
     pub query: &'static [&'static str],
     pub doc: &'static str,
@@ -75,6 +77,7 @@ impl Route {
             also: &[],
             gives: None,
             is_list: false,
+            is_plain: false,
             query: &[],
             doc: "",
             body_limit_bytes: None,
@@ -103,6 +106,13 @@ impl Route {
     #[must_use]
     pub fn gives_fields(mut self, fields: &'static [Field]) -> Self {
         self.gives = Some(Shape::Fields(fields));
+        self
+    }
+
+    /// The answer is as others specify it, without `data` around it.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.is_plain = true;
         self
     }
 

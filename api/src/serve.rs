@@ -2,8 +2,10 @@
 //! cost nothing to a request that asks for neither.
 
 use crate::dispatch::App;
+use crate::guests::{Guest, Guests};
 use crate::options::Options;
 use crate::route::Route;
+use crate::stall::Patient;
 use atoll_node::Node;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -30,6 +32,8 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 /// How long a connection may take over the head of a request, and stay idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an answer may find nobody who takes a byte of it.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEADERS: usize = 100;
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// What is still in work when the server stops gets this long.
@@ -151,11 +155,12 @@ fn weaken(mut response: Response<Body>) -> Response<Body> {
 /// Serves until `stop` is done; then lets what is in work end, for some seconds.
 pub async fn serve(listener: TcpListener, face: Face, stop: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(face.app.options.max_connections));
+    let guests = Guests::new(face.app.options.max_connections_a_peer);
     let (stopping, stopped) = watch::channel(false);
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &places, &guests) => accepted,
             () = &mut stop => break,
         };
         if let Some((stream, peer, place)) = accepted {
@@ -174,15 +179,26 @@ pub async fn serve(listener: TcpListener, face: Face, stop: impl Future<Output =
     }
 }
 
+/// What a connection takes up while it lives.
+struct Place {
+    _place: OwnedSemaphorePermit,
+    _guest: Guest,
+}
+
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    guests: &Arc<Guests>,
+) -> Option<(TcpStream, SocketAddr, Place)> {
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
+            let Some(guest) = guests.enter(peer.ip()) else {
+                tracing::debug!(%peer, "an address has too many connections: one more is closed");
+                return None;
+            };
             let _ = stream.set_nodelay(true);
-            Some((stream, peer, place))
+            Some((stream, peer, Place { _place: place, _guest: guest }))
         }
         Err(error) => {
             // Most often there are no file descriptors left: some come free.
@@ -207,7 +223,7 @@ async fn connection(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, STALL_TIMEOUT)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

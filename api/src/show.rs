@@ -249,7 +249,7 @@ pub(crate) fn many(
         write(&mut json, &One { more: more.get(i), ..showing.one(record) })?;
     }
     json.extend_from_slice(b"],\"page\":");
-    let next = page.next.as_ref().map(atoll_storage::query::Cursor::to_text);
+    let next = query.next(page);
     write(&mut json, &Turn { next: next.as_deref(), total: page.total })?;
     json.push(b'}');
     Ok(json)

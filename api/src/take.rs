@@ -19,8 +19,8 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         let inner = error.inner();
         match inner.classify() {
             serde_json::error::Category::Data => {
-                let field = if path == "." { String::new() } else { path };
-                Problem::invalid(vec![FieldError::new(field, "wrong_type", without_place(inner))])
+                let path = if path == "." { "" } else { &path };
+                Problem::invalid(vec![refusal(path, &inner.to_string())])
             }
             _ => not_json(inner),
         }
@@ -33,9 +33,81 @@ fn not_json(error: &serde_json::Error) -> Problem {
     Problem::malformed(format!("the body is no JSON in UTF-8: {error}"))
 }
 
-fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
+/// What serde says of a value, in the words and codes that everything else uses. Names of our types stay here.
+fn refusal(path: &str, said: &str) -> FieldError {
+    let said = said.split(" at line ").next().unwrap_or_default();
+    let below =
+        |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let named = |beginning: &str| said.strip_prefix(beginning)?.split('`').nth(1);
+    if let Some(name) = named("missing field") {
+        return FieldError::new(below(name), "required", "is required");
+    }
+    if let Some(name) = named("unknown field") {
+        // The path leads to the field itself where it is known.
+        let field = if path.ends_with(name) { path.to_owned() } else { below(name) };
+        return FieldError::new(field, "unknown_field", "is not known here");
+    }
+    if let Some(name) = named("duplicate field") {
+        let field = if path.ends_with(name) { path.to_owned() } else { below(name) };
+        return FieldError::new(field, "repeated", "stands more than once");
+    }
+    if said.starts_with("unknown variant") {
+        let known: Vec<&str> = said.split('`').skip(3).step_by(2).collect();
+        return FieldError::new(
+            path,
+            "unknown_choice",
+            format!("must be one of {}", known.join(", ")),
+        );
+    }
+    let wanted = said.rsplit_once("expected ").map_or("", |(_, wanted)| wanted);
+    FieldError::new(path, "wrong_type", format!("must be {}", in_words(wanted)))
+}
+
+fn in_words(wanted: &str) -> &'static str {
+    match wanted {
+        "a boolean" => "true or false",
+        "a string" | "a borrowed string" | "a character" => "text",
+        wanted if wanted.starts_with("a sequence") => "an array",
+        wanted if wanted.starts_with('u') && wanted.len() <= 5 => {
+            "a whole number, not below 0, that is not too large"
+        }
+        wanted if wanted.starts_with('i') && wanted.len() <= 5 => {
+            "a whole number that is not too large"
+        }
+        wanted if wanted.starts_with('f') && wanted.len() <= 3 => "a number",
+        wanted if wanted.starts_with("struct") || wanted == "a map" => "an object",
+        _ => "of another form: see the description at /api/docs",
+    }
+}
+
+/// A JSON object in which every name stands once.
+pub(crate) struct Object(pub(crate) serde_json::Map<String, Json>);
+
+impl<'de> serde::Deserialize<'de> for Object {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> serde::de::Visitor<'de> for ObjectVisitor {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut access: A) -> Result<Object, A::Error> {
+        let mut object = serde_json::Map::new();
+        while let Some((name, value)) = access.next_entry::<String, Json>()? {
+            if object.contains_key(&name) {
+                return Err(serde::de::Error::custom(format!("duplicate field `{name}`")));
+            }
+            object.insert(name, value);
+        }
+        Ok(Object(object))
+    }
 }
 
 /// `present`: the record as it is, whose sets an array replaces.
@@ -44,7 +116,7 @@ pub(crate) fn changes(
     kind: &'static Kind,
     present: Option<&Record>,
 ) -> Result<Changes, Problem> {
-    changes_of(&json(body)?, kind, present)
+    changes_of(&json::<Object>(body)?.0, kind, present)
 }
 
 /// As [`changes`], of an object that was read already.
@@ -217,7 +289,43 @@ mod tests {
         let problem = json::<Login>(br#"{"name":5}"#).unwrap_err();
         assert_eq!((problem.status().as_u16(), problem.errors()[0].field.as_str()), (422, "name"));
         let missing = json::<Login>(b"{}").unwrap_err();
-        assert!(missing.errors()[0].message.contains("missing field `name`"));
+        let missing = &missing.errors()[0];
+        assert_eq!((missing.field.as_str(), missing.code), ("name", "required"));
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_in_words_that_are_not_ours() {
+        #[derive(serde::Deserialize, Debug)]
+        #[serde(deny_unknown_fields)]
+        struct Order {
+            #[serde(rename = "count")]
+            _count: Option<u32>,
+            #[serde(rename = "how")]
+            _how: Option<How>,
+        }
+        #[derive(serde::Deserialize, Debug)]
+        #[serde(rename_all = "snake_case")]
+        enum How {
+            Fast,
+            Slow,
+        }
+        assert!(matches!((How::Fast, How::Slow), (How::Fast, How::Slow)));
+        let told = |body: &str| {
+            let problem = json::<Order>(body.as_bytes()).unwrap_err();
+            let error = &problem.errors()[0];
+            format!("{} {} {}", error.field, error.code, error.message)
+        };
+        assert_eq!(told("[]"), " wrong_type must be an object");
+        assert_eq!(told("7"), " wrong_type must be an object");
+        assert!(told("{\"count\":-1}").starts_with("count wrong_type must be a whole number"));
+        assert!(told("{\"count\":1e99}").starts_with("count wrong_type must be a whole number"));
+        assert_eq!(told("{\"what\":1}"), "what unknown_field is not known here");
+        assert_eq!(told("{\"count\":1,\"count\":2}"), "count repeated stands more than once");
+        assert_eq!(told("{\"how\":\"x\"}"), "how unknown_choice must be one of fast, slow");
+        assert_eq!(
+            refused("{\"title\":\"a\",\"title\":\"b\"}"),
+            (422, vec!["title repeated".into()])
+        );
     }
 
     #[test]

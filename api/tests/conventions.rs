@@ -23,6 +23,7 @@ const WORD: &[Field] = &[Field::text(1, "word").required()];
 fn test_routes() -> Vec<Route> {
     vec![
         get("/t/panics", Public, panics).doc("Panics."),
+        post("/t/hangs", Public, hangs).doc("Never ends."),
         get("/t/hangs", Public, hangs).doc("Never answers."),
         get("/t/large", Public, large).doc("Ten KiB."),
         post("/t/counts", Public, counts).takes_fields(WORD).doc("Counts its calls."),
@@ -293,6 +294,57 @@ async fn a_repeat_under_one_key_gets_the_first_answer() {
 }
 
 #[tokio::test]
+async fn a_key_whose_request_was_cut_off_is_not_run_a_second_time() {
+    let server = Server::start(|options| options.timeout = Duration::from_millis(50)).await;
+    let ask =
+        async |body: &str| server.ask("POST /t/hangs", &[("Idempotency-Key", "k")], body).await;
+    is_problem(&ask("{}").await, 503, "timeout");
+    is_problem(&ask("{}").await, 409, "idempotency_unknown");
+    is_problem(&ask("[]").await, 422, "idempotency_key_reused");
+}
+
+#[tokio::test]
+async fn a_key_whose_request_was_refused_is_as_if_unused() {
+    let server = Server::start(|_| {}).await;
+    let ask =
+        async |body: &str| server.ask("POST /t/counts", &[("Idempotency-Key", "k")], body).await;
+    is_problem(&ask("{\"word\":7}").await, 422, "invalid");
+    assert_eq!(ask("{\"word\":\"a\"}").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_cursor_is_good_in_its_own_order_only() {
+    let server = Server::start(|_| {}).await;
+    let token = server.sign_in().await;
+    let ask = async |path: &str| {
+        server
+            .ask(&format!("GET /api/v1/users?limit=1&{path}"), &[("Authorization", &token)], "")
+            .await
+    };
+    let node = &server.node;
+    let tenant = identity::tenant::default(node).unwrap();
+    let second = identity::NewUser {
+        email: "b@example.org".into(),
+        username: "second".into(),
+        display_name: String::new(),
+        password: PASSWORD.into(),
+        role: atoll_node::Role::Viewer,
+        must_change_password: false,
+    };
+    let system = atoll_node::Actor::system(tenant);
+    identity::user::create(node, &system, second).await.unwrap();
+    let page = ask("sort=username").await.json();
+    let next = page["page"]["next"].as_str().unwrap();
+    assert_eq!(ask(&format!("sort=username&cursor={next}")).await.status, 200);
+    let astray = ask(&format!("sort=-created_at&cursor={next}")).await;
+    is_problem(&astray, 400, "wrong_cursor");
+    let unknown = ask("colour=red").await.json();
+    let told = unknown["message"].as_str().unwrap();
+    assert!(told.contains("known are") && told.contains("username"), "{told}");
+    assert!(!told.contains("password_hash"), "{told}");
+}
+
+#[tokio::test]
 async fn bad_bodies_are_named_for_what_they_are() {
     let server = Server::start(|_| {}).await;
     is_problem(&server.ask("POST /t/counts", &[], "{\"word\":").await, 400, "malformed");
@@ -365,6 +417,18 @@ async fn pages_of_other_origins_may_ask() {
 }
 
 #[tokio::test]
+async fn an_operator_says_whose_pages_may_ask() {
+    let listed = vec!["https://a.example".to_owned()];
+    let server = Server::start(|options| options.cors_origins = listed).await;
+    let allowed = async |origin: &str| {
+        let answer = server.ask("GET /t/large", &[("Origin", origin)], "").await;
+        answer.header("access-control-allow-origin").map(str::to_owned)
+    };
+    assert_eq!(allowed("https://a.example").await.as_deref(), Some("https://a.example"));
+    assert_eq!(allowed("https://b.example").await, None);
+}
+
+#[tokio::test]
 async fn probes_documents_and_figures_answer() {
     let server = Server::start(|_| {}).await;
     for path in ["/livez", "/readyz", "/health", "/ping"] {
@@ -402,6 +466,60 @@ async fn emit(node: &Node, tenant: Id, event_type: &'static str) {
     written.unwrap();
 }
 
+/// The id that stands right before an event.
+fn id_before(text: &str, event: &str) -> String {
+    let before = text.split(event).next().unwrap();
+    before.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned()
+}
+
+/// An open stream of events with what it said at once.
+async fn open_events(server: &Server, token: &str, more: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "GET /api/v1/events?type=test HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n{more}\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    read_to(&mut stream, &mut text, "\n\n").await;
+    (stream, text)
+}
+
+#[tokio::test]
+async fn whoever_may_have_missed_events_is_told_so() {
+    let server = Server::start(|_| {}).await;
+    let token = server.sign_in().await;
+    let tenant = identity::tenant::default(&server.node).unwrap();
+    let (_open, text) = open_events(&server, &token, "").await;
+    let own = text.split("\nid: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let life = own.split('-').next().unwrap();
+    for foreign in ["00000000-1".to_owned(), format!("{life}-999999999"), "nonsense".to_owned()] {
+        let (mut stream, mut text) =
+            open_events(&server, &token, &format!("Last-Event-ID: {foreign}\r\n")).await;
+        read_to(&mut stream, &mut text, "\"reason\":\"unknown_id\"").await;
+        emit(&server.node, tenant, "test.thing.done").await;
+        read_to(&mut stream, &mut text, "event: test.thing.done").await;
+    }
+    let refused = server.ask("GET /api/v1/events?after=x", &[("Authorization", &token)], "").await;
+    is_problem(&refused, 400, "wrong_type");
+
+    let many = server.node.store.write(move |tx: &mut Tx<'_>| {
+        for _ in 0..=atoll_storage::outbox::KEPT {
+            let payload = json!({});
+            tx.emit(&Event { event_type: "test.many", tenant, user: None, payload })?;
+        }
+        tx.trim_outbox()
+    });
+    let trimmed: Result<usize, Error> = many.await;
+    assert!(trimmed.unwrap() > 0);
+    let (mut stream, mut text) =
+        open_events(&server, &token, &format!("Last-Event-ID: {own}\r\n")).await;
+    read_to(&mut stream, &mut text, "\"reason\":\"trimmed\"").await;
+    read_to(&mut stream, &mut text, "event: test.many").await;
+    let (mut stream, mut text) = open_events(&server, &token, "Last-Event-ID: 0\r\n").await;
+    read_to(&mut stream, &mut text, "event: test.many").await;
+    assert!(!text.contains("event: gap"), "who asks for the oldest missed nothing");
+}
+
 #[tokio::test]
 async fn events_arrive_as_they_happen_resume_and_end_with_the_server() {
     let mut server = Server::start(|_| {}).await;
@@ -424,8 +542,7 @@ async fn events_arrive_as_they_happen_resume_and_end_with_the_server() {
     emit(&server.node, tenant, "test.thing.undone").await;
     read_to(&mut stream, &mut text, "event: test.thing.undone").await;
     assert!(text.contains("event: test.thing.done") && !text.contains("other.thing"), "{text}");
-    let id: u64 =
-        text.split("\nid: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap();
+    let id = id_before(&text, "event: test.thing.done");
     let (mut resumed, mut again) = open(&format!("Last-Event-ID: {id}\r\n")).await;
     read_to(&mut resumed, &mut again, "event: test.thing.undone").await;
     assert!(!again.contains("event: test.thing.done"), "{again}");

@@ -39,9 +39,23 @@ struct Entry {
     blake3: String,
 }
 
-/// Writes a backup of a node that may be at work.
+/// Writes a backup of a node that may be at work. One that fails leaves nothing.
 pub fn create(node: &Node, to: &Path, progress: &Progress) -> Outcome<Json> {
+    if to.exists() {
+        return Err(Failure::failed(format!(
+            "{} is there already: name a new folder",
+            to.display()
+        )));
+    }
     make_folder(to)?;
+    let made = write_all(node, to, progress);
+    if made.is_err() {
+        let _ = fs::remove_dir_all(to);
+    }
+    made
+}
+
+fn write_all(node: &Node, to: &Path, progress: &Progress) -> Outcome<Json> {
     let database = to.join(DATABASE);
     node.store.backup_to(&database, |done, of| progress.tell(done, of))?;
     make_private(&database)?;
@@ -150,10 +164,12 @@ fn read_manifest(from: &Path) -> Outcome<Manifest> {
     let path = from.join(MANIFEST);
     let size = fs::metadata(&path).map_err(|error| {
         let failure = Failure::io("read", &path, &error);
-        Failure::new(
-            failure.exit,
-            format!("{failure}; a backup without a manifest is none, or was cut off"),
-        )
+        let why = if from.is_dir() {
+            "a backup without a manifest is none, or was cut off"
+        } else {
+            "name the folder that `atoll backup create` made"
+        };
+        Failure::new(failure.exit, format!("{failure}; {why}"))
     })?;
     if size.len() > MAX_MANIFEST_BYTES {
         return Err(Failure::new(

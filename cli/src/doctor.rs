@@ -48,7 +48,18 @@ impl Check {
 
 pub async fn examine(config: &Config) -> Vec<Check> {
     let mut checks = vec![space(&config.data)];
-    if !config.data.join(atoll_storage::store::FILE).exists() {
+    let file = config.data.join(atoll_storage::store::FILE);
+    let is_there = file.try_exists();
+    if let Err(error) = &is_there {
+        let failure = crate::failure::Failure::io("look into", &config.data, error);
+        checks.push(Check::wrong(
+            "data folder",
+            failure.message,
+            "doctor must run as that account too",
+        ));
+        return checks;
+    }
+    if !is_there.unwrap_or_default() {
         let advice = "`atoll serve` makes it";
         checks.push(Check::warning(
             "data folder",
@@ -99,9 +110,9 @@ fn cannot_open(error: Error) -> Check {
     let failure = crate::failure::Failure::from(error);
     let advice = match failure.exit {
         Exit::Damaged => {
-            "restore a backup with `atoll restore`, or start with an empty folder and join the network anew"
+            "`atoll restore BACKUP --data NEW_FOLDER`, or `atoll serve --join TICKET` in a new folder"
         }
-        _ => "the message says what to do",
+        _ => "",
     };
     Check::wrong("database", failure.message, advice)
 }
@@ -244,9 +255,9 @@ pub fn show(checks: &[Check]) {
             Verdict::Warning => "look ",
             Verdict::Wrong => "WRONG",
         };
-        println!("{mark}  {}: {}", check.name, check.found);
+        say!("{mark}  {}: {}", check.name, check.found);
         if !check.advice.is_empty() {
-            println!("       -> {}", check.advice);
+            say!("       -> {}", check.advice);
         }
     }
 }

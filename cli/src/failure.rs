@@ -41,14 +41,28 @@ impl Failure {
         Self::new(Exit::NotFound, message.to_string())
     }
 
-    /// `cannot read FILE: no such file`.
+    /// `cannot read FILE: no such file`, and what to do where that is known.
     pub fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        let exit = match error.kind() {
-            std::io::ErrorKind::NotFound => Exit::NotFound,
-            _ => Exit::Failed,
+        use std::io::ErrorKind as Kind;
+        let (exit, advice) = match error.kind() {
+            Kind::NotFound => (Exit::NotFound, ""),
+            Kind::PermissionDenied => {
+                (Exit::Failed, "; run this as the account that it belongs to, or change its mode")
+            }
+            Kind::ReadOnlyFilesystem => {
+                (Exit::Failed, "; mount it for writing, or name another folder")
+            }
+            Kind::StorageFull | Kind::QuotaExceeded => (Exit::Failed, "; free some space first"),
+            _ => (Exit::Failed, ""),
         };
-        Self::new(exit, format!("cannot {doing} {}: {error}", path.display()))
+        Self::new(exit, format!("cannot {doing} {}: {}{advice}", path.display(), plain(error)))
     }
+}
+
+/// Without the number, which says nothing to people.
+pub fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error ").next().unwrap_or_default().to_lowercase()
 }
 
 impl fmt::Display for Failure {

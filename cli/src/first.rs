@@ -29,22 +29,39 @@ pub async fn found(node: &Node) -> Outcome<Option<Admin>> {
     Ok(Some(Admin { email, password: made }))
 }
 
+/// A network that this node belongs to now, by the name of the node that let it in.
+pub struct Joined {
+    pub name: String,
+    pub is_new: bool,
+}
+
+impl std::fmt::Display for Joined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_new {
+            write!(f, "Joined the network of {}.", self.name)
+        } else {
+            write!(f, "This node belongs to the network of {} already.", self.name)
+        }
+    }
+}
+
 /// Takes a new folder into the network of whoever made the ticket. The node must have been started.
-pub async fn join(node: &Arc<Node>, ticket: &str) -> Outcome<String> {
+pub async fn join(node: &Arc<Node>, ticket: &str) -> Outcome<Joined> {
     let whole = Actor::system(Id::NIL);
     if belongs(node)? {
         let peers = peer::list(node, &whole)?;
-        let known = atoll_sync::ticket::Ticket::from_line(ticket)
-            .is_ok_and(|ticket| peers.iter().any(|peer| peer.public_key == ticket.public_key));
-        if known {
-            return Ok("it has joined already".to_owned());
+        let key = atoll_sync::ticket::Ticket::from_line(ticket).map(|ticket| ticket.public_key);
+        let known =
+            peers.into_iter().find(|peer| key.as_ref().is_ok_and(|key| *key == peer.public_key));
+        if let Some(peer) = known {
+            return Ok(Joined { name: peer.name, is_new: false });
         }
         return Err(Failure::failed(
             "this data folder belongs to a network already: use a new one, or leave --join out",
         ));
     }
     let peer = peer::join(node, &whole, ticket).await?;
-    Ok(peer.name)
+    Ok(Joined { name: peer.name, is_new: true })
 }
 
 fn belongs(node: &Node) -> Outcome<bool> {

@@ -91,6 +91,10 @@ impl SettingFlags {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a number from 1 on".to_owned())
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run a node: makes its data folder, keys and first admin if they are not there
@@ -133,7 +137,10 @@ pub enum Command {
     /// Print the OpenAPI description of the HTTP interface
     Openapi,
     /// Print a completion script
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell that reads it
+        shell: clap_complete::Shell,
+    },
     /// Print the version
     Version,
     /// Print a page of the reference that is made from this program
@@ -181,9 +188,10 @@ pub struct Demo {
 pub enum User {
     /// Make a user
     Create {
+        /// The address that the user signs in with
         #[arg(long)]
         email: String,
-        /// [default: made of the e-mail address]
+        /// Another name to sign in with [default: made of the e-mail address]
         #[arg(long)]
         username: Option<String>,
         /// superadmin, admin, editor, moderator or viewer
@@ -195,11 +203,13 @@ pub enum User {
     },
     /// List users
     List {
-        #[arg(long, default_value_t = 100)]
+        /// How many, from 1 on
+        #[arg(long, default_value_t = 1_000, value_parser = at_least_one)]
         limit: usize,
     },
     /// Every row of a CSV file becomes a user; the first row names the fields
     Import {
+        /// UTF-8, with commas; `user export` writes one
         file: PathBuf,
         /// Only say what would become of each row
         #[arg(long)]
@@ -229,7 +239,10 @@ pub enum Peer {
         addresses: Vec<String>,
     },
     /// Join the network of the node that gave this ticket
-    Join { ticket: String },
+    Join {
+        /// The line that `peer ticket` printed on the other node
+        ticket: String,
+    },
     /// List the nodes that this one knows
     List,
     /// Cut a node off, at once and until it joins again with a new ticket
@@ -251,7 +264,8 @@ pub enum Sync {
     },
     /// What was written on two nodes apart from each other
     Conflicts {
-        #[arg(long, default_value_t = 50)]
+        /// How many, the newest first
+        #[arg(long, default_value_t = 50, value_parser = at_least_one)]
         limit: usize,
     },
 }
@@ -267,24 +281,28 @@ pub enum Import {
     },
     /// Every row of a CSV file becomes a post; the first row names the fields
     Csv {
+        /// UTF-8, with commas
         file: PathBuf,
         #[command(flatten)]
         how: ImportHow,
     },
     /// Posts, pages, authors, categories, tags and comments of an export of WordPress (WXR)
     Wordpress {
+        /// What Tools, Export wrote (.xml)
         file: PathBuf,
         #[command(flatten)]
         how: ImportHow,
     },
     /// Posts, pages, authors and tags of an export of Ghost (JSON)
     Ghost {
+        /// What Settings, Export wrote (.json)
         file: PathBuf,
         #[command(flatten)]
         how: ImportHow,
     },
     /// A tenant as `export` wrote it: records keep their ids, names, dates and authors
     Atoll {
+        /// The archive that `export` wrote
         file: PathBuf,
         #[command(flatten)]
         how: ImportHow,
@@ -318,7 +336,10 @@ pub enum Backup {
         to: PathBuf,
     },
     /// Check a backup: every file's hash, then the database
-    Verify { from: PathBuf },
+    Verify {
+        /// The folder that `backup create` made
+        from: PathBuf,
+    },
 }
 
 #[derive(Subcommand, Debug)]

@@ -14,6 +14,8 @@ pub fn begin(loaded: &Loaded, is_server: bool) -> Outcome {
         Failure::usage(format!("log_level: {level:?} is not understood: {error}"))
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A standard error that is gone must not end whoever had something to say.
+    let builder = builder.log_internal_errors(false);
     let begun = match config.log {
         LogFormat::Pretty => builder.with_target(false).with_ansi(is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

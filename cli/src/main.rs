@@ -1,6 +1,11 @@
 //! The command line: reads flags and settings, does one thing, and ends with a code that says how it went.
 //! The only place that parses flags; no rule of the domain is decided here.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)] // see `out`
+
+#[macro_use]
+mod out;
+
 mod backup;
 mod control;
 mod demo;
@@ -15,6 +20,7 @@ mod secret;
 mod serve;
 mod settings;
 mod show;
+mod surroundings;
 
 use atoll_node::config::Loaded;
 use atoll_node::content::import::Format;
@@ -32,22 +38,38 @@ use std::sync::Arc;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    surroundings::prepare();
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => return misunderstood(&error),
+    };
     let as_json = flags.json;
-    match run(flags) {
+    match run(flags).and_then(|()| out::finish()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if as_json {
-                eprintln!(
-                    "{}",
-                    json!({ "error": { "exit": failure.exit, "message": failure.message } })
-                );
-            } else {
-                eprintln!("atoll: {failure}");
-            }
-            ExitCode::from(failure.exit as u8)
-        }
+        Err(failure) => failed(&failure, as_json),
     }
+}
+
+fn failed(failure: &Failure, as_json: bool) -> ExitCode {
+    if as_json {
+        let error = json!({ "error": { "exit": failure.exit, "message": failure.message } });
+        complain!("{error}");
+    } else {
+        complain!("atoll: {failure}");
+    }
+    ExitCode::from(failure.exit as u8)
+}
+
+/// Help and versions are asked for, and no mistake.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    let is_mistake = error.use_stderr();
+    if is_mistake && std::env::args_os().any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        let told = text.split("\n\n").next().unwrap_or_default();
+        return failed(&Failure::usage(told.trim_start_matches("error: ").trim()), true);
+    }
+    let _ = error.print();
+    if is_mistake { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS }
 }
 
 fn run(flags: Flags) -> Outcome {
@@ -55,11 +77,13 @@ fn run(flags: Flags) -> Outcome {
     match &flags.command {
         Command::Version => return version(flags.json),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Flags::command(), "atoll", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Flags::command(), "atoll", &mut script);
+            put!("{}", String::from_utf8_lossy(&script));
             return Ok(());
         }
         Command::Reference { page } => {
-            print!("{}", reference::page(*page));
+            put!("{}", reference::page(*page));
             return Ok(());
         }
         Command::Openapi => {
@@ -90,11 +114,9 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
             bar.finish_and_clear();
             let restored = restored?;
             print(as_json, &restored, || {
-                println!(
-                    "Restored to {}; its life there has the number {}.",
-                    show::text(&restored["data"]),
-                    show::text(&restored["epoch"])
-                );
+                let place = show::text(&restored["data"]);
+                say!("Restored to {place}. Start it with `atoll serve --data {place}`.");
+                say!("What it wrote after the backup comes back from its peers, if it has any.");
             })
         }
         Command::Backup(flags::Backup::Verify { from }) => {
@@ -103,7 +125,7 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
             bar.finish_and_clear();
             let verified = verified?;
             print(as_json, &verified, || {
-                println!(
+                say!(
                     "Sound: {} files, {} records, made at {}.",
                     show::text(&verified["files"]),
                     show::text(&verified["records"]),
@@ -114,7 +136,7 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
         Command::Doctor => examined(&config, as_json).await,
         Command::Config(flags::Config::Show) => show_config(&loaded, as_json),
         Command::Config(flags::Config::Check) => {
-            print(as_json, &json!({ "sound": true }), || println!("The settings are sound."))
+            print(as_json, &json!({ "sound": true }), || say!("The settings are sound."))
         }
         command => ask(&config, request_of(command)?, as_json).await,
     }
@@ -131,23 +153,25 @@ fn print(as_json: bool, answer: &Json, people: impl FnOnce()) -> Outcome {
 fn version(as_json: bool) -> Outcome {
     let version = env!("CARGO_PKG_VERSION");
     print(as_json, &json!({ "version": version, "protocol": atoll_sync::message::VERSION }), || {
-        println!("atoll {version}");
+        say!("atoll {version}");
     })
 }
 
 fn initialised(told: &Json, as_json: bool) -> Outcome {
     print(as_json, told, || {
-        println!("data folder  {}", show::text(&told["data"]));
-        println!("node         {}", show::text(&told["node"]));
+        say!("data folder  {}", show::text(&told["data"]));
+        say!("node         {}", show::text(&told["node"]));
         if let Some(network) = told["joined"].as_str() {
-            println!("joined the network of {network}");
+            say!("in the network of {network}");
+            say!("`atoll serve` starts it.");
         } else if told["made"] == true {
-            println!("first admin  {}", show::text(&told["email"]));
+            say!("first admin  {}", show::text(&told["email"]));
             if let Some(password) = told["password"].as_str() {
-                println!("password     {password}  (not shown again)");
+                say!("password     {password}  (not shown again)");
             }
+            say!("`atoll serve` starts it.");
         } else {
-            println!("It was ready already.");
+            say!("It was ready already: `atoll serve` starts it.");
         }
     })
 }
@@ -158,7 +182,12 @@ async fn examined(config: &Config, as_json: bool) -> Outcome {
         doctor::show(&checks);
     })?;
     let wrong = checks.iter().filter(|check| check.verdict == doctor::Verdict::Wrong).count();
-    if wrong == 0 { Ok(()) } else { Err(Failure::failed(format!("{wrong} things are wrong"))) }
+    if wrong == 0 {
+        Ok(())
+    } else {
+        let noun = if wrong == 1 { "thing is" } else { "things are" };
+        Err(Failure::failed(format!("{wrong} {noun} wrong")))
+    }
 }
 
 fn show_config(loaded: &Loaded, as_json: bool) -> Outcome {
@@ -240,7 +269,8 @@ async fn ask(config: &Config, request: Request, as_json: bool) -> Outcome {
 }
 
 async fn answer(config: &Config, request: &Request, progress: Progress) -> Outcome<Json> {
-    if !config.data.join(atoll_storage::store::FILE).exists() {
+    let file = config.data.join(atoll_storage::store::FILE);
+    if !file.try_exists().map_err(|error| Failure::io("look into", &config.data, &error))? {
         let place = config.data.display();
         let advice = "run `atoll serve` or `atoll init` first, or name the folder with --data";
         return Err(Failure::new(Exit::NotFound, format!("there is no node in {place}: {advice}")));

@@ -89,10 +89,7 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
             let peers = peer::list(node, &whole)?;
             Ok(Json::Array(peers.iter().map(peer_json).collect()))
         }
-        Request::PeerRemove { peer } => {
-            let removed = peer::remove(node, &whole, &peer).await?;
-            Ok(json!({ "removed": removed.to_string() }))
-        }
+        Request::PeerRemove { peer } => remove_peer(node, &peer).await,
         Request::SyncStatus => status(node),
         Request::SyncNow { timeout_s } => sync_now(node, timeout_s).await,
         Request::SyncConflicts { limit } => conflicts(node, limit),
@@ -158,10 +155,10 @@ async fn create_user(
     let role = Role::parse(role).ok_or_else(|| {
         Failure::usage(format!("there is no role {role:?}: use {}", Role::NAMES.join(", ")))
     })?;
-    let local = email.split('@').next().unwrap_or_default();
+    let username = username.unwrap_or_else(|| name_from(&email));
     let (password, made) = secret::or_made(node, password);
     let new = NewUser {
-        username: username.unwrap_or_else(|| user::username_from(local)),
+        username,
         email,
         display_name: String::new(),
         password,
@@ -170,6 +167,13 @@ async fn create_user(
     };
     let user = user::create(node, &actor, new).await?;
     Ok(with_password(user_json(&user), made))
+}
+
+/// What stands before the @, made long enough.
+fn name_from(email: &str) -> String {
+    let local = email.split('@').next().unwrap_or_default();
+    let is_short = local.chars().filter(char::is_ascii_alphanumeric).count() < 3;
+    user::username_from(&if is_short { format!("user-{local}") } else { local.to_owned() })
 }
 
 fn with_password(mut answer: Json, made: Option<String>) -> Json {
@@ -192,8 +196,17 @@ fn user_json(user: &Record) -> Json {
 
 fn list_users(node: &Node, limit: usize) -> Outcome<Json> {
     let actor = in_default(node)?;
-    let page = user::list(node, &actor, &Query::of(&user::USER, actor.tenant).limit(limit))?;
-    Ok(Json::Array(page.records.iter().map(user_json).collect()))
+    let (mut rows, mut after) = (Vec::new(), None);
+    loop {
+        let left = limit - rows.len();
+        let query = Query::of(&user::USER, actor.tenant).limit(left.min(PAGE)).after(after);
+        let page = user::list(node, &actor, &query)?;
+        rows.extend(page.records.iter().map(user_json));
+        after = page.next;
+        if after.is_none() || rows.len() >= limit {
+            return Ok(Json::Array(rows));
+        }
+    }
 }
 
 async fn reset_password(node: &Node, name: &str, password: Option<String>) -> Outcome<Json> {
@@ -209,6 +222,8 @@ async fn reset_password(node: &Node, name: &str, password: Option<String>) -> Ou
     Ok(with_password(user_json(&found), made))
 }
 
+/// Records that are read at once.
+const PAGE: usize = 100;
 /// The largest table of accounts that is read.
 const MAX_TABLE_BYTES: u64 = 64 << 20;
 
@@ -244,6 +259,24 @@ async fn join(node: &Node, ticket: &str) -> Outcome<Json> {
     }
     let peer = peer::join(node, &actor, ticket).await?;
     Ok(peer_json(&peer))
+}
+
+async fn remove_peer(node: &Node, wanted: &str) -> Outcome<Json> {
+    let whole = Actor::system(atoll_storage::Id::NIL);
+    let names: Vec<(String, String)> =
+        peer::list(node, &whole)?.into_iter().map(|p| (p.node.to_string(), p.name)).collect();
+    let removed = peer::remove(node, &whole, wanted).await.map_err(|error| match error {
+        atoll_node::Error::NotFound(_) => Failure::not_found(format!(
+            "this node knows no peer {wanted:?}: `atoll peer list` shows them"
+        )),
+        error => error.into(),
+    })?;
+    let removed = removed.to_string();
+    let name = names
+        .into_iter()
+        .find(|(id, _)| *id == removed)
+        .map_or_else(|| removed.clone(), |(_, name)| name);
+    Ok(json!({ "removed": removed, "name": name }))
 }
 
 pub fn peer_json(peer: &PeerStatus) -> Json {

@@ -65,27 +65,29 @@ pub async fn serve(config: Config, flags: flags::Serve) -> Outcome {
     let signals = Signals::new()?;
     let node = Node::open(config)?;
     let listener = listen(node.config.listen).await?;
-    let admin = if flags.join.is_none() { first::found(&node).await? } else { None };
     let running = Running::start(node.clone(), listener).await?;
-    let outcome = run(&running, &flags, admin, signals).await;
+    let outcome = run(&running, &flags, signals).await;
     running.stop().await;
     outcome
 }
 
-async fn run(
-    running: &Running,
-    flags: &flags::Serve,
-    admin: Option<Admin>,
-    mut signals: Signals,
-) -> Outcome {
-    if let Some(ticket) = &flags.join {
+async fn run(running: &Running, flags: &flags::Serve, mut signals: Signals) -> Outcome {
+    let admin = if let Some(ticket) = &flags.join {
         let joined = tokio::select! {
             joined = first::join(&running.node, ticket) => joined?,
             _ = signals.next() => return Ok(()),
         };
-        println!("Joined the network of {joined}.");
-    }
-    let control = Control::open(running.node.clone()).await?;
+        say!("{joined}");
+        None
+    } else {
+        // Not before all that can fail to start has started: the password would be made and never shown.
+        first::found(&running.node).await?
+    };
+    // A disk that is full or read-only is no reason not to serve what is there.
+    let control = Control::open(running.node.clone()).await;
+    let control = control.inspect_err(
+        |error| tracing::warn!(%error, "commands cannot reach this node while it runs"),
+    );
     if let Some(file) = &flags.port_file {
         write_ports(running, file)?;
     }
@@ -120,10 +122,10 @@ fn greet(running: &Running, admin: Option<&Admin>) {
     if let Some(admin) = admin {
         show_admin(&url, admin);
     }
-    println!("Atoll is ready at {url}");
-    println!("  the API, to browse    {url}/api/docs");
-    println!("  other nodes           {} (UDP)", running.sync);
-    println!("  data                  {}", running.node.folder().path().display());
+    say!("Atoll is ready at {url}");
+    say!("  the API, to browse    {url}/api/docs");
+    say!("  other nodes           {} (UDP)", running.sync);
+    say!("  data                  {}", running.node.folder().path().display());
     tracing::info!(http = %running.http, sync = %running.sync, node = %running.node.id(), "ready");
 }
 
@@ -139,11 +141,11 @@ pub fn show_admin(url: &str, admin: &Admin) {
         lines.extend([String::new(), "Keep the password: it is not shown again.".to_owned()]);
     }
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or_default();
-    println!("┌─{}─┐", "─".repeat(width));
+    say!("┌─{}─┐", "─".repeat(width));
     for line in lines {
-        println!("│ {line}{} │", " ".repeat(width - line.chars().count()));
+        say!("│ {line}{} │", " ".repeat(width - line.chars().count()));
     }
-    println!("└─{}─┘", "─".repeat(width));
+    say!("└─{}─┘", "─".repeat(width));
 }
 
 /// Makes the folder ready, and stops.
@@ -168,7 +170,7 @@ pub async fn init(config: Config, flags: flags::Init) -> Outcome<serde_json::Val
             let workers = node.start().await?;
             let joined = first::join(&node, &ticket).await;
             workers.shutdown().await;
-            told["joined"] = joined?.into();
+            told["joined"] = joined?.name.into();
         }
     }
     Ok(told)

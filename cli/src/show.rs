@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value as Json;
 
 pub fn json(answer: &Json) -> Outcome {
-    println!("{}", serde_json::to_string_pretty(answer).map_err(Failure::failed)?);
+    say!("{}", serde_json::to_string_pretty(answer).map_err(Failure::failed)?);
     Ok(())
 }
 
@@ -27,45 +27,44 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
             );
         }
         Request::UserImport { .. } => accounts(answer),
-        Request::UserExport => print!("{}", text(&answer["csv"])),
+        Request::UserExport => put!("{}", text(&answer["csv"])),
         Request::PeerTicket { .. } => {
-            println!("{}", text(&answer["ticket"]));
-            eprintln!(
+            say!("{}", text(&answer["ticket"]));
+            complain!(
                 "One new node can join with it until {}, by `atoll serve --join TICKET`. Whoever reads it can: treat it like a password.",
                 text(&answer["expires_at"])
             );
+            warn_of_loopback(&answer["addresses"]);
         }
-        Request::PeerJoin { .. } => println!("Joined the network of {}.", text(&answer["name"])),
+        Request::PeerJoin { .. } => say!("Joined the network of {}.", text(&answer["name"])),
         Request::PeerList => peers(answer),
         Request::PeerRemove { .. } => {
-            println!("Removed {}. It can join again with a new ticket.", text(&answer["removed"]));
+            say!("Removed {}. It can join again with a new ticket.", text(&answer["name"]));
         }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncConflicts { .. } => conflicts(answer),
         Request::Import { .. } => return imported(answer),
         Request::Export { file, password_hashes, .. } => {
-            println!(
+            say!(
                 "{} records, {} bytes in {}.",
                 text(&answer["records"]),
                 text(&answer["size_bytes"]),
                 file.display()
             );
             if *password_hashes {
-                println!("It holds hashes of passwords: keep it as safe as the node.");
+                say!("It holds hashes of passwords: keep it as safe as the node.");
             }
         }
         Request::BackupCreate { .. } => {
-            println!(
+            say!(
                 "{} files, {} bytes in {}.",
                 text(&answer["files"]),
                 text(&answer["bytes"]),
                 text(&answer["folder"])
             );
-            println!(
-                "It holds the node's keys and all password hashes: keep it as safe as the node."
-            );
+            say!("It holds the node's keys and all password hashes: keep it as safe as the node.");
         }
-        Request::Rebuild => println!(
+        Request::Rebuild => say!(
             "All views were made anew; {} records are in the search index.",
             text(&answer["searched_records"])
         ),
@@ -80,6 +79,21 @@ pub fn outcome(request: &Request, answer: &Json) -> Outcome {
         Request::Import { .. } | Request::UserImport { .. } => import_outcome(answer),
         Request::Verify => verify_outcome(answer),
         _ => Ok(()),
+    }
+}
+
+/// A ticket that leads nowhere from the machine on which it will be used.
+fn warn_of_loopback(addresses: &Json) {
+    let mut addresses = addresses.as_array().into_iter().flatten().filter_map(Json::as_str);
+    let is_local = |address: &str| {
+        address.starts_with("127.")
+            || address.starts_with("[::1]")
+            || address.starts_with("localhost:")
+    };
+    if addresses.all(is_local) {
+        complain!(
+            "It works on this machine only: for others, start this node with --sync-listen 0.0.0.0:8081 and name its address by --address HOST:8081, or once and for all by the setting sync_address."
+        );
     }
 }
 
@@ -104,39 +118,34 @@ pub fn table(rows: &Json, columns: &[(&str, &str)]) {
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let line = |row: Vec<&str>| {
         let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
     line(columns.iter().map(|(_, title)| *title).collect());
     cells.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
 }
 
 fn user(answer: &Json) {
-    println!(
-        "{} ({}), {}",
-        text(&answer["email"]),
-        text(&answer["username"]),
-        text(&answer["role"])
-    );
+    say!("{} ({}), {}", text(&answer["email"]), text(&answer["username"]), text(&answer["role"]));
     if let Some(password) = answer["password"].as_str() {
-        println!("password  {password}");
-        println!("It is not shown again, and must be changed at the first sign-in.");
+        say!("password  {password}");
+        say!("It is not shown again, and must be changed at the first sign-in.");
     }
 }
 
 fn accounts(answer: &Json) {
     let made = if answer["dry_run"] == true { "would be created" } else { "created" };
-    println!("{} {made}, {} failed", text(&answer["created"]), text(&answer["failed"]));
+    say!("{} {made}, {} failed", text(&answer["created"]), text(&answer["failed"]));
     for row in answer["rows"].as_array().into_iter().flatten() {
         for error in row["errors"].as_array().into_iter().flatten() {
             let (field, message) = (text(&error["field"]), text(&error["message"]));
-            eprintln!("row {}: {field} {message}", text(&row["row"]));
+            complain!("row {}: {field} {message}", text(&row["row"]));
         }
     }
 }
 
 fn peers(answer: &Json) {
     if answer.as_array().is_some_and(Vec::is_empty) {
-        println!("This node knows no other. `atoll peer ticket` lets one join.");
+        say!("This node knows no other. `atoll peer ticket` lets one join.");
         return;
     }
     let columns = [
@@ -153,16 +162,16 @@ fn peers(answer: &Json) {
 }
 
 fn status(answer: &Json) {
-    println!(
+    say!(
         "{}  node {}  epoch {}",
         text(&answer["name"]),
         text(&answer["node"]),
         text(&answer["epoch"])
     );
-    println!("digest {}  (equal on nodes that are equal)", text(&answer["digest"]));
+    say!("digest {}  (equal on nodes that are equal)", text(&answer["digest"]));
     let counts = ["records", "streams", "conflicts", "quarantined", "parked"];
     let counts = counts.map(|name| format!("{} {name}", text(&answer[name])));
-    println!("{}\n", counts.join(", "));
+    say!("{}\n", counts.join(", "));
     peers(&answer["peers"]);
 }
 
@@ -170,20 +179,20 @@ fn conflicts(answer: &Json) {
     let empty = Vec::new();
     let all = answer.as_array().unwrap_or(&empty);
     if all.is_empty() {
-        println!("Nothing was written apart that had to be settled.");
+        say!("Nothing was written apart that had to be settled.");
     }
     for conflict in all {
-        println!(
+        say!(
             "{}  {} of {} {}",
             text(&conflict["id"]),
             text(&conflict["field"]),
             text(&conflict["kind"]),
             text(&conflict["key"])
         );
-        println!("  {} ({})", text(&conflict["explanation"]), text(&conflict["cause"]));
+        say!("  {} ({})", text(&conflict["explanation"]), text(&conflict["cause"]));
         for (place, value) in conflict["values"].as_array().unwrap_or(&empty).iter().enumerate() {
             let mark = if value["won"] == true { "shows" } else { "     " };
-            println!(
+            say!(
                 "  {place} {mark}  {}  by {} at {}",
                 value["value"],
                 text(&value["node"]),
@@ -195,17 +204,17 @@ fn conflicts(answer: &Json) {
 
 fn imported(answer: &Json) -> Outcome {
     let counts = ["created", "updated", "unchanged", "failed"];
-    println!("{}", counts.map(|name| format!("{} {name}", text(&answer[name]))).join(", "));
+    say!("{}", counts.map(|name| format!("{} {name}", text(&answer[name]))).join(", "));
     for name in ["comments", "redirects"] {
         if answer[name].as_u64().is_some_and(|count| count > 0) {
-            println!("{} {name}", text(&answer[name]));
+            say!("{} {name}", text(&answer[name]));
         }
     }
     if answer["dry_run"] == true {
-        println!("Nothing was written: this is what would have been.");
+        say!("Nothing was written: this is what would have been.");
     }
     for failure in answer["failures"].as_array().into_iter().flatten() {
-        eprintln!("{}: {}", text(&failure["source"]), text(&failure["message"]));
+        complain!("{}: {}", text(&failure["source"]), text(&failure["message"]));
     }
     Ok(())
 }
@@ -220,14 +229,16 @@ fn import_outcome(answer: &Json) -> Outcome {
 }
 
 fn verified(answer: &Json) -> Outcome {
-    println!(
+    say!(
         "{} records, {} ops, {} blobs looked at",
         text(&answer["records"]),
         text(&answer["ops"]),
         text(&answer["blobs"])
     );
-    for problem in answer["problems"].as_array().into_iter().flatten() {
-        println!("- {}", text(problem));
+    let problems = answer["problems"].as_array().map_or(&[][..], Vec::as_slice);
+    problems.iter().for_each(|problem| say!("- {}", text(problem)));
+    if problems.is_empty() {
+        say!("All is as it should be.");
     }
     Ok(())
 }

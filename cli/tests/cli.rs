@@ -412,3 +412,111 @@ fn a_tenant_is_exported_and_comes_back_in_another_folder() {
     let report = json(&restored);
     assert_eq!((&report["created"], &report["failed"]), (&1.into(), &0.into()), "{report}");
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = scratch();
+    for args in [&["openapi"][..], &["completions", "zsh"], &["config", "show", "--json"]] {
+        let mut child = atoll(folder.path())
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!((code(&ended), err(&ended).as_str()), (0, ""), "{args:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_cannot_be_written_is_told() {
+    let folder = scratch();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ended = atoll(folder.path()).arg("openapi").stdout(full).output().unwrap();
+    assert_eq!(code(&ended), 1);
+    assert!(err(&ended).contains("standard output"), "{}", err(&ended));
+}
+
+#[test]
+fn wrong_usage_is_told_as_json_to_whoever_asks_for_json() {
+    let folder = scratch();
+    let refused = run(folder.path(), &["user", "create", "--json"]);
+    assert_eq!(code(&refused), 2);
+    let told: Json = serde_json::from_str(&err(&refused)).unwrap();
+    assert_eq!(told["error"]["exit"], "usage");
+    assert!(told["error"]["message"].as_str().unwrap().contains("--email"), "{told}");
+    assert_eq!(code(&run(folder.path(), &["user", "list", "--limit", "0"])), 2);
+}
+
+#[test]
+fn a_start_that_fails_makes_no_admin_whose_password_nobody_saw() {
+    let folder = scratch();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let failed = run(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--sync-listen", &taken]);
+    assert_eq!(code(&failed), 1, "{}", err(&failed));
+    let served = Served::start(folder.path(), &[]);
+    assert!(served.greeting.contains("password  "), "{}", served.greeting);
+}
+
+#[test]
+fn a_key_without_its_database_begins_a_new_life() {
+    let folder = scratch();
+    let made = json(&run(folder.path(), &["init", "--json"]));
+    for file in ["atoll.db", "atoll.db-wal", "atoll.db-shm"] {
+        let _ = std::fs::remove_file(folder.path().join("atoll-data").join(file));
+    }
+    assert_eq!(json(&run(folder.path(), &["init", "--json"]))["node"], made["node"]);
+    let status = json(&run(folder.path(), &["sync", "status", "--json"]));
+    assert!(status["epoch"].as_u64() > Some(1), "what was written before could be named twice");
+}
+
+#[test]
+fn a_search_index_that_is_no_folder_is_set_aside() {
+    let folder = scratch();
+    assert_eq!(code(&run(folder.path(), &["init"])), 0);
+    let data = folder.path().join("atoll-data");
+    std::fs::remove_dir_all(data.join("search")).unwrap();
+    std::fs::write(data.join("search"), b"a file").unwrap();
+    assert_eq!(code(&run(folder.path(), &["verify"])), 0);
+    assert!(data.join("search.damaged-1").is_file() && data.join("search").is_dir());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_node_writes_is_private_even_in_a_folder_that_is_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = scratch();
+    let data = folder.path().join("open");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(code(&run(folder.path(), &["init", "--data", "open"])), 0);
+    for entry in std::fs::read_dir(&data).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", entry.path().display());
+    }
+}
+
+#[test]
+fn short_names_and_many_users_are_no_trouble() {
+    let folder = scratch();
+    assert_eq!(code(&run(folder.path(), &["init"])), 0);
+    let made = json(&run(folder.path(), &["user", "create", "--email", "z@example.org", "--json"]));
+    assert_eq!(made["username"], "user-z");
+    let listed = |limit| json(&run(folder.path(), &["user", "list", "--limit", limit, "--json"]));
+    assert_eq!(listed("1").as_array().unwrap().len(), 1);
+    assert_eq!(listed("1000").as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_backup_that_fails_leaves_nothing_and_a_folder_that_is_there_is_named() {
+    let folder = scratch();
+    assert_eq!(code(&run(folder.path(), &["init"])), 0);
+    std::fs::create_dir(folder.path().join("there")).unwrap();
+    let refused = run(folder.path(), &["backup", "create", "there"]);
+    assert_eq!(code(&refused), 1);
+    assert!(err(&refused).contains("name a new folder"), "{}", err(&refused));
+}

@@ -1,11 +1,17 @@
-//! Every setting of a node, declared once: its name, what it does, its default, how it is read. From this table
+//! Every setting of a node, declared once: its name, what it does, its default, how it is read. From the table
 //! come the file, the `ATOLL_*` variables, the flags, `config show` and the reference in docs/CONFIG.md.
 //! Reads no file and no variable itself; that is the command line's work.
 
-use std::fmt::Display;
+mod form;
+mod loaded;
+mod setting;
+
+use form::Show;
+pub use loaded::{Given, Loaded, Source};
+pub use setting::{SETTINGS, Setting, reference};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
@@ -24,6 +30,7 @@ pub struct Config {
     pub name: String,
     /// Without a slash at its end; empty: made of `listen`.
     pub public_url: String,
+    pub cors_origins: Origins,
     pub log: LogFormat,
     pub log_level: String,
     pub admin_email: String,
@@ -51,12 +58,24 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Origins whose pages may call the API; `*` is any.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Origins(pub Vec<String>);
+
+impl Origins {
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Requests a second that one address or user may make for long; 0 for no limit.
     pub rate: u32,
     /// Requests that it may make at once.
     pub burst: u32,
+    /// Sign-ins and other tries at a secret that one address may make a minute; 0 for no limit.
+    pub sign_ins_per_minute: u32,
     /// Where an endpoint names no limit of its own.
     pub body_bytes: usize,
     pub request_timeout_s: u64,
@@ -96,6 +115,7 @@ impl Default for Config {
             sync_address: String::new(),
             name: "atoll".to_owned(),
             public_url: String::new(),
+            cors_origins: Origins(vec!["*".to_owned()]),
             log: LogFormat::Pretty,
             log_level: "info".to_owned(),
             admin_email: "admin@atoll.local".to_owned(),
@@ -119,6 +139,7 @@ impl Default for Limits {
         Self {
             rate: 100,
             burst: 400,
+            sign_ins_per_minute: 30,
             body_bytes: 2 << 20,
             request_timeout_s: 30,
             requests: 512,
@@ -132,476 +153,6 @@ impl Default for Posts {
     fn default() -> Self {
         Self { trash_days: 30, path: "/api/v1/posts/slug/{slug}".to_owned() }
     }
-}
-
-/// One setting: the row of the table.
-pub struct Setting {
-    /// As in the file; a dot stands for a table (`limits.rate` is `rate` under `[limits]`).
-    pub name: &'static str,
-    pub doc: &'static str,
-    /// What its values look like, for the reference.
-    pub form: &'static str,
-    set: fn(&mut Config, &str) -> Result<(), String>,
-    show: fn(&Config) -> String,
-}
-
-impl Setting {
-    /// `ATOLL_LIMITS_RATE` for `limits.rate`.
-    pub fn variable(&self) -> String {
-        format!("ATOLL_{}", self.name.replace('.', "_").to_ascii_uppercase())
-    }
-
-    pub fn show(&self, config: &Config) -> String {
-        (self.show)(config)
-    }
-
-    /// # Errors
-    /// What the value should look like, without the setting's name.
-    pub fn set(&self, config: &mut Config, value: &str) -> Result<(), String> {
-        (self.set)(config, value).map_err(|why| format!("{why}; expected {}", self.form))
-    }
-
-    pub fn find(name: &str) -> Option<&'static Self> {
-        SETTINGS.iter().find(|setting| setting.name == name)
-    }
-
-    /// The setting whose name is spelled most like this one, if any is near.
-    pub fn nearest(name: &str) -> Option<&'static str> {
-        let distance = |known: &str| edit_distance(name, known);
-        let nearest =
-            SETTINGS.iter().map(|setting| setting.name).min_by_key(|known| distance(known))?;
-        (distance(nearest) <= 2.max(name.chars().count() / 3)).then_some(nearest)
-    }
-}
-
-macro_rules! setting {
-    ($name:literal, $form:literal, $doc:literal, $($field:ident).+, $read:expr) => {
-        Setting {
-            name: $name,
-            doc: $doc,
-            form: $form,
-            set: |config, value| {
-                config.$($field).+ = $read(value)?;
-                Ok(())
-            },
-            show: |config| shown(&config.$($field).+),
-        }
-    };
-}
-
-pub static SETTINGS: &[Setting] = &[
-    setting!(
-        "data",
-        "a folder",
-        "The data folder; made (mode 0700) if it is not there.",
-        data,
-        path
-    ),
-    setting!(
-        "listen",
-        "an address and a port",
-        "Where HTTP listens. Port 0 lets the system choose.",
-        listen,
-        parsed
-    ),
-    setting!(
-        "sync_listen",
-        "an address and a port",
-        "Where other nodes are answered (QUIC, UDP).",
-        sync_listen,
-        parsed
-    ),
-    setting!(
-        "sync_address",
-        "host:port, or nothing",
-        "Where other nodes reach this one, for tickets; the address of `sync_listen` if empty.",
-        sync_address,
-        host_and_port
-    ),
-    setting!(
-        "name",
-        "up to 60 characters",
-        "What this node calls itself in front of people and peers.",
-        name,
-        name
-    ),
-    setting!(
-        "public_url",
-        "a URL that begins with http:// or https://",
-        "The URL that browsers use, if a proxy stands in front; made of `listen` if empty.",
-        public_url,
-        url
-    ),
-    setting!("log", "pretty or json", "The form of log lines.", log, log_format),
-    setting!(
-        "log_level",
-        "error, warn, info, debug, trace, or a list such as info,atoll_sync=debug",
-        "How much is logged.",
-        log_level,
-        text
-    ),
-    setting!(
-        "admin_email",
-        "an e-mail address",
-        "The first admin, made at the first start.",
-        admin_email,
-        email
-    ),
-    setting!(
-        "mail.server",
-        "smtp://user:password@host:port, smtps://..., or nothing",
-        "The server that takes mail. With a password the link must be encrypted, unless the server is this machine. \
-         Without a server nothing is sent, and the log tells what would have been.",
-        mail.server,
-        mail_server
-    ),
-    setting!(
-        "mail.from",
-        "an e-mail address, or a name with one: Atoll <atoll@example.org>",
-        "The sender of all mail.",
-        mail.from,
-        sender
-    ),
-    setting!(
-        "limits.rate",
-        "a number from 0 to 1000000",
-        "Requests a second that one address or user may make for long; 0 for no limit.",
-        limits.rate,
-        |value| within(value, 0, 1_000_000)
-    ),
-    setting!(
-        "limits.burst",
-        "a number from 1 to 1000000",
-        "Requests that one address or user may make at once.",
-        limits.burst,
-        |value| within(value, 1, 1_000_000)
-    ),
-    setting!(
-        "limits.body_bytes",
-        "a number from 1024 to 1073741824",
-        "The largest request body where an endpoint names no limit of its own.",
-        limits.body_bytes,
-        |value| within(value, 1_024, 1 << 30)
-    ),
-    setting!(
-        "limits.request_timeout_s",
-        "a number from 1 to 3600",
-        "Seconds after which a request is given up.",
-        limits.request_timeout_s,
-        |value| within(value, 1, 3_600)
-    ),
-    setting!(
-        "limits.requests",
-        "a number from 1 to 100000",
-        "Requests in work at once; beyond them the answer is 503.",
-        limits.requests,
-        |value| within(value, 1, 100_000)
-    ),
-    setting!(
-        "limits.cache_bytes",
-        "a number from 8388608 to 68719476736",
-        "What the cache may take on disk.",
-        limits.cache_bytes,
-        |value| within(value, 8 << 20, 64 << 30)
-    ),
-    setting!(
-        "limits.proxies",
-        "a number from 0 to 8",
-        "How many proxies stand in front, whose X-Forwarded-For is believed.",
-        limits.proxies,
-        |value| within(value, 0, 8)
-    ),
-    setting!(
-        "posts.trash_days",
-        "a number from 0 to 3650",
-        "Days after which a post in the trash is removed for good; 0 keeps it.",
-        posts.trash_days,
-        |value| within(value, 0, 3_650)
-    ),
-    setting!(
-        "posts.path",
-        "a path with {slug} or {id} in it",
-        "Where the site shows a post, for links in feeds, sitemaps and metadata.",
-        posts.path,
-        post_path
-    ),
-    setting!(
-        "import.max_bytes",
-        "a number from 1024 to 1099511627776",
-        "The largest file that is taken to be imported.",
-        import.max_bytes,
-        |value| within(value, 1_024, 1 << 40)
-    ),
-    setting!(
-        "export.keep_hours",
-        "a number from 1 to 8760",
-        "Hours for which an export, and the report of an import, can be fetched.",
-        export.keep_hours,
-        |value| within(value, 1, 8_760)
-    ),
-];
-
-/// Where a value came from, the strongest last.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Source {
-    Default,
-    File,
-    Variable,
-    Flag,
-}
-
-impl Source {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::File => "file",
-            Self::Variable => "variable",
-            Self::Flag => "flag",
-        }
-    }
-}
-
-/// A value that somebody gave. `origin` is for error messages: `atoll.toml, line 3`, `ATOLL_LISTEN`, `--listen`.
-#[derive(Clone, Debug)]
-pub struct Given {
-    pub source: Source,
-    pub origin: String,
-    pub name: String,
-    pub value: String,
-}
-
-/// A configuration, and where each of its values came from.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    pub config: Config,
-    sources: Vec<Source>,
-}
-
-impl Loaded {
-    /// Lays what was given over the defaults, the weakest source first.
-    ///
-    /// # Errors
-    /// Every mistake, each a sentence that names its place.
-    pub fn new(mut given: Vec<Given>) -> Result<Self, Vec<String>> {
-        given.sort_by_key(|given| given.source);
-        let mut loaded =
-            Self { config: Config::default(), sources: vec![Source::Default; SETTINGS.len()] };
-        let mistakes: Vec<String> =
-            given.iter().filter_map(|given| loaded.lay(given).err()).collect();
-        if mistakes.is_empty() { Ok(loaded) } else { Err(mistakes) }
-    }
-
-    fn lay(&mut self, given: &Given) -> Result<(), String> {
-        let Some(at) = SETTINGS.iter().position(|setting| setting.name == given.name) else {
-            let hint = Setting::nearest(&given.name)
-                .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-            return Err(format!("{}: there is no setting `{}`{hint}", given.origin, given.name));
-        };
-        SETTINGS[at]
-            .set(&mut self.config, &given.value)
-            .map_err(|why| format!("{}: `{}`: {why}", given.origin, given.name))?;
-        self.sources[at] = given.source;
-        Ok(())
-    }
-
-    /// Name, value and source of every setting, in the order of the table.
-    pub fn rows(&self) -> impl Iterator<Item = (&'static str, String, Source)> + '_ {
-        let row = |(setting, source): (&'static Setting, &Source)| {
-            (setting.name, setting.show(&self.config), *source)
-        };
-        SETTINGS.iter().zip(&self.sources).map(row)
-    }
-}
-
-/// The reference of all settings, as docs/CONFIG.md holds it.
-pub fn reference() -> String {
-    let mut text = String::from(
-        "# Settings\n\nMade from the table in `node/src/config.rs`; do not edit.\n\n\
-         A flag stands over a variable, a variable over the file, the file over the default. The file is the one named \
-         by `--config` or `ATOLL_CONFIG`, else `atoll.toml` in the current folder. A name with a dot stands in a table: \
-         `limits.rate` is `rate` under `[limits]`. Any setting can be given as `--set NAME=VALUE`. \
-         `atoll config show` prints every value with its source.\n\n\
-         | setting | variable | default | form | |\n| --- | --- | --- | --- | --- |\n",
-    );
-    let config = Config::default();
-    for setting in SETTINGS {
-        let default = setting.show(&config);
-        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
-        let row = [
-            format!("`{}`", setting.name),
-            format!("`{}`", setting.variable()),
-            default,
-            setting.form.to_owned(),
-            setting.doc.to_owned(),
-        ];
-        text.push_str(&format!("| {} |\n", row.join(" | ")));
-    }
-    text.push_str(
-        "\n`ATOLL_ADMIN_PASSWORD` is the first admin's password; without it one is made and shown once. It is never \
-         read from the file or a flag.\n",
-    );
-    text
-}
-
-/// How a value is written in the file, without quotes.
-trait Show {
-    fn show(&self) -> String;
-}
-
-macro_rules! show_as_text {
-    ($($ty:ty),*) => { $(impl Show for $ty {
-        fn show(&self) -> String {
-            self.to_string()
-        }
-    })* };
-}
-
-show_as_text!(String, SocketAddr, u32, u64, usize);
-
-impl Show for Secret {
-    /// With three asterisks in the place of the password.
-    fn show(&self) -> String {
-        let masked = || {
-            let (scheme, rest) = self.0.split_once("://")?;
-            let (login, host) = rest.rsplit_once('@')?;
-            let user = login.split(':').next().unwrap_or_default();
-            Some(format!("{scheme}://{user}:***@{host}"))
-        };
-        masked().unwrap_or_else(|| self.0.clone())
-    }
-}
-
-impl Show for PathBuf {
-    fn show(&self) -> String {
-        self.display().to_string()
-    }
-}
-
-impl Show for LogFormat {
-    fn show(&self) -> String {
-        match self {
-            Self::Pretty => "pretty".to_owned(),
-            Self::Json => "json".to_owned(),
-        }
-    }
-}
-
-fn shown(value: &impl Show) -> String {
-    value.show()
-}
-
-fn parsed<T: FromStr<Err: Display>>(value: &str) -> Result<T, String> {
-    value.trim().parse().map_err(|error| format!("{value:?}: {error}"))
-}
-
-fn within<T: FromStr<Err: Display> + PartialOrd>(
-    value: &str,
-    least: T,
-    most: T,
-) -> Result<T, String> {
-    let number: T = parsed(value)?;
-    if number < least || number > most {
-        Err(format!("{value} is out of range"))
-    } else {
-        Ok(number)
-    }
-}
-
-fn path(value: &str) -> Result<PathBuf, String> {
-    if value.is_empty() { Err("it is empty".to_owned()) } else { Ok(PathBuf::from(value)) }
-}
-
-fn text(value: &str) -> Result<String, String> {
-    if value.is_empty() { Err("it is empty".to_owned()) } else { Ok(value.to_owned()) }
-}
-
-fn name(value: &str) -> Result<String, String> {
-    let value = value.trim();
-    let is_fit =
-        !value.is_empty() && value.chars().count() <= 60 && !value.chars().any(char::is_control);
-    if is_fit { Ok(value.to_owned()) } else { Err(format!("{value:?} is no fit name")) }
-}
-
-fn url(value: &str) -> Result<String, String> {
-    let value = value.trim().trim_end_matches('/');
-    let is_http = value.starts_with("http://") || value.starts_with("https://");
-    if value.is_empty() || is_http {
-        Ok(value.to_owned())
-    } else {
-        Err(format!("{value:?} is no such URL"))
-    }
-}
-
-fn post_path(value: &str) -> Result<String, String> {
-    let value = value.trim();
-    let fits = |c: char| c.is_ascii_alphanumeric() || "/-._~{}?=&".contains(c);
-    let is_fit = value.starts_with('/')
-        && !value.starts_with("//")
-        && value.chars().all(fits)
-        && (value.contains("{slug}") || value.contains("{id}"));
-    if is_fit { Ok(value.to_owned()) } else { Err(format!("{value:?} is no such path")) }
-}
-
-fn email(value: &str) -> Result<String, String> {
-    let is_fit =
-        value.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
-    if is_fit { Ok(value.trim().to_owned()) } else { Err(format!("{value:?} is no address")) }
-}
-
-fn mail_server(value: &str) -> Result<Secret, String> {
-    let value = value.trim();
-    let rest = value.strip_prefix("smtp://").or_else(|| value.strip_prefix("smtps://"));
-    // The value is not repeated in the message: it may hold a password.
-    match rest {
-        None if !value.is_empty() => Err("it is no URL of a mail server".to_owned()),
-        Some("") => Err("it names no host".to_owned()),
-        _ => Ok(Secret(value.to_owned())),
-    }
-}
-
-fn sender(value: &str) -> Result<String, String> {
-    let value = value.trim();
-    if crate::mail::is_mailbox(value) {
-        Ok(value.to_owned())
-    } else {
-        Err(format!("{value:?} is no sender"))
-    }
-}
-
-fn host_and_port(value: &str) -> Result<String, String> {
-    let is_fit = |text: &str| {
-        text.rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    if value.is_empty() || is_fit(value) {
-        Ok(value.to_owned())
-    } else {
-        Err(format!("{value:?} has no host and port"))
-    }
-}
-
-fn log_format(value: &str) -> Result<LogFormat, String> {
-    match value {
-        "pretty" => Ok(LogFormat::Pretty),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(format!("{value:?} is no form of log lines")),
-    }
-}
-
-/// How many letters must be put in, left out or changed.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

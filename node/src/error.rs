@@ -84,6 +84,7 @@ fn store_code(error: &atoll_storage::Error) -> &'static str {
     use atoll_storage::Error as E;
     match error {
         E::Full => "disk_full",
+        E::ReadOnly => "read_only",
         E::Busy => "busy",
         E::Closed => "shutting_down",
         E::Malformed(_) => "malformed",
@@ -94,12 +95,15 @@ fn store_code(error: &atoll_storage::Error) -> &'static str {
 }
 
 fn describe(fields: &[FieldError]) -> String {
+    // What is refused as a whole has no name.
+    let told = |error: &FieldError| match error.field.as_str() {
+        "" => format!("the body {}", error.message),
+        field => format!("{field}: {}", error.message),
+    };
     match fields {
         [] => "the input breaks a rule".to_owned(),
-        [one] => format!("{}: {}", one.field, one.message),
-        [first, rest @ ..] => {
-            format!("{}: {} (and {} more)", first.field, first.message, rest.len())
-        }
+        [one] => told(one),
+        [first, rest @ ..] => format!("{} (and {} more)", told(first), rest.len()),
     }
 }
 

@@ -21,7 +21,7 @@ use atoll_storage::blob::Blobs;
 use atoll_storage::cache::Cache;
 use atoll_storage::search::SearchIndex;
 use atoll_storage::store::OpenOptions;
-use atoll_storage::{Clock, Id, NodeId, Store};
+use atoll_storage::{Clock, Db, Id, NodeId, Store};
 use atoll_sync::key::NodeKey;
 use atoll_sync::runner::Runner;
 use pool::Pool;
@@ -58,8 +58,12 @@ impl Node {
     /// As [`Node::open`], with the time from elsewhere.
     pub fn open_at(config: Config, clock: Clock) -> Result<Arc<Self>> {
         let folder = Folder::open(&config.data)?;
+        let has_lived = folder.key().exists();
         let key = NodeKey::load_or_create(&folder.key())
             .map_err(|error| Error::Internal(error.to_string()))?;
+        if has_lived {
+            begin_anew_if_empty(&folder, key.node_id(), &clock)?;
+        }
         let store = Store::open(OpenOptions {
             dir: folder.path().to_owned(),
             kinds: kinds::ALL,
@@ -68,7 +72,12 @@ impl Node {
         })?;
         let search = Arc::new(open_search(&folder, &store)?);
         let cache = open_cache(&folder, &config)?;
-        let blobs = Blobs::open(&folder.blobs()).map_err(internal)?;
+        let blobs = Blobs::open(&folder.blobs()).map_err(|error| {
+            Error::Internal(format!(
+                "the folder {} cannot be used: {error}",
+                folder.blobs().display()
+            ))
+        })?;
         let identity = Identity::open(folder.path(), &store, key.node_id())?;
         let mail = Mailer::open(&config.mail)?;
         let (sync, pool) = (OnceLock::new(), Pool::new()?);
@@ -150,15 +159,40 @@ impl Node {
     }
 }
 
+/// A key whose database is gone: what this node wrote before is known elsewhere by its name and number, and must not
+/// be named twice. So it begins another life, as after a restore.
+fn begin_anew_if_empty(folder: &Folder, node: NodeId, clock: &Clock) -> Result<()> {
+    let file = folder.path().join(atoll_storage::store::FILE);
+    if std::fs::metadata(&file).is_ok_and(|found| found.len() > 0) {
+        return Ok(());
+    }
+    let origin = Db::open(&file, kinds::ALL, node, clock.clone())?.raise_epoch()?;
+    tracing::warn!(
+        epoch = origin.epoch,
+        "the database is gone, but the node's key is not: the node begins anew"
+    );
+    Ok(())
+}
+
 fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(error.to_string())
 }
 
 fn open_search(folder: &Folder, store: &Store) -> Result<SearchIndex> {
     use atoll_storage::search::Opened;
-    let (search, opened) = SearchIndex::open(&folder.search(), SEARCH_SCHEMA).map_err(internal)?;
+    let open = || SearchIndex::open(&folder.search(), SEARCH_SCHEMA);
+    let opened = match open() {
+        // It is no folder, or none that can be read.
+        Err(why) => {
+            let moved_to = folder.set_aside("search").map_err(|_| internal(why))?;
+            tracing::warn!(moved_to = %moved_to.display(), "the search index cannot be used, was set aside and is made anew");
+            open().map_err(internal)?
+        }
+        Ok(opened) => opened,
+    };
+    let (search, opened) = opened;
     if let Opened::SetAside { why, moved_to } = &opened {
-        tracing::warn!(%why, moved_to = %moved_to.display(), "the search index was set aside and is made anew");
+        tracing::debug!(%why, moved_to = %moved_to.display(), "the search index is made anew");
     }
     if opened.cursor() == 0 {
         store.mark_all_dirty()?;

@@ -11,6 +11,10 @@ pub enum Error {
     Damaged(String),
     #[error("another process works on this data folder ({0}): stop it first")]
     Locked(String),
+    #[error(
+        "the database cannot be written: its file or its disk is read-only for this account; change that"
+    )]
+    ReadOnly,
     #[error("the node is busy: its write queue is full, try again shortly")]
     Busy,
     #[error("the store is closed")]
@@ -44,6 +48,7 @@ impl From<rusqlite::Error> for Error {
             Some(Code::DiskFull) => Self::Full,
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Damaged(error.to_string()),
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Locked(error.to_string()),
+            Some(Code::ReadOnly) => Self::ReadOnly,
             _ => Self::Sqlite(error),
         }
     }

@@ -35,3 +35,10 @@ pub fn put(tx: &mut Tx<'_>, scope: &[u8], key: &str, stored: &Stored) -> Result<
     tx.conn().prepare_cached(sql)?.execute(args)?;
     Ok(())
 }
+
+/// Forgets a key: whoever comes under it next is the first.
+pub fn remove(tx: &mut Tx<'_>, scope: &[u8], key: &str) -> Result<()> {
+    let sql = "DELETE FROM answer WHERE scope = ?1 AND name = ?2";
+    tx.conn().prepare_cached(sql)?.execute(params![scope, key])?;
+    Ok(())
+}

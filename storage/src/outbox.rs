@@ -87,3 +87,10 @@ pub fn last_position(reader: &impl Read) -> Result<u64> {
         reader.conn().query_row("SELECT coalesce(max(pos), 0) FROM outbox", [], |r| r.get(0))?;
     Ok(pos as u64)
 }
+
+/// The position of the oldest event that is kept; 1 if there was none yet.
+pub fn first_position(reader: &impl Read) -> Result<u64> {
+    let first: Option<i64> =
+        reader.conn().query_row("SELECT min(pos) FROM outbox", [], |r| r.get(0))?;
+    Ok(first.unwrap_or(1) as u64)
+}

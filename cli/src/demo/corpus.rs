@@ -63,20 +63,28 @@ pub struct Pages {
     pub count: usize,
 }
 
+/// Whether there is anything to import.
+pub fn check(given: Option<&Path>) -> Outcome {
+    given.map_or(Ok(()), |folder| pages_in(folder).map(|_| ()))
+}
+
+fn pages_in(folder: &Path) -> Outcome<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    find(folder, 0, &mut files)?;
+    if files.is_empty() {
+        let place = folder.display();
+        return Err(Failure::not_found(format!("there is no Markdown file in {place}")));
+    }
+    Ok(files)
+}
+
 /// A folder that holds the pages, each `copies` times.
 pub fn prepare(given: Option<&Path>, copies: u32, scratch: &Path) -> Outcome<Pages> {
     let source = match given {
         Some(folder) => folder.to_owned(),
         None => unpack(scratch)?,
     };
-    let mut files = Vec::new();
-    find(&source, 0, &mut files)?;
-    if files.is_empty() {
-        return Err(Failure::not_found(format!(
-            "there is no Markdown file in {}",
-            source.display()
-        )));
-    }
+    let files = pages_in(&source)?;
     if copies <= 1 {
         return Ok(Pages { folder: source, count: files.len() });
     }

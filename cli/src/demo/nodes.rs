@@ -73,8 +73,10 @@ impl Three {
         self.runners().for_each(Runner::pause);
     }
 
-    pub fn mend(&self) {
-        self.runners().for_each(Runner::resume);
+    /// Those at these places talk again, to whoever answers.
+    pub fn mend(&self, places: &[usize]) {
+        let all: Vec<&Runner> = self.runners().collect();
+        places.iter().filter_map(|place| all.get(*place)).for_each(|runner| runner.resume());
     }
 
     /// Whether every pair of nodes talks.
@@ -102,12 +104,12 @@ impl Three {
 
     /// What to try while they run.
     pub fn invite(&self) {
-        println!("\nThe nodes stay up until Ctrl-C:");
+        say!("\nThe nodes stay up until Ctrl-C:");
         for running in &self.all {
-            println!("  {:7} {}/api/docs", running.node.config.name, running.url());
+            say!("  {:7} {}/api/docs", running.node.config.name, running.url());
         }
         if let Some((_, email, password)) = &self.admin {
-            println!("  sign in on any of them as {email} with {password}");
+            say!("  sign in on any of them as {email} with {password}");
         }
     }
 

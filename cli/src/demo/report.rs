@@ -1,6 +1,7 @@
 //! What came of it: read on each node by itself, and compared.
 
 use super::nodes::Three;
+use super::table::Paint;
 use super::writes::{LIKERS, Stage, TWIN_EMAIL, VIEWS};
 use crate::failure::Outcome;
 use atoll_node::community::comment::{self, COMMENT};
@@ -64,23 +65,23 @@ impl Report {
         Json::Array(self.answers.iter().map(row).collect())
     }
 
-    pub fn print(&self) {
+    pub fn print(&self, paint: Paint) {
         let Some(first) = self.answers.first() else { return };
-        println!("\nThe body that two nodes edited, as all three have it now:");
-        first.body.lines().for_each(|line| println!("  | {line}"));
-        println!("  excerpt: {}", first.excerpt);
+        say!("\n{}", paint.bold("The body that two nodes edited, as all three have it now:"));
+        first.body.lines().for_each(|line| say!("  | {line}"));
+        say!("  excerpt: {}", first.excerpt);
         let trashed = if first.is_back { "is back, with its edit" } else { "is gone" };
-        println!("\nThe post that was put into the trash while it was edited {trashed}.");
-        println!("The two users with one e-mail answer to: {}", first.twins.join(" and "));
+        say!("\nThe post that was put into the trash while it was edited {trashed}.");
+        say!("The two users with one e-mail answer to: {}", first.twins.join(" and "));
         for (name, parent) in &first.categories {
-            println!(
+            say!(
                 "The category {name} lies {}",
                 parent.as_ref().map_or("at the top".to_owned(), |p| format!("under {p}"))
             );
         }
-        println!("\nThe conflict inbox, the same on all three:");
-        first.conflicts.iter().for_each(|line| println!("  - {line}"));
-        println!(
+        say!("\n{}", paint.bold("The conflict inbox, the same on all three:"));
+        first.conflicts.iter().for_each(|line| say!("  - {line}"));
+        say!(
             "\n  {:22} {:>10} {:>10} {:>10}",
             "count",
             super::nodes::NAMES[0],
@@ -90,13 +91,17 @@ impl Report {
         for (at, (name, _)) in first.counts.iter().enumerate() {
             let cells: Vec<String> =
                 self.answers.iter().map(|a| format!("{:>10}", a.counts[at].1)).collect();
-            println!("  {name:22} {}", cells.join(" "));
+            say!("  {name:22} {}", cells.join(" "));
         }
         for (name, answers) in super::nodes::NAMES.iter().zip(&self.answers) {
-            println!("  digest of {name:11} {}", answers.digest);
+            say!("  digest of {name:11} {}", answers.digest);
         }
-        let verdict = if self.is_equal() { "All three are equal." } else { "They are NOT equal." };
-        println!("\n{verdict}");
+        let verdict = if self.is_equal() {
+            paint.good("All three are equal.")
+        } else {
+            "They are NOT equal.".to_owned()
+        };
+        say!("\n{verdict}");
     }
 }
 
