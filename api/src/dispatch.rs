@@ -12,7 +12,7 @@ use crate::options::Options;
 use crate::params::{self, Params};
 use crate::problem::Problem;
 use crate::redirects;
-use crate::reply::{Content, Reply};
+use crate::reply::{Content, PROBLEM, Reply};
 use crate::request_id::{self, RequestId, RequestIds};
 use crate::route::{Access, Answer, Route, Shape};
 use crate::span;
@@ -22,7 +22,7 @@ use axum::body::Body;
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
     ETAG, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, REFERRER_POLICY,
-    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    RETRY_AFTER, SET_COOKIE, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -41,7 +41,6 @@ use tracing::Instrument;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
-const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const MAX_PATH_BYTES: usize = 2_048;
 
 /// All that requests share.
@@ -473,7 +472,11 @@ impl App {
         let mut response = self.empty(reply.status, seen);
         let headers = response.headers_mut();
         for (name, value) in reply.headers {
-            headers.insert(name, value);
+            if name == SET_COOKIE {
+                headers.append(name, value);
+            } else {
+                headers.insert(name, value);
+            }
         }
         let is_strict = seen.route.is_some_and(|place| self.routes[place].is_strict);
         if self.is_varied(seen) && !headers.contains_key(CACHE_CONTROL) {

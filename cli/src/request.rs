@@ -161,7 +161,7 @@ async fn create_user(
     let local = email.split('@').next().unwrap_or_default();
     let (password, made) = secret::or_made(node, password);
     let new = NewUser {
-        username: username.unwrap_or_else(|| user::username_from(local)),
+        username: username.unwrap_or_else(|| user::username_from(local, "user")),
         email,
         display_name: String::new(),
         password,
