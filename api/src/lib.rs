@@ -21,6 +21,7 @@ mod health;
 mod idempotency;
 mod imports;
 mod jobs;
+mod letter_pages;
 pub mod limit;
 pub mod list;
 mod mail;
@@ -86,6 +87,7 @@ pub fn all_routes() -> Vec<Route> {
         sessions::routes(),
         totp::routes(),
         oidc::routes(),
+        letter_pages::routes(),
         api_keys::routes(),
         users::routes(),
         mail::routes(),
