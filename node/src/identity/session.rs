@@ -129,8 +129,8 @@ fn admitted(tx: &mut Tx, user: Id, entry: &Entry) -> Result<Record> {
     if !user::is_active(&user) {
         return Err(refused("account_disabled", "this account is disabled: ask an administrator"));
     }
-    let is_present = |proven: &String| user.text(&user::PASSWORD_HASH) == proven;
-    if !entry.proven.as_ref().is_none_or(is_present) {
+    let present = user.text(&user::PASSWORD_HASH);
+    if entry.proven.as_ref().is_some_and(|proven| proven != present) {
         return Err(refused("wrong_credentials", "wrong name or password"));
     }
     if let Some(session) = entry.session

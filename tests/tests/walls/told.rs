@@ -10,7 +10,7 @@ async fn jobs_and_figures_of_another_tenant_are_not_told() {
     let (_, boss) = make_tenant(&test, "north", "boss").await;
     let theirs = theirs(&test).await;
     let made = theirs.head.post("/api/v1/exports", &json!({})).await.expect(202).data();
-    let job = made["job_id"].as_str().unwrap();
+    let job = made["id"].as_str().unwrap();
     for path in ["jobs", "exports"] {
         let path = format!("/api/v1/{path}/{job}");
         theirs.head.get(&path).await.expect(200).data();
