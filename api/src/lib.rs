@@ -22,6 +22,7 @@ mod health;
 mod idempotency;
 mod imports;
 mod jobs;
+mod letter_pages;
 pub mod limit;
 pub mod list;
 mod mail;
@@ -88,6 +89,7 @@ pub fn all_routes() -> Vec<Route> {
         sessions::routes(),
         totp::routes(),
         oidc::routes(),
+        letter_pages::routes(),
         api_keys::routes(),
         users::routes(),
         mail::routes(),

@@ -31,6 +31,7 @@ pub struct Reply {
     pub(crate) version: Option<[u8; 16]>,
 }
 
+pub(crate) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Reply {

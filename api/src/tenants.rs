@@ -9,7 +9,7 @@ use crate::show;
 use atoll_node::identity::tenant::{self, NewTenant, TENANT, statistics};
 use atoll_node::identity::user::NewUser;
 use atoll_node::{Permission, Role};
-use atoll_storage::{Field, Id, Value};
+use atoll_storage::{Field, Id, Record, Value};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use serde::Deserialize;
@@ -30,6 +30,9 @@ pub fn routes() -> Vec<Route> {
         get("/api/v1/tenants/by-domain/{domain}", Public, by_domain)
             .gives_fields(PUBLIC)
             .doc("The tenant that a host name belongs to, with its look."),
+        get("/api/v1/tenants/current", Public, current)
+            .gives_fields(PUBLIC)
+            .doc("What the request's own tenant says of itself to everybody: its name and its look."),
         get("/api/v1/tenant", Can(Permission::SettingsAdminister), own)
             .gives(&TENANT)
             .doc("The settings of one's own tenant."),
@@ -132,7 +135,15 @@ async fn create(call: Call) -> Answer {
 }
 
 async fn by_domain(call: Call) -> Answer {
-    let tenant = tenant::by_domain(&call.node, call.path("domain"))?;
+    public(&tenant::by_domain(&call.node, call.path("domain"))?)
+}
+
+async fn current(call: Call) -> Answer {
+    public(&tenant::current(&call.node, call.tenant())?)
+}
+
+/// What anybody may know of a tenant.
+fn public(tenant: &Record) -> Answer {
     Reply::data(json!({
         "id": tenant.key,
         "name": tenant.text(&tenant::NAME),

@@ -50,7 +50,7 @@ pub fn routes() -> Vec<Route> {
             .body_limit(table::BODY_BYTES)
             .strict()
             .doc("Makes an account of every row of a CSV table with the columns email, username, display_name, role, \
-                  and password or password_hash (argon2id, bcrypt, pbkdf2_sha256). A bad row stops nothing. \
+                  and password or password_hash (argon2id, bcrypt, or pbkdf2_sha256 of Django or passlib). A bad row stops nothing. \
                   With dry_run=true nothing is made."),
         get("/api/v1/users/export", Can(Permission::UsersAdminister), table::export)
             .doc("The tenant's accounts as CSV, without their passwords."),

@@ -173,7 +173,7 @@ async fn create_user(
 fn name_from(email: &str) -> String {
     let local = email.split('@').next().unwrap_or_default();
     let is_short = local.chars().filter(char::is_ascii_alphanumeric).count() < 3;
-    user::username_from(&if is_short { format!("user-{local}") } else { local.to_owned() })
+    user::username_from(&if is_short { format!("user-{local}") } else { local.to_owned() }, "user")
 }
 
 fn with_password(mut answer: Json, made: Option<String>) -> Json {

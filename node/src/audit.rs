@@ -54,6 +54,7 @@ const DAY_MS: u64 = 24 * 3_600 * 1_000;
 /// How long entries are kept.
 const KEPT_MS: u64 = 400 * DAY_MS;
 const SWEPT_AT_ONCE: usize = 1_000;
+const PAGES_SWEPT: usize = 50;
 
 /// Notes that the actor did this to a record: made it (`before` is none), changed it or took it away (`after` is
 /// none). What was changed is read from the two. The entry stands in the actor's tenant.
@@ -220,15 +221,26 @@ fn forget(tx: &mut Tx<'_>, key: Id) -> atoll_storage::Result<()> {
 }
 
 fn old(reader: &impl Read, tenant: Id, own: NodeId, now_ms: u64) -> atoll_storage::Result<Vec<Id>> {
-    let query = Query::of(&AUDIT_ENTRY, tenant)
-        .filter_le("created_at", now_ms.saturating_sub(KEPT_MS))
-        .limit(SWEPT_AT_ONCE)
-        .without_total();
     let is_due = |entry: &&Record| {
         entry.created_ms() + KEPT_MS + 30 * DAY_MS < now_ms
             || entry.state.creations.keys().any(|dot| dot.origin.node == own)
     };
-    Ok(reader.list(&query)?.records.iter().filter(is_due).map(|entry| entry.key).collect())
+    let (mut due, mut after) = (Vec::new(), None);
+    // What others are to drop does not stand in the way of what this node is to.
+    for _ in 0..PAGES_SWEPT {
+        let query = Query::of(&AUDIT_ENTRY, tenant)
+            .filter_le("created_at", now_ms.saturating_sub(KEPT_MS))
+            .limit(SWEPT_AT_ONCE)
+            .after(after)
+            .without_total();
+        let page = reader.list(&query)?;
+        due.extend(page.records.iter().filter(is_due).map(|entry| entry.key));
+        after = page.next;
+        if after.is_none() || due.len() >= SWEPT_AT_ONCE {
+            break;
+        }
+    }
+    Ok(due)
 }
 
 #[cfg(test)]

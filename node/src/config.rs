@@ -35,6 +35,7 @@ pub struct Config {
     pub log_level: String,
     pub admin_email: String,
     pub mail: Mail,
+    pub oidc: Oidc,
     pub limits: Limits,
     pub posts: Posts,
     pub import: Import,
@@ -46,6 +47,12 @@ pub struct Mail {
     /// Empty: nothing is sent.
     pub server: Secret,
     pub from: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Oidc {
+    /// Hosts of providers that may stand at internal addresses, and be without encryption.
+    pub internal_hosts: Vec<String>,
 }
 
 /// A value with a password in it: taken, compared, and never shown whole.
@@ -120,6 +127,7 @@ impl Default for Config {
             log_level: "info".to_owned(),
             admin_email: "admin@atoll.local".to_owned(),
             mail: Mail::default(),
+            oidc: Oidc::default(),
             limits: Limits::default(),
             posts: Posts::default(),
             import: Import { max_bytes: 1 << 30 },

@@ -87,7 +87,7 @@ pub async fn setup(node: &Node, admin_email: &str, password: &str) -> Result<Cre
     let local = admin_email.split('@').next().unwrap_or_default();
     let admin = NewUser {
         email: admin_email.to_owned(),
-        username: user::username_from(local),
+        username: user::username_from(local, "admin"),
         display_name: String::new(),
         password: password.to_owned(),
         role: Role::Superadmin,

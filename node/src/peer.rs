@@ -3,6 +3,7 @@
 
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
+use crate::identity::signing_key;
 use crate::runtime::Node;
 use atoll_storage::heads::StreamHead;
 use atoll_storage::read::{Quarantined, Read};
@@ -108,7 +109,8 @@ pub async fn join(node: &Node, actor: &Actor, line: &str) -> Result<PeerStatus> 
     running(node)?.join(&ticket).await.map_err(refused)
 }
 
-/// Cuts a node off, at once. It is named by its id, public key or name.
+/// Cuts a node off, at once, and withdraws the key that its tokens were signed with. It is named by its id, public key
+/// or name.
 pub async fn remove(node: &Node, actor: &Actor, named: &str) -> Result<NodeId> {
     actor.require(Permission::SyncAdminister)?;
     let named = named.trim();
@@ -129,6 +131,7 @@ pub async fn remove(node: &Node, actor: &Actor, named: &str) -> Result<NodeId> {
                         .await?
                 }
             };
+            node.store.write(move |tx: &mut Tx| signing_key::withdraw(tx, one)).await?;
             Ok(one)
         }
         _ => Err(Error::conflict("ambiguous", "several peers have this name: give the id of one")),

@@ -42,6 +42,7 @@ pub struct Node {
     key: NodeKey,
     sync: OnceLock<Runner>,
     pool: Pool,
+    hashing: Pool,
     folder: Folder,
 }
 
@@ -80,7 +81,7 @@ impl Node {
         })?;
         let identity = Identity::open(folder.path(), &store, key.node_id())?;
         let mail = Mailer::open(&config.mail)?;
-        let (sync, pool) = (OnceLock::new(), Pool::new()?);
+        let (sync, pool, hashing) = (OnceLock::new(), Pool::new()?, Pool::for_hashing()?);
         Ok(Arc::new(Self {
             config,
             clock,
@@ -93,6 +94,7 @@ impl Node {
             key,
             sync,
             pool,
+            hashing,
             folder,
         }))
     }
@@ -123,6 +125,17 @@ impl Node {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         self.pool.run(work).await
+    }
+
+    /// Runs the hashing of a password, apart from all other work: a storm of sign-ins holds up nothing but sign-ins.
+    ///
+    /// # Errors
+    /// `Store(Busy)` at once if its queue is full.
+    pub(crate) async fn hash<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.hashing.run(work).await
     }
 
     /// Bytes that nobody can guess. A system that has none stops the process: nothing secret can be made on it.

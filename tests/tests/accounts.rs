@@ -9,6 +9,8 @@ mod key;
 mod letter;
 #[path = "accounts/oidc.rs"]
 mod oidc;
+#[path = "accounts/page.rs"]
+mod page;
 #[path = "accounts/session.rs"]
 mod session;
 #[path = "accounts/template.rs"]

@@ -1,5 +1,10 @@
 //! Accounts, sessions, tokens and tenants over a real socket.
 
+#[path = "identity/refresh.rs"]
+mod refresh;
+#[path = "identity/tenant.rs"]
+mod tenant;
+
 use atoll_node::Role;
 use atoll_node::identity::signing_key;
 use atoll_storage::Id;
@@ -11,10 +16,6 @@ use serde_json::{Value as Json, json};
 
 async fn login(client: &Client, name: &str, password: &str) -> Answer {
     client.post("/api/v1/auth/login", &json!({ "login": name, "password": password })).await
-}
-
-async fn refresh(client: &Client, token: &str) -> Answer {
-    client.post("/api/v1/auth/refresh", &json!({ "refresh_token": token })).await
 }
 
 fn text<'a>(json: &'a Json, name: &str) -> &'a str {
@@ -98,41 +99,6 @@ async fn wrong_passwords_are_answered_alike_and_then_slowed_down() {
             slowed.header("retry-after").is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s >= 1))
         );
     }
-}
-
-#[tokio::test]
-async fn a_refresh_token_is_good_once_and_its_reuse_ends_the_session() {
-    let test = TestNode::start().await;
-    let stranger = test.stranger();
-    let first = login(&stranger, ADMIN_EMAIL, PASSWORD).await.expect(200).data();
-    let second = refresh(&stranger, text(&first, "refresh_token")).await.expect(200).data();
-    assert_ne!(text(&first, "refresh_token"), text(&second, "refresh_token"));
-    let third = refresh(&stranger, text(&second, "refresh_token")).await.expect(200).data();
-    let client = stranger.with_token(text(&third, "access_token"));
-    client.get("/api/v1/auth/me").await.expect(200).data();
-
-    // Two rotations back, so no memory of the last one alone would tell it.
-    refresh(&stranger, text(&first, "refresh_token")).await.refused(401, "token_reused");
-    refresh(&stranger, text(&third, "refresh_token")).await.refused(401, "session_ended");
-    client.get("/api/v1/auth/me").await.refused(401, "session_ended");
-    stranger
-        .with_token(text(&first, "access_token"))
-        .get("/api/v1/auth/me")
-        .await
-        .refused(401, "session_ended");
-}
-
-#[tokio::test]
-async fn a_made_up_refresh_token_ends_nothing() {
-    let test = TestNode::start().await;
-    let stranger = test.stranger();
-    let tokens = login(&stranger, ADMIN_EMAIL, PASSWORD).await.expect(200).data();
-    let mut bytes = URL_SAFE_NO_PAD.decode(text(&tokens, "refresh_token")).unwrap();
-    bytes[20] ^= 1;
-    for bad in [URL_SAFE_NO_PAD.encode(&bytes), String::new(), "x".repeat(86), "a.b.c".to_owned()] {
-        refresh(&stranger, &bad).await.refused(401, "token_invalid");
-    }
-    refresh(&stranger, text(&tokens, "refresh_token")).await.expect(200).data();
 }
 
 #[tokio::test]
@@ -345,94 +311,6 @@ async fn a_profile_changes_and_keeps_to_its_rules() {
     test.stranger().login("countess", PASSWORD).await;
 }
 
-fn north() -> Json {
-    json!({
-        "name": "North", "slug": "north", "domain": "north.example.org",
-        "admin": { "email": "head@north.example.org", "username": "head", "password": PASSWORD },
-    })
-}
-
-#[tokio::test]
-async fn a_tenant_is_made_with_its_admin_and_found_by_header_and_host() {
-    let test = TestNode::start().await;
-    let root = test.admin().await;
-    let made = root.post("/api/v1/tenants", &north()).await.expect(201).data();
-    let id = text(&made, "id");
-    assert_eq!(text(&made["admin"], "role"), "admin");
-    root.post("/api/v1/tenants", &north()).await.refused(409, "taken");
-    let bad = json!({ "name": "", "slug": "No Slug", "admin": { "email": "", "username": "", "password": "" } });
-    root.post("/api/v1/tenants", &bad).await.refused(422, "invalid");
-
-    let stranger = test.stranger();
-    let public =
-        stranger.get("/api/v1/tenants/by-domain/North.example.org").await.expect(200).data();
-    assert_eq!(text(&public, "id"), id);
-    stranger.get("/api/v1/tenants/by-domain/nowhere.example.org").await.refused(404, "not_found");
-    stranger.in_tenant("nowhere").get("/api/v1/users/head").await.refused(404, "not_found");
-    stranger
-        .in_tenant(&Id([7; 16]).to_string())
-        .get("/api/v1/users/head")
-        .await
-        .refused(404, "not_found");
-    for name in ["north", id] {
-        stranger.in_tenant(name).get("/api/v1/users/head").await.expect(200).data();
-    }
-    let by_host = stranger
-        .send("GET", "/api/v1/users/head", &[("host", "north.example.org:8080")], b"")
-        .await;
-    assert_eq!(by_host.status, 200);
-    stranger.get("/api/v1/users/head").await.refused(404, "not_found");
-}
-
-#[tokio::test]
-async fn tenants_are_walled_off_from_each_other_but_not_from_a_superadmin() {
-    let test = TestNode::start().await;
-    let root = test.admin().await;
-    let made = root.post("/api/v1/tenants", &north()).await.expect(201).data();
-    let head = test.stranger().in_tenant("north").login("head", PASSWORD).await;
-    let me = head.get("/api/v1/auth/me").await.expect(200).data();
-    let head_id = text(&me, "id");
-
-    let elsewhere = head.in_tenant("default");
-    elsewhere.get("/api/v1/auth/me").await.refused(401, "token_of_another_tenant");
-    test.stranger().get(&format!("/api/v1/users/{head_id}")).await.refused(404, "not_found");
-    head.get(&format!("/api/v1/users/{}", test.admin)).await.refused(404, "not_found");
-    head.put(&format!("/api/v1/users/{}/role", test.admin), &json!({ "role": "viewer" }))
-        .await
-        .refused(404, "not_found");
-    head.get("/api/v1/tenants").await.refused(403, "denied");
-    login(&test.stranger(), "head", PASSWORD).await.refused(401, "wrong_credentials");
-    assert_eq!(head.get("/api/v1/users").await.json()["page"]["total"], 1);
-
-    let visiting = root.in_tenant("north");
-    assert_eq!(visiting.get("/api/v1/users").await.expect(200).json()["page"]["total"], 1);
-    assert_eq!(
-        text(&visiting.get("/api/v1/auth/me").await.expect(200).data(), "id"),
-        test.admin.to_string()
-    );
-    // One address may be used in two tenants.
-    let twin =
-        json!({ "email": "head@north.example.org", "username": "head", "password": PASSWORD });
-    test.stranger().post("/api/v1/auth/register", &twin).await.expect(201).data();
-
-    let path = format!("/api/v1/tenants/{}", text(&made, "id"));
-    let changed = root
-        .put(&path, &json!({ "registration": "closed", "domain": null }))
-        .await
-        .expect(200)
-        .data();
-    assert!(changed["domain"].is_null());
-    test.stranger()
-        .in_tenant("north")
-        .post("/api/v1/auth/register", &ada())
-        .await
-        .refused(403, "denied");
-    root.put("/api/v1/tenants/north", &json!({ "slug": "default" })).await.refused(409, "taken");
-    root.delete("/api/v1/tenants/default").await.refused(409, "default_tenant");
-    assert_eq!(root.delete(&path).await.status, 204);
-    head.get("/api/v1/auth/me").await.refused(404, "not_found");
-}
-
 #[tokio::test]
 async fn the_networks_keys_are_public_and_verify_a_token() {
     let test = TestNode::start().await;
@@ -516,4 +394,40 @@ async fn of_two_accounts_made_apart_with_one_address_none_is_lost() {
         assert!(given.starts_with("dup@example.org~"), "{given}");
         assert_eq!(text(&who(given).await, "id"), text(&two, "id"));
     }
+}
+
+#[tokio::test]
+async fn the_names_of_those_who_run_the_place_are_not_for_whoever_signs_up() {
+    let test = TestNode::start().await;
+    let form =
+        |name: &str| json!({ "email": "eve@example.org", "username": name, "password": PASSWORD });
+    let path = "/api/v1/auth/register";
+    for name in ["Support", "root", "profile"] {
+        let refused = test.stranger().post(path, &form(name)).await;
+        refused.refused(422, "invalid");
+        assert_eq!(refused.json()["errors"][0]["code"], "reserved", "{name}");
+    }
+    let eve = test.user("eve", Role::Viewer).await;
+    let name = |name: &str| json!({ "username": name });
+    eve.put("/api/v1/users/profile", &name("moderator")).await.refused(422, "invalid");
+    // Whoever has such a name keeps it, and an administrator gives one.
+    let admin = test.admin().await;
+    admin.put("/api/v1/users/profile", &name("admin")).await.expect(200).data();
+    let id = text(&eve.get("/api/v1/auth/me").await.data(), "id").to_owned();
+    admin.put(&format!("/api/v1/users/{id}"), &name("support")).await.expect(200).data();
+}
+
+#[tokio::test]
+async fn tokens_of_a_node_that_was_cut_off_are_good_nowhere() {
+    let first = TestNode::start().await;
+    let second = TestNode::start_beside(&first).await;
+    let token = second.admin().await.token.unwrap();
+    first.take_from(&second);
+    let there = first.stranger().with_token(&token);
+    there.get("/api/v1/users").await.expect(200).data();
+    let gone = second.node.id();
+    let withdraw = move |tx: &mut atoll_storage::Tx<'_>| signing_key::withdraw(tx, gone);
+    first.node.store.write(withdraw).await.unwrap();
+    there.get("/api/v1/users").await.refused(401, "token_invalid");
+    first.admin().await.get("/api/v1/users").await.expect(200).data();
 }

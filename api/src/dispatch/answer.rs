@@ -4,12 +4,12 @@ use super::{App, Seen};
 use crate::etag;
 use crate::params;
 use crate::problem::Problem;
-use crate::reply::{Content, Reply};
+use crate::reply::{Content, PROBLEM, Reply};
 use crate::request_id;
 use axum::body::Body;
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    LAST_MODIFIED, LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    LAST_MODIFIED, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, VARY, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
@@ -17,7 +17,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
-const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 impl App {
     /// An answer without a body, with what every answer carries.
@@ -56,7 +55,11 @@ impl App {
         let mut response = self.empty(reply.status, seen);
         let headers = response.headers_mut();
         for (name, value) in reply.headers {
-            headers.insert(name, value);
+            if name == SET_COOKIE {
+                headers.append(name, value);
+            } else {
+                headers.insert(name, value);
+            }
         }
         let is_strict = seen.route.is_some_and(|place| self.routes[place].is_strict);
         if self.is_varied(seen) && !headers.contains_key(CACHE_CONTROL) {

@@ -46,6 +46,12 @@ impl Show for Origins {
     }
 }
 
+impl Show for Vec<String> {
+    fn show(&self) -> String {
+        self.join(", ")
+    }
+}
+
 impl Show for LogFormat {
     fn show(&self) -> String {
         match self {
@@ -161,6 +167,17 @@ pub(super) fn host_and_port(value: &str) -> Result<String, String> {
         Ok(value.to_owned())
     } else {
         Err(format!("{value:?} has no host and port"))
+    }
+}
+
+pub(super) fn hosts(value: &str) -> Result<Vec<String>, String> {
+    let named = value.split(',').map(str::trim).filter(|host| !host.is_empty());
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
+    let hosts: Vec<String> =
+        named.map(|host| host.trim_matches(['[', ']']).to_ascii_lowercase()).collect();
+    match hosts.iter().find(|host| !host.chars().all(fits)) {
+        Some(odd) => Err(format!("{odd:?} is no host")),
+        None => Ok(hosts),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::Config;
 use super::form::{
-    email, host_and_port, log_format, mail_server, name, origins, parsed, path, post_path, sender,
-    shown, text, url, within,
+    email, host_and_port, hosts, log_format, mail_server, name, origins, parsed, path, post_path,
+    sender, shown, text, url, within,
 };
 
 /// One setting: the row of the table.
@@ -140,6 +140,14 @@ pub static SETTINGS: &[Setting] = &[
         "The sender of all mail.",
         mail.from,
         sender
+    ),
+    setting!(
+        "oidc.internal_hosts",
+        "host names and addresses with commas between, or nothing",
+        "Hosts of OpenID providers that may stand at internal addresses, and be without encryption. All others are asked \
+         over https only, and only at public addresses, whatever a tenant's administrator writes.",
+        oidc.internal_hosts,
+        hosts
     ),
     setting!(
         "limits.rate",

@@ -47,6 +47,7 @@ const HOUR_MS: u64 = 3_600 * 1_000;
 /// How long one that has ended stays to be seen by nodes that were away.
 const KEPT_MS: u64 = 30 * 24 * HOUR_MS;
 const SWEPT_AT_ONCE: usize = 1_000;
+const PAGES_SWEPT: usize = 50;
 /// Keys whose use is remembered until it is noted.
 const MOST_USED: usize = 10_000;
 
@@ -293,13 +294,22 @@ fn long_ended(
     own: NodeId,
     now_ms: u64,
 ) -> atoll_storage::Result<Vec<Id>> {
-    let query = Query::of(&API_KEY, tenant).limit(SWEPT_AT_ONCE).without_total();
     let is_due = |key: &&Record| {
         has_ended(key, now_ms.saturating_sub(KEPT_MS))
             && key.int(&REVOKED_AT).is_none_or(|at| at as u64 + KEPT_MS <= now_ms)
             && key.state.creations.keys().any(|dot| dot.origin.node == own)
     };
-    Ok(reader.list(&query)?.records.iter().filter(is_due).map(|key| key.key).collect())
+    let (mut due, mut after) = (Vec::new(), None);
+    for _ in 0..PAGES_SWEPT {
+        let query = Query::of(&API_KEY, tenant).sort("key", false).limit(SWEPT_AT_ONCE);
+        let page = reader.list(&query.after(after).without_total())?;
+        due.extend(page.records.iter().filter(is_due).map(|key| key.key));
+        after = page.next;
+        if after.is_none() || due.len() >= SWEPT_AT_ONCE {
+            break;
+        }
+    }
+    Ok(due)
 }
 
 fn forget(tx: &mut Tx, key: Id) -> atoll_storage::Result<()> {

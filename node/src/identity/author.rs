@@ -64,8 +64,9 @@ pub(crate) fn ensure(tx: &mut Tx<'_>, actor: &Actor, author: &Author) -> Result<
 fn free_username(tx: &Tx<'_>, tenant: Id, author: &Author, email: &str, key: Id) -> Result<String> {
     let local = email.split('@').next().unwrap_or_default();
     let wished = if author.username.len() >= 3 { &author.username } else { local };
-    let name = user::username_from(wished);
-    if tx.claimed(tenant, USERNAME.claim.unwrap_or_default(), &name)?.is_none() {
+    let name = user::username_from(wished, "author");
+    let is_free = tx.claimed(tenant, USERNAME.claim.unwrap_or_default(), &name)?.is_none();
+    if is_free && !names::is_reserved(&name) {
         return Ok(name);
     }
     let short: String = name.chars().take(USERNAME.max - 7).collect();

@@ -39,6 +39,7 @@ pub(super) fn check_username(name: &str) -> Result<(), FieldError> {
     match name.len() {
         0 => refuse("required", "is required"),
         1 | 2 => refuse("too_short", "takes at least 3 characters"),
+        _ if OF_PATHS.contains(&name) => refuse("reserved", "is a word that paths need"),
         3..=32
             if name.chars().all(fits) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) =>
         {
@@ -52,14 +53,46 @@ pub(super) fn check_username(name: &str) -> Result<(), FieldError> {
     }
 }
 
-/// A username made from the first part of an e-mail address.
-pub fn username_from(local: &str) -> String {
+/// Words of paths below `/users/`, where a user is found by his name too.
+const OF_PATHS: &[&str] = &["export", "import", "me", "profile"];
+/// What those who run a place are called.
+const OF_STAFF: &[&str] = &[
+    "abuse",
+    "admin",
+    "administrator",
+    "moderator",
+    "postmaster",
+    "root",
+    "security",
+    "staff",
+    "superadmin",
+    "support",
+    "system",
+    "webmaster",
+];
+
+/// Not for people who choose a name by themselves.
+pub(super) fn is_reserved(name: &str) -> bool {
+    OF_PATHS.contains(&name) || OF_STAFF.contains(&name)
+}
+
+/// As [`check_username`], for somebody who chooses his own.
+pub(super) fn check_chosen(name: &str) -> Result<(), FieldError> {
+    check_username(name)?;
+    if OF_STAFF.contains(&name) {
+        return Err(FieldError::new("username", "reserved", "is for those who run this place"));
+    }
+    Ok(())
+}
+
+/// A username made from the first part of an e-mail address; `other` if that makes none.
+pub fn username_from(local: &str, other: &str) -> String {
     let folded = local.to_lowercase();
     let fits =
         |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
     let name: String = folded.chars().filter(|c| fits(*c)).take(USERNAME.max).collect();
     let name = name.trim_start_matches(['.', '-', '_']);
-    if name.len() < 3 { "admin".to_owned() } else { name.to_owned() }
+    if name.len() < 3 { other.to_owned() } else { name.to_owned() }
 }
 
 #[cfg(test)]
@@ -96,7 +129,11 @@ mod tests {
         for bad in ["", "ad", "ada@x", "ada~k7f3ab", ".ada", "Ada", "ада", &"a".repeat(33)] {
             assert!(check_username(bad).is_err(), "{bad}");
         }
-        assert_eq!(username_from("Ada.Lovelace+x"), "ada.lovelacex");
-        assert_eq!(username_from("я"), "admin");
+        assert_eq!(username_from("Ada.Lovelace+x", "user"), "ada.lovelacex");
+        assert_eq!(username_from("я", "user"), "user");
+        let code = |name: &str| check_chosen(name).err().map(|error| error.code);
+        assert_eq!(code("profile"), Some("reserved"));
+        assert_eq!((code("admin"), check_username("admin")), (Some("reserved"), Ok(())));
+        assert_eq!(code("ada"), None);
     }
 }

@@ -1,31 +1,32 @@
 //! Signing in by an OpenID provider that a tenant trusts: the code flow with state, nonce and PKCE. An account is found
 //! by issuer and subject, else by an address that both sides have verified, else made. A superadmin never comes in this
-//! way: those who choose the provider are below him.
+//! way: those who choose the provider are below him. The provider's word takes the place of the password and of nothing
+//! else: a disabled account stays outside, and a second factor is asked for.
 
+mod enrol;
 mod provider;
+mod reach;
+mod ticket;
 
 pub(super) use provider::Providers;
+pub use ticket::{LIFETIME_S as TICKET_LIFETIME_S, redeem};
 
-use super::names::{check_email, check_username, normal_email};
-use super::session::{self, Factor, SignedIn};
-use super::tenant::quota::{self, Quota};
-use super::user::{
-    self, DISPLAY_NAME, EMAIL, EMAIL_VERIFIED_AT, OIDC_SUBJECT, ROLE, STATUS, USER, USERNAME,
-};
-use super::{announce, email, letter, refused, tenant};
-use crate::access::{Actor, Permission, Role};
+use super::session::{self, Entry, SignedIn};
+use super::{announce, letter, refused, second_factor, tenant};
+use crate::access::{Actor, Permission};
 use crate::audit;
 use crate::error::{Error, Result};
 use crate::kinds;
-use crate::mail::{Letter, Order};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
-use atoll_storage::tx::{Changes, Tx};
+use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Kind, Record, Value};
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use provider::{Claims, Client};
+use enrol::{enrol, subject_of};
+use provider::Client;
+use reach::Reach;
 use serde_json::json;
 
 pub const ISSUER: Field =
@@ -44,7 +45,7 @@ pub const CALLBACK: &str = "/api/v1/auth/oidc/callback";
 /// How long a browser may take at the provider.
 pub const LIFETIME_S: u64 = 600;
 const SEED_BYTES: usize = 32;
-const NAMES_TRIED: u32 = 20;
+const MOST_BACK_BYTES: usize = 500;
 
 /// What it takes to trust a provider. Without a secret the one that is kept stays, if the issuer does.
 #[derive(Clone)]
@@ -58,6 +59,37 @@ pub struct NewProvider {
 pub struct Started {
     pub location: String,
     pub seed: String,
+}
+
+/// What a good answer of the provider leads to.
+pub enum Finished {
+    SignedIn(Box<SignedIn>),
+    /// To be exchanged for a session, with the code of a second factor if the account has one.
+    Ticket {
+        text: String,
+        needs_code: bool,
+    },
+}
+
+/// The page of a tenant's site that a browser is sent back to once somebody has signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Back(String);
+
+impl Back {
+    /// # Errors
+    /// `Invalid` for what is not a path on the site.
+    pub fn to(path: &str) -> Result<Self> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._~/?=&%".contains(c);
+        let is_path = path.starts_with('/') && !path.starts_with("//");
+        if is_path && path.len() <= MOST_BACK_BYTES && path.chars().all(fits) {
+            return Ok(Self(path.to_owned()));
+        }
+        Err(Error::field("return_to", "malformed", "takes a path on this site, such as /welcome"))
+    }
+
+    pub fn path(&self) -> &str {
+        &self.0
+    }
 }
 
 fn key_of(tenant: Id) -> Id {
@@ -76,7 +108,7 @@ pub fn get(node: &Node, actor: &Actor) -> Result<Record> {
 }
 
 /// # Errors
-/// `Invalid` for what is no issuer; one without encryption is for those who run the network.
+/// `Invalid` for what is no issuer, or none that this node may ask: see [`reach`].
 pub async fn put(node: &Node, actor: &Actor, new: NewProvider) -> Result<Record> {
     actor.require(Permission::UsersAdminister)?;
     let changes =
@@ -87,12 +119,14 @@ pub async fn put(node: &Node, actor: &Actor, new: NewProvider) -> Result<Record>
         .into_iter()
         .fold(changes, |changes, secret| changes.set(&CLIENT_SECRET, secret));
     kinds::validate(&OIDC_PROVIDER, &changes, true)?;
-    check_issuer(new.issuer.trim(), actor)?;
+    check_issuer(&Reach::of(node), new.issuer.trim())?;
+    let actor = *actor;
     let (tenant, by) = (actor.tenant, actor.user);
     node.store
         .write(move |tx| {
             let key = key_of(tenant);
-            let record = match tx.get(&OIDC_PROVIDER, key)? {
+            let before = tx.get(&OIDC_PROVIDER, key)?;
+            let record = match &before {
                 // A secret that was given for one issuer is never sent to another.
                 Some(there)
                     if keeps_secret && changes.get(&ISSUER) != Some(there.value(&ISSUER)) =>
@@ -104,34 +138,35 @@ pub async fn put(node: &Node, actor: &Actor, new: NewProvider) -> Result<Record>
             };
             let payload = json!({ "issuer": record.text(&ISSUER) });
             announce(tx, "cortex.oidc_provider.updated", tenant, by, payload)?;
+            audit::note(tx, &actor, "oidc_provider.updated", before.as_ref(), Some(&record))?;
             Ok(record)
         })
         .await
 }
 
-fn check_issuer(issuer: &str, actor: &Actor) -> Result<()> {
-    let host = issuer.strip_prefix("https://").or_else(|| {
-        let runs_network = actor.can(Permission::TenantsAdminister);
-        issuer.strip_prefix("http://").filter(|_| runs_network)
-    });
+fn check_issuer(reach: &Reach, issuer: &str) -> Result<()> {
     let is_plain =
         !issuer.chars().any(|c| c.is_whitespace() || c.is_control() || "?#@".contains(c));
-    if host.is_some_and(|host| !host.is_empty()) && is_plain {
+    if is_plain && reach.check(issuer).is_ok() {
         return Ok(());
     }
-    Err(Error::field(ISSUER.name, "not_an_issuer", "takes a URL that begins with https://"))
+    let message = "takes a public URL that begins with https://; one inside the operator's network has to be named in \
+                   the setting oidc.internal_hosts";
+    Err(Error::field(ISSUER.name, "not_an_issuer", message))
 }
 
 /// # Errors
 /// `NotFound` if the tenant has none.
 pub async fn remove(node: &Node, actor: &Actor) -> Result<()> {
     let record = get(node, actor)?;
-    let (tenant, by) = (actor.tenant, actor.user);
+    let actor = *actor;
     node.store
         .write(move |tx| {
+            tx.get(&OIDC_PROVIDER, record.key)?.ok_or(Error::NotFound("provider"))?;
             tx.remove(&OIDC_PROVIDER, record.key)?;
+            audit::note(tx, &actor, "oidc_provider.deleted", Some(&record), None)?;
             let payload = json!({ "issuer": record.text(&ISSUER) });
-            announce(tx, "cortex.oidc_provider.deleted", tenant, by, payload)
+            announce(tx, "cortex.oidc_provider.deleted", actor.tenant, actor.user, payload)
         })
         .await
 }
@@ -155,7 +190,8 @@ pub async fn start(node: &Node, tenant: Id) -> Result<Started> {
     Ok(Started { location, seed: URL_SAFE_NO_PAD.encode(seed.0) })
 }
 
-/// Signs in whoever comes back with a code. `seed` is what the browser kept: it ties the answer to the one who asked.
+/// Lets in whoever comes back with a code. `seed` is what the browser kept: it ties the answer to the one who asked.
+/// A session begins at once, unless `by_ticket`, or the account has a second factor: then it begins by [`redeem`].
 ///
 /// # Errors
 /// `Unauthenticated`: `state_invalid`, `provider_failed`, `account_disabled`; `Conflict` (`email_taken`) for an account
@@ -165,8 +201,9 @@ pub async fn finish(
     seed: &str,
     state: &str,
     code: &str,
+    by_ticket: bool,
     user_agent: &str,
-) -> Result<SignedIn> {
+) -> Result<Finished> {
     let strange = || refused("state_invalid", "this answer is to no question of yours: begin anew");
     let seed = Seed::parse(seed).ok_or_else(strange)?;
     let tenant = state.split('.').next().and_then(Id::parse).ok_or_else(strange)?;
@@ -179,7 +216,19 @@ pub async fn finish(
     let is_open = tenant::is_open(node, tenant)?;
     let subject = subject_of(&client.issuer, &claims.sub);
     let user = node.store.write(move |tx| enrol(tx, tenant, &claims, &subject, is_open)).await?;
-    session::enter(node, user, Factor::Provider, user_agent).await
+    let needs_code = second_factor::is_on(&user);
+    if needs_code || by_ticket {
+        return Ok(Finished::Ticket { text: ticket::issue(node, &user).await?, needs_code });
+    }
+    let signed_in = session::enter(node, user.key, Entry::default(), user_agent).await?;
+    Ok(Finished::SignedIn(Box::new(signed_in)))
+}
+
+/// Where a browser that comes back with this state is at home, without a slash at its end.
+pub fn site_of(node: &Node, state: &str) -> Result<String> {
+    let tenant = state.split('.').next().and_then(Id::parse).ok_or(Error::NotFound("tenant"))?;
+    let tenant = node.store.read(|reader| reader.get(&tenant::TENANT, tenant))?;
+    Ok(letter::site(node, &tenant.ok_or(Error::NotFound("tenant"))?))
 }
 
 fn client_of(node: &Node, tenant: Id) -> Result<Client> {
@@ -194,122 +243,6 @@ fn client_of(node: &Node, tenant: Id) -> Result<Client> {
         secret: provider.opt_text(&CLIENT_SECRET).map(str::to_owned),
         redirect_uri: format!("{}{CALLBACK}", letter::site(node, &tenant)),
     })
-}
-
-/// Names are compared without regard to case, and a subject is not: so its hash stands for it.
-fn subject_of(issuer: &str, sub: &str) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(issuer.len() as u64).to_le_bytes()).update(issuer.as_bytes());
-    hasher.update(sub.as_bytes()).finalize().to_hex().to_string()
-}
-
-/// The account of whoever the provider vouches for.
-fn enrol(tx: &mut Tx, tenant: Id, claims: &Claims, subject: &str, is_open: bool) -> Result<Record> {
-    if let Some(user) = linked(tx, tenant, subject)? {
-        return admitted(user);
-    }
-    let address = claims.email.as_deref().map(normal_email).unwrap_or_default();
-    if check_email(&address).is_err() {
-        let message = "the provider names no e-mail address for you: allow it to, or sign up here";
-        return Err(Error::Denied(message.to_owned()));
-    }
-    if let Some(user) = user::by_login(tx, tenant, &address)? {
-        return link(tx, user, claims, subject);
-    }
-    if !is_open {
-        return Err(Error::Denied("this tenant makes accounts by invitation only".to_owned()));
-    }
-    create(tx, tenant, claims, subject, address)
-}
-
-fn linked(tx: &Tx, tenant: Id, subject: &str) -> Result<Option<Record>> {
-    let Some(space) = OIDC_SUBJECT.claim else { return Ok(None) };
-    let holder = tx.claimed(tenant, space, subject)?;
-    Ok(holder.map_or(Ok(None), |key| tx.get(&USER, key))?)
-}
-
-fn admitted(user: Record) -> Result<Record> {
-    if user::role(&user) == Role::Superadmin {
-        return Err(Error::Denied("a superadmin signs in with a password".to_owned()));
-    }
-    if !user::is_active(&user) {
-        return Err(refused("account_disabled", "this account is disabled: ask an administrator"));
-    }
-    Ok(user)
-}
-
-/// Only if both sides have verified the address: else whoever signed up first with a foreign one would get its owner's
-/// account.
-fn link(tx: &mut Tx, user: Record, claims: &Claims, subject: &str) -> Result<Record> {
-    let user = admitted(user)?;
-    let is_free = user.opt_text(&OIDC_SUBJECT).is_none();
-    if !(claims.email_verified && email::is_verified(&user) && is_free) {
-        let message = "there is an account with your e-mail address: sign in with its password, and verify the address";
-        return Err(Error::conflict("email_taken", message));
-    }
-    let user = tx.edit(&USER, user.key, Changes::new().set(&OIDC_SUBJECT, subject))?;
-    let payload = json!({ "user_id": user.key });
-    announce(tx, "cortex.user.provider_linked", user.tenant, Some(user.key), payload)?;
-    Ok(user)
-}
-
-fn create(
-    tx: &mut Tx,
-    tenant: Id,
-    claims: &Claims,
-    subject: &str,
-    address: String,
-) -> Result<Record> {
-    let (key, now) = (tx.new_id(), tx.now_ms());
-    let username = free_username(tx, tenant, claims, &address)?;
-    let display: String = claims
-        .name
-        .as_deref()
-        .unwrap_or_default()
-        .trim()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(DISPLAY_NAME.max)
-        .collect();
-    let mut changes = Changes::new()
-        .set(&EMAIL, address)
-        .set(&USERNAME, username.as_str())
-        .set(&DISPLAY_NAME, display)
-        .set(&ROLE, Role::Viewer.name())
-        .set(&STATUS, "active")
-        .set(&OIDC_SUBJECT, subject);
-    if claims.email_verified {
-        changes.put(&EMAIL_VERIFIED_AT, now);
-    }
-    kinds::check(tx, &USER, tenant, None, &changes)?;
-    quota::require(tx, tenant, Quota::Users)?;
-    let user = tx.create(&USER, tenant, key, changes)?;
-    let owner = Actor { user: Some(key), ..Actor::stranger(tenant) };
-    audit::note(tx, &owner, "user.registered", None, Some(&user))?;
-    let payload = json!({ "user_id": key, "username": username, "role": Role::Viewer.name() });
-    announce(tx, "cortex.user.registered", tenant, Some(key), payload)?;
-    let letter = if claims.email_verified { Letter::Welcome } else { Letter::Verification };
-    Order::to(letter, tenant, key).enqueue(tx)?;
-    Ok(user)
-}
-
-/// What the provider calls him, else the first part of his address; with a number if that is taken.
-fn free_username(tx: &mut Tx, tenant: Id, claims: &Claims, address: &str) -> Result<String> {
-    let wanted = claims.preferred_username.as_deref().unwrap_or(address);
-    let base = match user::username_from(wanted.split('@').next().unwrap_or_default()) {
-        name if name == "admin" => "user".to_owned(), // nobody shall look like one
-        name => name,
-    };
-    for number in 0..NAMES_TRIED {
-        let name = match number {
-            0 => base.clone(),
-            _ => format!("{}-{number}", base.get(..28).unwrap_or(&base)),
-        };
-        if check_username(&name).is_ok() && user::by_login(tx, tenant, &name)?.is_none() {
-            return Ok(name);
-        }
-    }
-    Ok(format!("user-{}", tx.new_id().suffix()))
 }
 
 /// Random bytes that the browser keeps in a cookie; all that a sign-in needs to be tied together is derived from them.
@@ -371,20 +304,23 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_differs_by_issuer_and_case() {
-        assert_ne!(subject_of("https://a", "x"), subject_of("https://b", "x"));
-        assert_ne!(subject_of("https://a", "x"), subject_of("https://a", "X"));
-        assert_ne!(subject_of("https://a", "bx"), subject_of("https://ab", "x"));
-    }
-
-    #[test]
-    fn an_issuer_without_encryption_is_for_those_who_run_the_network() {
-        let admin = Actor { role: Some(Role::Admin), ..Actor::stranger(Id::NIL) };
-        assert!(check_issuer("https://id.example.org/realm", &admin).is_ok());
-        assert!(check_issuer("http://127.0.0.1:9000", &admin).is_err());
-        assert!(check_issuer("http://127.0.0.1:9000", &Actor::system(Id::NIL)).is_ok());
-        for bad in ["", "https://", "ftp://x", "https://a@b", "https://a b", "https://a?b"] {
-            assert!(check_issuer(bad, &Actor::system(Id::NIL)).is_err(), "{bad}");
+    fn people_are_sent_back_to_a_path_of_the_site_only() {
+        for good in ["/", "/welcome", "/a/b?x=1&y=%20"] {
+            assert!(Back::to(good).is_ok(), "{good}");
+        }
+        let long = format!("/{}", "a".repeat(600));
+        for bad in [
+            "",
+            "welcome",
+            "//evil.org",
+            "/\\evil.org",
+            "https://evil.org",
+            "/a b",
+            "/a;b",
+            "/a#b",
+            &long,
+        ] {
+            assert!(Back::to(bad).is_err(), "{bad}");
         }
     }
 }

@@ -23,6 +23,51 @@ const MOST_LANES: u32 = 4;
 /// Of a password that nobody has: checked when there is no such user, so that both take equally long.
 const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAECAwQFBgcICQoLDA0ODw$7q3V1Jb2a8m4o0gq0m5sZr0fC0nVxv8wT5Yl4r6Qm1E";
 
+/// Long enough, and among the first that anybody tries.
+const COMMON: &[&str] = &[
+    "0123456789",
+    "0987654321",
+    "1234567890",
+    "12345678910",
+    "1234567891",
+    "123123123123",
+    "123456789a",
+    "1q2w3e4r5t",
+    "1q2w3e4r5t6y",
+    "1qaz2wsx3edc",
+    "9876543210",
+    "abc1234567",
+    "abcd123456",
+    "abcdefghij",
+    "admin12345",
+    "administrator",
+    "adminadmin",
+    "asdfghjkl1",
+    "asdfghjkl;",
+    "changeme123",
+    "football123",
+    "iloveyou123",
+    "letmein123",
+    "passw0rd123",
+    "password12",
+    "password123",
+    "password1234",
+    "password12345",
+    "passwordpassword",
+    "princess123",
+    "q1w2e3r4t5",
+    "qwerty12345",
+    "qwerty123456",
+    "qwertyqwerty",
+    "qwertyuiop",
+    "qwertyuiop123",
+    "secret1234",
+    "sunshine123",
+    "welcome123",
+    "welcome1234",
+    "zxcvbnm123",
+];
+
 /// What a new password must be. `names` are those that it must not equal: e-mail, username.
 pub fn check(field: &str, password: &str, names: &[&str]) -> Result<(), FieldError> {
     let refuse = |code, message: String| Err(FieldError::new(field, code, message));
@@ -35,6 +80,9 @@ pub fn check(field: &str, password: &str, names: &[&str]) -> Result<(), FieldErr
     let folded = password.to_lowercase();
     if names.iter().any(|name| name.to_lowercase() == folded) {
         return refuse("too_weak", "must differ from e-mail address and username".to_owned());
+    }
+    if COMMON.contains(&folded.as_str()) {
+        return refuse("too_weak", "is among the first that anybody tries".to_owned());
     }
     let mut chars = password.chars();
     let first = chars.next();
@@ -71,13 +119,13 @@ pub fn is_foreign(hash: &str) -> bool {
     Foreign::parse(hash).is_some()
 }
 
-/// A hash that can be taken over: one of ours, bcrypt, or PBKDF2 as Django writes it; none that would cost too much.
+/// A hash that can be taken over: one of ours, bcrypt, or PBKDF2 as Django or passlib writes it; none that would cost too much.
 pub fn check_hash(field: &str, hash: &str) -> Result<(), FieldError> {
     if affordable(hash) || is_foreign(hash) {
         return Ok(());
     }
     let message = format!(
-        "must be argon2id, bcrypt up to a cost of {}, or pbkdf2_sha256 up to {} iterations",
+        "must be argon2id, bcrypt up to a cost of {}, or pbkdf2_sha256 of Django or passlib up to {} iterations",
         foreign::MOST_COST,
         foreign::MOST_ITERATIONS
     );
@@ -138,6 +186,8 @@ mod tests {
         assert_eq!(code(&"long".repeat(60)), Err("too_long"));
         assert_eq!(code("AdaLovelace"), Err("too_weak"));
         assert_eq!(code("aaaaaaaaaaaa"), Err("too_weak"));
+        assert_eq!(code("Password123"), Err("too_weak"));
+        assert!(COMMON.iter().all(|common| common.chars().count() >= MIN_CHARS));
         assert_eq!(code("пароль-из-слов"), Ok(()));
     }
 }

@@ -42,13 +42,14 @@ fn secret_of(user: &Record) -> Option<Secret<'_>> {
     Some(Secret { key, confirmed_step: u64::from_be_bytes(step.try_into().ok()?) })
 }
 
+pub(super) fn is_on(user: &Record) -> bool {
+    secret_of(user).is_some()
+}
+
 pub fn standing(node: &Node, actor: &Actor) -> Result<Standing> {
     actor.require_session()?;
     let me = user::me(node, actor)?;
-    Ok(Standing {
-        is_on: secret_of(&me).is_some(),
-        recovery_codes: me.set(&RECOVERY_CODES).count(),
-    })
+    Ok(Standing { is_on: is_on(&me), recovery_codes: me.set(&RECOVERY_CODES).count() })
 }
 
 /// Makes a secret, which counts for nothing until a code of it is confirmed.

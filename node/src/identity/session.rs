@@ -1,5 +1,7 @@
 //! Sessions: a sign-in and all the refresh tokens that come of it. Keeps only hashes of the tokens; a refresh
-//! token that is used twice ends its session.
+//! token that is used twice ends its session, also when the two uses were on nodes that had not met.
+
+mod refresh;
 
 use super::{announce, refused, second_factor, token, user};
 use crate::access::Actor;
@@ -8,18 +10,18 @@ use crate::runtime::Node;
 use atoll_storage::query::Query;
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, NodeId, Record, Value};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use atoll_storage::{Field, Id, Kind, NodeId, Record};
+use refresh::Secrets;
 use serde_json::json;
 
 pub use super::token::authenticate;
+pub use refresh::refresh;
 
 pub const USER_ID: Field = Field::refers(1, "user_id", "user").required().column().read_only();
 /// Of the secret that all refresh tokens of the session share: it tells an old one from a made-up one.
 pub const FAMILY_HASH: Field = Field::bytes(2, "family_hash").max(32).secret();
-/// Of the secret that only the latest refresh token has.
-pub const TOKEN_HASH: Field = Field::bytes(3, "token_hash").max(32).secret();
+/// Of the secret that only the latest refresh token has, and how many came before it.
+pub const TOKEN_HASH: Field = Field::bytes(3, "token_hash").max(36).secret();
 pub const EXPIRES_AT: Field = Field::time(4, "expires_at").required().column().read_only();
 pub const REVOKED_AT: Field = Field::time(5, "revoked_at").read_only();
 pub const USER_AGENT: Field = Field::text(6, "user_agent").max(300).read_only();
@@ -39,7 +41,10 @@ pub const REFRESH_LIFETIME_MS: u64 = 7 * DAY_MS;
 /// However often it is refreshed.
 const LONGEST_SESSION_MS: u64 = 90 * DAY_MS;
 pub(super) const SESSIONS_OF_A_USER: usize = 50;
+/// Of one user, with those that have ended.
+const MOST_LISTED: usize = 1_000;
 const SWEPT_AT_ONCE: usize = 1_000;
+const PAGES_SWEPT: usize = 50;
 
 /// What signing in gives.
 #[derive(Clone, Debug)]
@@ -68,31 +73,40 @@ pub async fn login(
 ) -> Result<SignedIn> {
     let (user, attempt) = user::prove(node, actor, name, password).await?;
     let (tenant, who) = (user.tenant, Some(user.key));
-    let signed_in =
-        enter(node, user, Factor::Code(code), user_agent).await.inspect_err(|error| {
-            if error.code() == "totp_invalid" {
-                node.identity.failures.count(tenant, who, actor.net, node.clock.now_ms());
-            }
-        })?;
+    let proven = user.opt_text(&user::PASSWORD_HASH).map(str::to_owned);
+    let entry = Entry { code, proven, session: None };
+    let signed_in = enter(node, user.key, entry, user_agent).await.inspect_err(|error| {
+        if error.code() == "totp_invalid" {
+            node.identity.failures.count(tenant, who, actor.net, node.clock.now_ms());
+        }
+    })?;
     node.identity.attempts.succeed(&attempt);
     Ok(signed_in)
 }
 
-/// What stands beside the first proof of who somebody is.
-pub(super) enum Factor {
-    Code(Option<String>),
-    /// The provider that vouches for the user asks for more if it wants more.
-    Provider,
+/// How somebody comes in, beside who he is.
+#[derive(Default)]
+pub(super) struct Entry {
+    /// Of the second factor, if the account has one.
+    pub code: Option<String>,
+    /// The hash that his password fitted; none where a provider vouched for him.
+    pub proven: Option<String>,
+    /// The session that he was promised: it begins once.
+    pub session: Option<Id>,
 }
 
 /// Begins a session of somebody whose first proof was good.
+///
+/// # Errors
+/// `Unauthenticated`: `totp_required`, `totp_invalid`; `wrong_credentials` if the password was changed meanwhile,
+/// `account_disabled` if the account was; `ticket_used` for a promised session that has begun.
 pub(super) async fn enter(
     node: &Node,
-    user: Record,
-    factor: Factor,
+    user: Id,
+    entry: Entry,
     user_agent: &str,
 ) -> Result<SignedIn> {
-    let secrets = Secrets { family: node.random(), latest: node.random() };
+    let secrets = Secrets { family: node.random(), latest: node.random(), turn: 0 };
     let key = node.identity.signer.draft();
     let agent: String =
         user_agent.chars().filter(|c| !c.is_control()).take(USER_AGENT.max).collect();
@@ -100,18 +114,31 @@ pub(super) async fn enter(
         .store
         .write(move |tx| {
             key.publish(tx)?;
-            let step = match factor {
-                Factor::Code(code) => {
-                    let user = tx.get(&user::USER, user.key)?.ok_or(Error::NotFound("user"))?;
-                    second_factor::spend(tx, &user, code.as_deref())?
-                }
-                Factor::Provider => None,
-            };
-            let session = begin(tx, &user, &secrets, agent, step)?;
+            let user = admitted(tx, user, &entry)?;
+            let step = second_factor::spend(tx, &user, entry.code.as_deref())?;
+            let session = begin(tx, &user, &secrets, agent, step, entry.session)?;
             Ok::<_, Error>((session, user))
         })
         .await?;
     signed_in(node, user, session.key, &secrets, REFRESH_LIFETIME_MS)
+}
+
+/// The account as it is now: hashing a password takes so long that it may have changed since it was read.
+fn admitted(tx: &mut Tx, user: Id, entry: &Entry) -> Result<Record> {
+    let user = tx.get(&user::USER, user)?.ok_or(Error::NotFound("user"))?;
+    if !user::is_active(&user) {
+        return Err(refused("account_disabled", "this account is disabled: ask an administrator"));
+    }
+    let present = user.text(&user::PASSWORD_HASH);
+    if entry.proven.as_ref().is_some_and(|proven| proven != present) {
+        return Err(refused("wrong_credentials", "wrong name or password"));
+    }
+    if let Some(session) = entry.session
+        && tx.get(&SESSION, session)?.is_some()
+    {
+        return Err(refused("ticket_used", "you have signed in by this already: begin anew"));
+    }
+    Ok(user)
 }
 
 fn begin(
@@ -120,98 +147,36 @@ fn begin(
     secrets: &Secrets,
     agent: String,
     step: Option<u64>,
+    promised: Option<Id>,
 ) -> Result<Record> {
     let expires_at = tx.now_ms() + REFRESH_LIFETIME_MS;
     let changes = Changes::new()
         .set(&USER_ID, user.key)
-        .set(&FAMILY_HASH, hash(&secrets.family))
-        .set(&TOKEN_HASH, hash(&secrets.latest))
+        .set(&FAMILY_HASH, secrets.family_kept())
+        .set(&TOKEN_HASH, secrets.kept())
         .set(&EXPIRES_AT, expires_at)
         .set(&USER_AGENT, agent)
         .set(&TOTP_STEP, step);
-    end_the_oldest(tx, user)?;
-    let key = tx.new_id();
+    make_room(tx, user)?;
+    let key = promised.unwrap_or_else(|| tx.new_id());
     let session = tx.create(&SESSION, user.tenant, key, changes)?;
     let payload = json!({ "user_id": user.key, "session_id": key });
     announce(tx, "cortex.user.login", user.tenant, Some(user.key), payload)?;
     Ok(session)
 }
 
-/// Sessions are bounded: one more than fits ends the oldest.
-fn end_the_oldest(tx: &mut Tx, user: &Record) -> Result<()> {
-    let query = Query::of(&SESSION, user.tenant).filter("user_id", user.key).sort("key", false);
-    let sessions = tx.list(&query.limit(SESSIONS_OF_A_USER))?;
-    if sessions.records.len() == SESSIONS_OF_A_USER
-        && let Some(oldest) = sessions.records.first()
-    {
-        tx.remove(&SESSION, oldest.key)?;
-    }
-    Ok(())
-}
-
-/// A new pair of tokens for a refresh token, which is then used up.
-///
-/// # Errors
-/// `Unauthenticated`: `token_invalid`, `token_expired`, `session_ended`, `account_disabled`; `token_reused` for a
-/// token that was used before, which also ends the session, since one of the two who had it stole it.
-pub async fn refresh(node: &Node, refresh_token: &str) -> Result<SignedIn> {
-    let invalid = || refused("token_invalid", "this is no refresh token: sign in");
-    let (id, presented) = Secrets::parse(refresh_token).ok_or_else(invalid)?;
-    let next = Secrets { family: presented.family, latest: node.random() };
-    let key = node.identity.signer.draft();
-    // A reuse has to be committed, so it is no error inside the transaction.
-    let outcome = node
-        .store
-        .write(move |tx| {
-            key.publish(tx)?;
-            rotate(tx, id, &presented, &next)
-        })
-        .await?;
-    let (user, lifetime_ms) = outcome?;
-    signed_in(node, user, id, &next, lifetime_ms)
-}
-
-type Rotated = Result<(Record, u64)>;
-
-fn rotate(tx: &mut Tx, id: Id, presented: &Secrets, next: &Secrets) -> Result<Rotated> {
+/// Sessions are bounded: one more than fits ends the oldest. A record that is not there counts as a session begun
+/// elsewhere, so one that is ended here goes only once no access token of it can be good.
+fn make_room(tx: &mut Tx, user: &Record) -> Result<()> {
     let now = tx.now_ms();
-    let Some(session) = tx.get(&SESSION, id)? else {
-        return Ok(Err(refused(
-            "token_invalid",
-            "the session of this token is not known here: sign in",
-        )));
-    };
-    if !is_hash_of(&session, &FAMILY_HASH, &presented.family) {
-        return Ok(Err(refused("token_invalid", "this is no refresh token: sign in")));
+    let query = Query::of(&SESSION, user.tenant).filter("user_id", user.key).sort("key", false);
+    let all = tx.list(&query.limit(MOST_LISTED).without_total())?.records;
+    let (over, live): (Vec<Record>, Vec<Record>) = all.into_iter().partition(is_revoked);
+    for session in over.iter().filter(|s| s.updated_ms() + 2 * token::LIFETIME_S * 1_000 < now) {
+        tx.remove(&SESSION, session.key)?;
     }
-    let user = session.id(&USER_ID).map_or(Ok(None), |user| tx.get(&user::USER, user))?;
-    let Some(user) = user.filter(|user| belongs(&session, user)) else {
-        return Ok(Err(refused("session_ended", "the account of this session is gone")));
-    };
-    let is_home = super::tenant::is_there(tx, user.tenant)?;
-    if is_revoked(&session) || user::has_signed_out(&user, id) || !is_home {
-        return Ok(Err(refused("session_ended", "this session has ended: sign in again")));
-    }
-    if !is_hash_of(&session, &TOKEN_HASH, &presented.latest) {
-        revoke(tx, &session)?;
-        let payload = json!({ "user_id": user.key, "session_id": id });
-        announce(tx, "cortex.session.token_reused", user.tenant, Some(user.key), payload)?;
-        let message = "this refresh token was used before, so its session was ended: sign in again";
-        return Ok(Err(refused("token_reused", message)));
-    }
-    let last = (id.created_ms() + LONGEST_SESSION_MS).min(now + REFRESH_LIFETIME_MS);
-    if session.int(&EXPIRES_AT).is_none_or(|at| at as u64 <= now) || last <= now {
-        return Ok(Err(refused("token_expired", "the refresh token has expired: sign in again")));
-    }
-    if !user::is_active(&user) {
-        return Ok(Err(refused(
-            "account_disabled",
-            "this account is disabled: ask an administrator",
-        )));
-    }
-    let changes = Changes::new().set(&TOKEN_HASH, hash(&next.latest)).set(&EXPIRES_AT, last);
-    tx.edit(&SESSION, id, changes)?;
-    Ok(Ok((user, last - now)))
+    let excess = (live.len() + 1).saturating_sub(SESSIONS_OF_A_USER);
+    live.iter().take(excess).try_for_each(|session| revoke(tx, session))
 }
 
 /// Ends the actor's session, here at once and elsewhere when the news gets there.
@@ -219,9 +184,13 @@ pub async fn logout(node: &Node, actor: &Actor) -> Result<()> {
     let id = actor.require_session()?;
     let user = user::me(node, actor)?;
     node.store
-        .write(move |tx| match tx.get(&SESSION, id)? {
-            Some(session) => revoke(tx, &session),
-            None => revoke_unseen(tx, id, &user),
+        .write(move |tx| {
+            match tx.get(&SESSION, id)? {
+                Some(session) => revoke(tx, &session)?,
+                None => revoke_unseen(tx, id, &user)?,
+            }
+            let payload = json!({ "user_id": user.key, "session_id": id });
+            announce(tx, "cortex.user.logout", user.tenant, Some(user.key), payload)
         })
         .await
 }
@@ -262,22 +231,33 @@ pub async fn sweep(node: &Node) -> Result<usize> {
     Ok(removed)
 }
 
+/// What others are to remove does not stand in the way of what this node is to.
 fn expired(
     reader: &impl Read,
     tenant: Id,
     own: NodeId,
     now_ms: u64,
 ) -> atoll_storage::Result<Vec<Id>> {
-    let query = Query::of(&SESSION, tenant)
-        .filter_le("expires_at", now_ms.saturating_sub(DAY_MS))
-        .sort("expires_at", false)
-        .limit(SWEPT_AT_ONCE)
-        .without_total();
     let is_due = |session: &&Record| {
         let abandoned = session.int(&EXPIRES_AT).is_some_and(|at| at as u64 + 30 * DAY_MS < now_ms);
         abandoned || session.state.creations.keys().any(|dot| dot.origin.node == own)
     };
-    Ok(reader.list(&query)?.records.iter().filter(is_due).map(|session| session.key).collect())
+    let (mut due, mut after) = (Vec::new(), None);
+    for _ in 0..PAGES_SWEPT {
+        let query = Query::of(&SESSION, tenant)
+            .filter_le("expires_at", now_ms.saturating_sub(DAY_MS))
+            .sort("expires_at", false)
+            .limit(SWEPT_AT_ONCE)
+            .after(after)
+            .without_total();
+        let page = reader.list(&query)?;
+        due.extend(page.records.iter().filter(is_due).map(|session| session.key));
+        after = page.next;
+        if after.is_none() || due.len() >= SWEPT_AT_ONCE {
+            break;
+        }
+    }
+    Ok(due)
 }
 
 fn forget(tx: &mut Tx, key: Id) -> atoll_storage::Result<()> {
@@ -306,12 +286,13 @@ pub fn node_of(session: &Record) -> Option<NodeId> {
     session.state.creations.keys().next().map(|dot| dot.origin.node)
 }
 
-/// Ends one of the actor's own sessions.
+/// Ends one of the actor's own sessions. Not for somebody who acts in his name.
 ///
 /// # Errors
 /// `NotFound` for one that is somebody else's, unknown here or over.
 pub async fn end(node: &Node, actor: &Actor, id: Id) -> Result<()> {
     actor.require_session()?;
+    actor.require_in_person()?;
     let me = user::me(node, actor)?;
     node.store
         .write(move |tx| {
@@ -325,22 +306,13 @@ pub async fn end(node: &Node, actor: &Actor, id: Id) -> Result<()> {
         .await
 }
 
+/// Ended by somebody, or because its refresh token was used on two nodes.
 pub(super) fn is_revoked(session: &Record) -> bool {
-    session.int(&REVOKED_AT).is_some()
+    session.int(&REVOKED_AT).is_some() || refresh::has_forked(session)
 }
 
 pub(super) fn belongs(session: &Record, user: &Record) -> bool {
     session.tenant == user.tenant && session.id(&USER_ID) == Some(user.key)
-}
-
-fn is_hash_of(session: &Record, field: &Field, secret: &[u8; 24]) -> bool {
-    let known: Option<[u8; 32]> = session.bytes(field).and_then(|bytes| bytes.try_into().ok());
-    // Hashes from blake3 compare in constant time.
-    known.is_some_and(|known| blake3::hash(secret) == blake3::Hash::from_bytes(known))
-}
-
-fn hash(secret: &[u8; 24]) -> Value {
-    Value::Bytes(blake3::hash(secret).as_bytes().to_vec())
 }
 
 fn signed_in(
@@ -353,47 +325,9 @@ fn signed_in(
     Ok(SignedIn {
         access_token: token::mint(node, user.tenant, user.key, session)?,
         access_expires_in_s: token::LIFETIME_S,
-        refresh_token: secrets.to_text(session),
+        refresh_token: secrets.to_text(session, &node.identity.signer),
         refresh_expires_in_s: refresh_ms / 1_000,
         session,
         user,
     })
-}
-
-/// The two secrets in a refresh token: `base64url(session, family, latest)`.
-#[derive(Clone, Copy)]
-struct Secrets {
-    family: [u8; 24],
-    latest: [u8; 24],
-}
-
-impl Secrets {
-    fn to_text(self, session: Id) -> String {
-        URL_SAFE_NO_PAD.encode([&session.0[..], &self.family, &self.latest].concat())
-    }
-
-    fn parse(text: &str) -> Option<(Id, Self)> {
-        let mut bytes = [0; 64];
-        let read = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-        let (session, secrets) = bytes.split_at(16);
-        let (family, latest) = secrets.split_at(24);
-        let secrets = Self { family: family.try_into().ok()?, latest: latest.try_into().ok()? };
-        (read == bytes.len()).then_some((Id::from_slice(session)?, secrets))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refresh_token_reads_back_and_anything_else_is_none() {
-        let secrets = Secrets { family: [1; 24], latest: [2; 24] };
-        let text = secrets.to_text(Id([9; 16]));
-        let (session, read) = Secrets::parse(&text).unwrap();
-        assert_eq!((session, read.family, read.latest), (Id([9; 16]), [1; 24], [2; 24]));
-        for bad in ["", "a.b.c", &text[1..], &format!("{text}A"), &"é".repeat(43)] {
-            assert!(Secrets::parse(bad).is_none(), "{bad}");
-        }
-    }
 }

@@ -7,7 +7,7 @@ use atoll_storage::query::Query;
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Field, Id, Kind, NodeId, Record};
-use atoll_sync::key::NodeKey;
+use atoll_sync::key::{NodeKey, PublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value as Json, json};
@@ -53,6 +53,11 @@ impl Signer {
         Ok(token)
     }
 
+    /// `message` begins with a text that says what is signed.
+    pub fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message)
+    }
+
     pub fn draft(&self) -> Draft {
         Draft { kid: self.kid, node: self.node, public: self.key.public().0 }
     }
@@ -83,6 +88,23 @@ impl Draft {
 pub(super) struct KnownKey {
     pub node: NodeId,
     pub public: [u8; 32],
+}
+
+impl KnownKey {
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        PublicKey(self.public).verify(message, signature).is_ok()
+    }
+}
+
+/// Tokens of a node that is cut off are good nowhere any more. If it comes back it publishes its key anew.
+pub fn withdraw(tx: &mut Tx, node: NodeId) -> atoll_storage::Result<()> {
+    let query = Query::of(&SIGNING_KEY, Id::NIL).limit(MOST_KEYS).without_total();
+    for key in tx.list(&query)?.records {
+        if NodeId::parse(key.text(&NODE)) == Some(node) {
+            tx.remove(&SIGNING_KEY, key.key)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn find(reader: &impl Read, kid: Id) -> atoll_storage::Result<Option<KnownKey>> {

@@ -451,6 +451,11 @@ pub fn by_domain(node: &Node, domain: &str) -> Result<Record> {
     found.ok_or(Error::NotFound("tenant"))
 }
 
+/// Public too: the tenant that a request was resolved to.
+pub fn current(node: &Node, id: Id) -> Result<Record> {
+    node.store.read(|reader| get_in(reader, id))?.ok_or(Error::NotFound("tenant"))
+}
+
 /// `query` is over [`TENANT`] in the network's own tenant, `Id::NIL`. Deleted ones are listed if it asks for them.
 pub fn list(node: &Node, actor: &Actor, query: Query, deleted: bool) -> Result<Page> {
     actor.require(Permission::TenantsAdminister)?;

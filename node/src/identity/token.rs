@@ -217,8 +217,9 @@ fn read_bearer(
     if !tenant::is_there(reader, user.tenant)? {
         return Ok(Err(refused("session_ended", "the tenant of this account was deleted")));
     }
+    let permissions = role::permissions_of(reader, &user)?;
     if let Some(admin) = claims.act
-        && !may_impersonate(reader, admin, claims.sid)?
+        && !may_impersonate(reader, admin, claims.sid, user::role(&user), permissions)?
     {
         return Ok(Err(refused("session_ended", "who acted in this name may not any more")));
     }
@@ -226,17 +227,25 @@ fn read_bearer(
         user: user.key,
         home: user.tenant,
         role: user::role(&user),
-        permissions: role::permissions_of(reader, &user)?,
+        permissions,
         session: claims.sid,
         impersonator: claims.act,
     }))
 }
 
-/// Whether whoever began this session in another's name could still do so.
-fn may_impersonate(reader: &impl Read, admin: Id, session: Id) -> atoll_storage::Result<bool> {
+/// Whether whoever began this session in another's name could still do so: the user may have risen above him since.
+fn may_impersonate(
+    reader: &impl Read,
+    admin: Id,
+    session: Id,
+    rank: Role,
+    permissions: PermissionSet,
+) -> atoll_storage::Result<bool> {
     let Some(admin) = reader.get(&user::USER, admin)? else { return Ok(false) };
-    let permissions = role::permissions_of(reader, &admin)?;
+    let own = role::permissions_of(reader, &admin)?;
     Ok(user::is_active(&admin)
         && !user::has_signed_out(&admin, session)
-        && permissions.contains(Permission::UsersAdminister))
+        && own.contains(Permission::UsersAdminister)
+        && user::role(&admin) >= rank
+        && permissions.without(own).is_empty())
 }

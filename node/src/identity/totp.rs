@@ -57,7 +57,8 @@ pub(super) fn uri(issuer: &str, account: &str, secret: &[u8]) -> String {
     )
 }
 
-fn escape(text: &str) -> String {
+/// Everything but letters, digits and four marks as percent and two digits.
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

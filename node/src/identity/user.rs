@@ -5,11 +5,12 @@ pub mod administer;
 pub mod erase;
 pub mod impersonate;
 pub mod own;
+mod password;
 pub mod table;
 
-use super::names::{check_email, check_username, normal_email};
+use super::names::{check_chosen, check_email, check_username, normal_email};
 use super::tenant::quota::{self, Quota};
-use super::{announce, avatar, lockout, password, refused, role, tenant};
+use super::{announce, avatar, role, tenant};
 use crate::access::{Actor, Permission, Role};
 use crate::audit;
 use crate::error::{Error, FieldError, Result};
@@ -23,6 +24,9 @@ use atoll_storage::{Derived, Field, Id, Kind, Record, Type, Value};
 use serde_json::json;
 
 pub use super::names::username_from;
+use password::prove_again;
+pub(super) use password::{attempt, check_new, has_signed_out, hash, prove, reprove, signed_out};
+pub use password::{change_password, reset_password, sign_out_elsewhere};
 
 pub const EMAIL: Field = Field::text(1, "email")
     .required()
@@ -151,7 +155,7 @@ impl NewUser {
         let checks = [
             check_email(&email),
             check_username(&username),
-            password::check("password", &self.password, &[&email, &username]),
+            super::password::check("password", &self.password, &[&email, &username]),
         ];
         let mut errors: Vec<FieldError> = checks.into_iter().filter_map(Result::err).collect();
         if self.display_name.chars().count() > DISPLAY_NAME.max {
@@ -212,6 +216,9 @@ pub async fn register(node: &Node, actor: &Actor, new: NewUser) -> Result<Record
         return Err(Error::Denied("this tenant makes accounts by invitation only".to_owned()));
     }
     let new = NewUser { role: Role::Viewer, must_change_password: false, ..new };
+    check_chosen(&new.username.trim().to_lowercase())
+        .or_else(|error| if error.code == "reserved" { Err(error) } else { Ok(()) })
+        .map_err(|error| Error::Invalid(vec![error]))?;
     let draft = new.prepare(node).await?;
     let actor = *actor;
     node.store.write(move |tx| draft.create_and_verify(tx, tenant, &actor)).await
@@ -268,7 +275,9 @@ pub async fn edit_profile(node: &Node, actor: &Actor, changes: Changes) -> Resul
     let changes = match changes.get(&USERNAME).and_then(Value::as_text) {
         Some(name) => {
             let name = name.trim().to_lowercase();
-            check_username(&name).map_err(|e| Error::Invalid(vec![e]))?;
+            let is_kept = name == me.wanted(&USERNAME);
+            let checked = if is_kept { Ok(()) } else { check_chosen(&name) };
+            checked.map_err(|e| Error::Invalid(vec![e]))?;
             changes.set(&USERNAME, name)
         }
         None => changes,
@@ -299,77 +308,6 @@ pub async fn set_active(node: &Node, actor: &Actor, id: Id, active: bool) -> Res
     }
     let changes = signed_out(Changes::new().set(&STATUS, "disabled"), now, None);
     edit(node, actor, user, changes, "cortex.user.disabled", Some(Role::Viewer)).await
-}
-
-/// Ends every session but the one that asks.
-pub async fn change_password(node: &Node, actor: &Actor, old: String, new: String) -> Result<()> {
-    actor.require_session()?;
-    actor.require_in_person()?;
-    let me = me(node, actor)?;
-    check_new(&me, &new)?;
-    prove_again(node, &me, "old_password", old).await?;
-    replace_password(node, actor, me, new, actor.session, false).await
-}
-
-/// As [`reprove`], and the try ends well.
-async fn prove_again(
-    node: &Node,
-    me: &Record,
-    field: &'static str,
-    password: String,
-) -> Result<()> {
-    let attempt = reprove(node, me, field, password).await?;
-    node.identity.attempts.succeed(&attempt);
-    Ok(())
-}
-
-/// Asks somebody who is signed in for his password again. The try is the caller's to end.
-pub(super) async fn reprove(
-    node: &Node,
-    me: &Record,
-    field: &'static str,
-    password: String,
-) -> Result<lockout::Attempt> {
-    let attempt = attempt(node, me.tenant, Some(me), "")?;
-    let known = me.opt_text(&PASSWORD_HASH).map(str::to_owned);
-    let right = node.run_on_pool(move || password::verify(&password, known.as_deref())).await?;
-    if right {
-        Ok(attempt)
-    } else {
-        Err(Error::field(field, "wrong", "is not your present password"))
-    }
-}
-
-/// Ends every session but the one that asks, those among them that this node does not know.
-pub async fn sign_out_elsewhere(node: &Node, actor: &Actor) -> Result<()> {
-    let session = actor.require_session()?;
-    let me = me(node, actor)?;
-    let changes = signed_out(Changes::new(), node.clock.now_ms(), Some(session));
-    edit(node, actor, me, changes, "cortex.user.signed_out_elsewhere", None).await.map(drop)
-}
-
-/// Gives somebody a password that he must change; ends all his sessions.
-pub async fn reset_password(node: &Node, actor: &Actor, id: Id, new: String) -> Result<()> {
-    let user = administered(node, actor, id)?;
-    check_new(&user, &new)?;
-    replace_password(node, actor, user, new, None, true).await
-}
-
-async fn replace_password(
-    node: &Node,
-    actor: &Actor,
-    user: Record,
-    new: String,
-    kept: Option<Id>,
-    must_change: bool,
-) -> Result<()> {
-    let hash = hash(node, new).await?;
-    let changes = Changes::new()
-        .set(&PASSWORD_HASH, hash)
-        .set(&MUST_CHANGE_PASSWORD, must_change)
-        .set(&RESET_TOKEN, Value::Null);
-    let changes = signed_out(changes, node.clock.now_ms(), kept);
-    edit(node, actor, user, changes, "cortex.user.password_changed", None).await.map(drop)
 }
 
 /// One change of an account with its event; its caller has asked whether the actor may.
@@ -408,6 +346,10 @@ fn edit_in(
     let before = tx.get(&USER, id)?.ok_or(Error::NotFound("user"))?;
     if erase::is_erased(&before) {
         return Err(erase::is_gone());
+    }
+    if actor.user != Some(id) {
+        // Once more: he may have risen since the actor was let through.
+        require_below(tx, actor, &before)?;
     }
     kinds::check(tx, &USER, before.tenant, Some(id), &changes)?;
     if let Some(role) = becomes {
@@ -497,42 +439,6 @@ pub(super) fn by_login(
     holder.map_or(Ok(None), |key| reader.get(&USER, key))
 }
 
-/// The password is checked as long whether there is such a user or not. `actor` is whoever asks, not signed in yet. The
-/// try is the caller's to end: a second factor may be wrong yet.
-pub(super) async fn prove(
-    node: &Node,
-    actor: &Actor,
-    name: &str,
-    password: String,
-) -> Result<(Record, lockout::Attempt)> {
-    let tenant = actor.tenant;
-    let user = node.store.read(|reader| by_login(reader, tenant, name))?;
-    let attempt = attempt(node, tenant, user.as_ref(), name)?;
-    let hash = user.as_ref().and_then(|user| user.opt_text(&PASSWORD_HASH)).map(str::to_owned);
-    let (right, password) =
-        node.run_on_pool(move || (password::verify(&password, hash.as_deref()), password)).await?;
-    let who = user.as_ref().map(|user| user.key);
-    let Some(user) = user.filter(|_| right) else {
-        node.identity.failures.count(tenant, who, actor.net, node.clock.now_ms());
-        return Err(refused("wrong_credentials", "wrong name or password"));
-    };
-    if !is_active(&user) {
-        return Err(refused("account_disabled", "this account is disabled: ask an administrator"));
-    }
-    Ok((table::upgrade(node, user, password).await?, attempt))
-}
-
-/// Tries count by account, whichever of its names is used; without an account by the name.
-pub(super) fn attempt(
-    node: &Node,
-    tenant: Id,
-    user: Option<&Record>,
-    name: &str,
-) -> Result<lockout::Attempt> {
-    let id = user.map(|user| user.key.to_string());
-    node.identity.attempts.begin(tenant, id.as_deref().unwrap_or(name), node.clock.now_ms())
-}
-
 pub fn role(user: &Record) -> Role {
     Role::parse(user.text(&ROLE)).unwrap_or(Role::Viewer)
 }
@@ -558,24 +464,4 @@ pub fn acting(node: &Node, id: Id, tenant: Id) -> Result<Actor> {
         return Err(Error::Denied("who asked for it may not act in this tenant".into()));
     }
     Ok(Actor { permissions, ..Actor::of(tenant, id, role) })
-}
-
-/// Whether a change of password, or an administrator, ended this session. The session's id tells when it began.
-pub(super) fn has_signed_out(user: &Record, session: Id) -> bool {
-    let before = user.int(&SIGNED_OUT_BEFORE).unwrap_or(0);
-    before > 0 && session.created_ms() <= before as u64 && user.id(&KEPT_SESSION) != Some(session)
-}
-
-pub(super) fn signed_out(changes: Changes, now_ms: u64, kept: Option<Id>) -> Changes {
-    changes.set(&SIGNED_OUT_BEFORE, now_ms).set(&KEPT_SESSION, kept)
-}
-
-pub(super) fn check_new(user: &Record, new: &str) -> Result<()> {
-    let names = [user.wanted(&EMAIL), user.wanted(&USERNAME)];
-    password::check("new_password", new, &names).map_err(|e| Error::Invalid(vec![e]))
-}
-
-pub(super) async fn hash(node: &Node, password: String) -> Result<String> {
-    let salt: [u8; 16] = node.random();
-    node.run_on_pool(move || password::hash(&password, salt)).await?
 }

@@ -3,6 +3,7 @@
 
 use super::{Letter, defaults, render};
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::error::{Error, FieldError, Result};
 use crate::kinds;
 use crate::runtime::Node;
@@ -115,12 +116,14 @@ pub async fn put(node: &Node, actor: &Actor, letter: Letter, changes: Changes) -
     actor.require(Permission::UsersAdminister)?;
     kinds::validate(&MAIL_TEMPLATE, &changes, true)?;
     check_names(letter, &changes)?;
+    let actor = *actor;
     let (tenant, user) = (actor.tenant, actor.user);
     let record = node
         .store
         .write(move |tx| {
             let key = key_of(tenant, letter);
-            let record = match tx.get(&MAIL_TEMPLATE, key)? {
+            let before = tx.get(&MAIL_TEMPLATE, key)?;
+            let record = match &before {
                 Some(_) => tx.edit(&MAIL_TEMPLATE, key, changes)?,
                 None => {
                     let changes = changes.set(&NAME, letter.name());
@@ -130,6 +133,7 @@ pub async fn put(node: &Node, actor: &Actor, letter: Letter, changes: Changes) -
             let event_type = "cortex.mail_template.updated";
             let payload = json!({ "name": letter.name() });
             tx.emit(&Event { event_type, tenant, user, payload })?;
+            audit::note(tx, &actor, "mail_template.updated", before.as_ref(), Some(&record))?;
             Ok::<_, Error>(record)
         })
         .await?;
@@ -142,12 +146,14 @@ pub async fn put(node: &Node, actor: &Actor, letter: Letter, changes: Changes) -
 /// `NotFound` if the tenant has no words of its own.
 pub async fn remove(node: &Node, actor: &Actor, letter: Letter) -> Result<()> {
     actor.require(Permission::UsersAdminister)?;
+    let actor = *actor;
     let (tenant, user) = (actor.tenant, actor.user);
     node.store
         .write(move |tx| {
             let key = key_of(tenant, letter);
-            tx.get(&MAIL_TEMPLATE, key)?.ok_or(Error::NotFound("mail template"))?;
+            let before = tx.get(&MAIL_TEMPLATE, key)?.ok_or(Error::NotFound("mail template"))?;
             tx.remove(&MAIL_TEMPLATE, key)?;
+            audit::note(tx, &actor, "mail_template.deleted", Some(&before), None)?;
             let event_type = "cortex.mail_template.deleted";
             let payload = json!({ "name": letter.name() });
             tx.emit(&Event { event_type, tenant, user, payload })?;

@@ -1,5 +1,5 @@
-//! A bounded pool for work that costs processor time: hashing passwords, decoding images. Never waits for a place
-//! in its queue: what does not fit is refused, and the caller is told to come back.
+//! Bounded pools for work that costs processor time: hashing passwords, decoding images. Never waits for a place
+//! in a queue: what does not fit is refused, and the caller is told to come back.
 
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 pub(super) const THREADS: usize = 2;
 /// How far work that nobody waits for stands back where the processor is short.
 const STAND_BACK: i32 = 19;
+/// And how far the hashing of passwords does: a sign-in may take long, and shall not slow down what others read.
+const HASHING_STANDS_BACK: i32 = 5;
 const QUEUE: usize = 64;
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -21,6 +23,11 @@ pub(super) struct Pool(SyncSender<Work>);
 impl Pool {
     pub(super) fn new() -> Result<Self> {
         Self::of("atoll-pool", THREADS, 0)
+    }
+
+    /// For passwords. Its queue is as long as people wait for a sign-in.
+    pub(super) fn for_hashing() -> Result<Self> {
+        Self::of("atoll-hash", THREADS, HASHING_STANDS_BACK)
     }
 
     /// One thread that stands back behind all that requests wait for, with the threads that its work begins.

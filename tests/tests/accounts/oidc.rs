@@ -1,7 +1,9 @@
 //! Signing in by an OpenID provider: a small one that listens on a socket and signs what the test tells it to.
 
-use super::{login, me, text};
-use atoll_node::Role;
+use super::totp::App;
+use super::{Hands, login, me, text};
+use atoll_node::{Config, Role};
+use atoll_storage::Clock;
 use atoll_tests::harness::PASSWORD;
 use atoll_tests::{Answer, Client, TestNode};
 use aws_lc_rs::digest;
@@ -25,6 +27,10 @@ struct Next {
     challenge: String,
     /// Signed by a key that the provider does not publish.
     forged: bool,
+    /// What it says beside the ID token.
+    about: Json,
+    /// Where its keys are, if not at its own address.
+    keys_at: Option<String>,
 }
 
 type Turn = fn(&mut Next);
@@ -67,7 +73,8 @@ impl Provider {
                     "issuer": issuer,
                     "authorization_endpoint": format!("{issuer}/authorize"),
                     "token_endpoint": format!("{issuer}/token"),
-                    "jwks_uri": format!("{issuer}/keys"),
+                    "userinfo_endpoint": format!("{issuer}/me"),
+                    "jwks_uri": self.next.lock().unwrap().keys_at.clone().unwrap_or(format!("{issuer}/keys")),
                     "token_endpoint_auth_methods_supported": ["client_secret_post"],
                 }),
             ),
@@ -77,6 +84,7 @@ impl Provider {
                 (200, json!({ "keys": [{ "kty": "unheard of" }, key] }))
             }
             "/token" => self.token(body),
+            "/me" => (200, self.next.lock().unwrap().about.clone()),
             _ => (404, json!({})),
         }
     }
@@ -102,7 +110,8 @@ impl Provider {
             [header, next.claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
         let key = if next.forged { &self.other } else { &self.key };
         let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).as_ref());
-        (200, json!({ "id_token": format!("{signed}.{signature}"), "token_type": "Bearer" }))
+        let id_token = format!("{signed}.{signature}");
+        (200, json!({ "id_token": id_token, "access_token": "opaque", "token_type": "Bearer" }))
     }
 }
 
@@ -135,7 +144,12 @@ async fn converse(provider: Arc<Provider>, mut stream: TcpStream) {
 
 /// A node whose default tenant trusts a provider.
 async fn trusting() -> (TestNode, Arc<Provider>, Client) {
-    let (test, provider) = (TestNode::start().await, Provider::open().await);
+    trusting_at(Clock::system()).await
+}
+
+async fn trusting_at(clock: Clock) -> (TestNode, Arc<Provider>, Client) {
+    let named = |config: &mut Config| config.oidc.internal_hosts = vec!["127.0.0.1".to_owned()];
+    let (test, provider) = (TestNode::start_with_at(named, clock).await, Provider::open().await);
     let admin = test.admin().await;
     let form =
         json!({ "issuer": provider.issuer(), "client_id": "atoll", "client_secret": "hush" });
@@ -159,7 +173,16 @@ struct Begun {
 
 /// Begins, and tells the provider what it will say; `turn` changes that.
 async fn begin(test: &TestNode, provider: &Provider, turn: impl FnOnce(&mut Next)) -> Begun {
-    let started = test.stranger().get(START).await.expect(302);
+    begin_at(START, test, provider, turn).await
+}
+
+async fn begin_at(
+    path: &str,
+    test: &TestNode,
+    provider: &Provider,
+    turn: impl FnOnce(&mut Next),
+) -> Begun {
+    let started = test.stranger().get(path).await.expect(302);
     let location = started.header("location").unwrap();
     assert!(location.starts_with(&format!("{}/authorize?", provider.issuer())), "{location}");
     let part = |name: &str| {
@@ -170,12 +193,25 @@ async fn begin(test: &TestNode, provider: &Provider, turn: impl FnOnce(&mut Next
     assert_eq!((part("response_type").as_str(), part("client_id").as_str()), ("code", "atoll"));
     assert_eq!(part("code_challenge_method"), "S256");
     let claims = claims(provider, &part("nonce"));
-    let mut next = Next { claims, challenge: part("code_challenge"), forged: false };
+    let mut next = Next { claims, challenge: part("code_challenge"), ..Next::default() };
     turn(&mut next);
     *provider.next.lock().unwrap() = next;
     let cookie = started.header("set-cookie").unwrap();
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
     Begun { state: part("state"), cookie: cookie.split(';').next().unwrap().to_owned() }
+}
+
+/// What a browser keeps of an answer under this name.
+fn kept(answer: &Answer, name: &str) -> String {
+    let cookies = answer.headers("set-cookie");
+    let cookie = cookies.into_iter().find(|cookie| cookie.starts_with(&format!("{name}=")));
+    cookie.and_then(|cookie| cookie.split(';').next()).unwrap_or_default().to_owned()
+}
+
+async fn finish(test: &TestNode, ticket: &str, form: &Json) -> Answer {
+    let headers = [("cookie", ticket), ("content-type", "application/json")];
+    let path = "/api/v1/auth/oidc/finish";
+    test.stranger().send("POST", path, &headers, form.to_string().as_bytes()).await
 }
 
 async fn come_back(test: &TestNode, begun: &Begun, code: &str) -> Answer {
@@ -212,6 +248,29 @@ async fn somebody_new_gets_an_account_and_comes_back_to_it() {
     let other = come_back(&test, &begun, "good").await.expect(200).data();
     assert_ne!(other["user_id"], first["id"]);
     assert_eq!(text(&other["user"], "username"), "ada-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_stands_beside_the_token_counts_if_it_is_of_the_same_subject() {
+    let (test, provider, _) = trusting().await;
+    let bare = |about: Json| {
+        move |next: &mut Next| {
+            for name in ["email", "email_verified", "name", "preferred_username"] {
+                next.claims.as_object_mut().unwrap().remove(name);
+            }
+            next.about = about;
+        }
+    };
+    let of = |sub: &str| json!({ "sub": sub, "email": "ada@example.org", "email_verified": true, "name": "Ada" });
+    let begun = begin(&test, &provider, bare(of("Eve-1"))).await;
+    come_back(&test, &begun, "good").await.refused(401, "provider_failed");
+    let begun = begin(&test, &provider, bare(json!({ "sub": "Ada-1" }))).await;
+    come_back(&test, &begun, "good").await.refused(403, "denied");
+    let begun = begin(&test, &provider, bare(of("Ada-1"))).await;
+    let entered = come_back(&test, &begun, "good").await.expect(200).data();
+    assert_eq!(text(&entered["user"], "display_name"), "Ada");
+    let ada = test.stranger().with_token(text(&entered, "access_token"));
+    assert!(me(&ada).await["email_verified_at"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,7 +335,7 @@ async fn a_provider_is_a_tenants_own_and_lets_no_superadmin_in() {
     let (test, provider, root) = trusting().await;
     let admin = test.user("head", Role::Admin).await;
     let form = |issuer: &str| json!({ "issuer": issuer, "client_id": "atoll" });
-    for bad in ["http://127.0.0.1:1", "ftp://x", ""] {
+    for bad in ["http://127.0.0.2:1", "https://10.0.0.1", "http://id.example.org", "ftp://x", ""] {
         admin.put(SETTINGS, &form(bad)).await.refused(422, "invalid");
     }
     let superadmin = |next: &mut Next| next.claims["email"] = json!("admin@example.org");
@@ -299,4 +358,89 @@ async fn a_provider_is_a_tenants_own_and_lets_no_superadmin_in() {
     come_back(&test, &begun, "good").await.refused(403, "denied");
     assert_eq!(admin.delete(SETTINGS).await.status, 204);
     test.stranger().get(START).await.refused(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_factor_is_asked_for_whoever_vouches() {
+    let hands = Hands::new();
+    let (test, provider, admin) = trusting_at(hands.clock()).await;
+    let begun = begin(&test, &provider, |_| {}).await;
+    let entered = come_back(&test, &begun, "good").await.expect(200).data();
+    let ada = test.stranger().with_token(text(&entered, "access_token"));
+    let (app, codes) = App::of(&ada, hands.clone()).await;
+
+    let begun = begin(&test, &provider, |_| {}).await;
+    let asked = come_back(&test, &begun, "good").await;
+    asked.refused(401, "totp_required");
+    assert!(asked.json()["data"].is_null(), "{}", asked.text());
+    let ticket = kept(&asked, "atoll_oidc_ticket");
+    // A ticket is no token, and nothing without its code.
+    let (_, bare) = ticket.split_once('=').unwrap();
+    test.stranger().with_token(bare).get("/api/v1/auth/me").await.refused(401, "token_invalid");
+    finish(&test, &ticket, &json!({})).await.refused(401, "totp_required");
+    finish(&test, &ticket, &json!({ "code": app.wrong() })).await.refused(401, "totp_invalid");
+    finish(&test, "", &json!({ "code": app.next() })).await.refused(401, "ticket_invalid");
+    let entered = finish(&test, &ticket, &json!({ "code": app.next() })).await.expect(200);
+    me(&test.stranger().with_token(text(&entered.data(), "access_token"))).await;
+    assert_eq!(kept(&entered, "atoll_oidc_ticket"), "atoll_oidc_ticket=");
+    finish(&test, &ticket, &json!({ "code": codes[0] })).await.refused(401, "ticket_used");
+
+    let begun = begin(&test, &provider, |_| {}).await;
+    let ticket = kept(&come_back(&test, &begun, "good").await, "atoll_oidc_ticket");
+    hands.turn(301);
+    let late = finish(&test, &ticket, &json!({ "code": app.code() })).await;
+    late.refused(401, "ticket_invalid");
+
+    let begun = begin(&test, &provider, |_| {}).await;
+    let ticket = kept(&come_back(&test, &begun, "good").await, "atoll_oidc_ticket");
+    let path = format!("/api/v1/users/{}/status", text(&entered.data(), "user_id"));
+    admin.put(&path, &json!({ "status": "disabled" })).await.expect(200).data();
+    finish(&test, &ticket, &json!({ "code": app.next() })).await.refused(401, "account_disabled");
+    let begun = begin(&test, &provider, |_| {}).await;
+    come_back(&test, &begun, "good").await.refused(401, "account_disabled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_comes_back_to_the_page_that_sent_it() {
+    let (test, provider, admin) = trusting().await;
+    for bad in ["https://evil.example", "//evil.example", "welcome"] {
+        let path = format!("{START}?return_to={bad}");
+        test.stranger().get(&path).await.refused(422, "invalid");
+    }
+    let path = format!("{START}?return_to=/welcome%3Fa%3D1");
+    let begun = begin_at(&path, &test, &provider, |_| {}).await;
+    let back = come_back(&test, &begun, "good").await.expect(302);
+    let place = back.header("location").unwrap().to_owned();
+    assert!(place.starts_with("http://") && place.ends_with("/welcome?a=1"), "{place}");
+    assert_eq!(kept(&back, "atoll_oidc"), "atoll_oidc=", "the seed is used up");
+    let ticket = kept(&back, "atoll_oidc_ticket");
+    let entered = finish(&test, &ticket, &json!({})).await.expect(200).data();
+    assert_eq!(text(&entered["user"], "username"), "ada");
+    finish(&test, &ticket, &json!({})).await.refused(401, "ticket_used");
+
+    let begun = begin_at(&path, &test, &provider, |next| next.forged = true).await;
+    let back = come_back(&test, &begun, "good").await.expect(302);
+    assert!(back.header("location").unwrap().ends_with("/welcome?a=1#error=provider_failed"));
+
+    let log = admin.get("/api/v1/audit?action=oidc_provider.updated").await.expect(200).json();
+    assert_eq!(log["page"]["total"], 1);
+    assert!(!log.to_string().contains("hush"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_can_have_no_address_asked_that_the_operator_did_not_name() {
+    let (test, provider, _) = trusting().await;
+    let elsewhere = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let inside = format!("http://{}/keys", elsewhere.local_addr().unwrap());
+    provider.next.lock().unwrap().keys_at = Some(inside);
+    test.stranger().get(START).await.refused(401, "provider_failed");
+    // And it is left alone for a while.
+    provider.next.lock().unwrap().keys_at = None;
+    test.stranger().get(START).await.refused(401, "provider_failed");
+    let asked = elsewhere.accept();
+    tokio::select! {
+        biased;
+        _ = asked => panic!("the internal address was asked"),
+        () = std::future::ready(()) => {}
+    }
 }

@@ -25,6 +25,8 @@ async fn a_template_is_replaced_checked_shown_and_given_back() {
     let own = json!({ "subject": "Hi {{name}}", "text": "{{link}}", "html": "<p>{{ name }}</p>" });
     let put = admin.put(PATH, &own).await.expect(200).data();
     assert_eq!((put["is_default"].as_bool(), text(&put, "subject")), (Some(false), "Hi {{name}}"));
+    let log = admin.get("/api/v1/audit?action=mail_template.updated").await.expect(200).json();
+    assert_eq!(log["page"]["total"], 1, "{log}");
     for (bad, field) in [
         (json!({ "subject": "{{password}}", "text": "x", "html": "x" }), "subject"),
         (json!({ "subject": "x", "text": "{{link", "html": "x" }), "text"),

@@ -12,13 +12,22 @@ const CONFIRM: &str = "/api/v1/auth/totp/confirm";
 const DISABLE: &str = "/api/v1/auth/totp/disable";
 
 /// An app that makes codes.
-struct App {
+pub(super) struct App {
     secret: Vec<u8>,
     hands: Hands,
 }
 
 impl App {
-    fn code(&self) -> String {
+    /// Turns the second factor of somebody on; with his recovery codes.
+    pub(super) async fn of(client: &Client, hands: Hands) -> (Self, Vec<String>) {
+        let made = client.post(SETUP, &json!({})).await.expect(200).data();
+        let app = Self { secret: unbase32(text(&made, "secret")), hands };
+        let confirmed = client.post(CONFIRM, &json!({ "code": app.code() })).await.expect(200);
+        let codes = serde_json::from_value(confirmed.data()["recovery_codes"].clone()).unwrap();
+        (app, codes)
+    }
+
+    pub(super) fn code(&self) -> String {
         let step = self.hands.now_ms() / 30_000;
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &self.secret);
         let tag = hmac::sign(&key, &step.to_be_bytes());
@@ -28,12 +37,12 @@ impl App {
     }
 
     /// A code that was never right of late.
-    fn wrong(&self) -> String {
+    pub(super) fn wrong(&self) -> String {
         let number: u32 = self.code().parse().unwrap();
         format!("{:06}", (number + 7) % 1_000_000)
     }
 
-    fn next(&self) -> String {
+    pub(super) fn next(&self) -> String {
         self.hands.turn(30);
         self.code()
     }

@@ -1,7 +1,8 @@
 use super::{id_of, tenant_of, text};
 use atoll_node::Role;
+use atoll_node::identity::api_key::API_KEY;
 use atoll_node::identity::user::erase;
-use atoll_storage::Clock;
+use atoll_storage::{Clock, Query, Read};
 use atoll_tests::TestNode;
 use atoll_tests::harness::PASSWORD;
 use serde_json::{Value as Json, json};
@@ -149,6 +150,7 @@ async fn an_administrator_sees_what_a_user_sees_for_a_quarter_of_an_hour() {
     assert!(ada.get("/api/v1/auth/me").await.data().get("impersonated_by").is_none());
     posed.post("/api/v1/posts", &json!({ "title": "x", "body": "x" })).await.expect(201).data();
     // What is only for the person himself.
+    posed.delete("/api/v1/auth/sessions").await.refused(403, "denied");
     let change = json!({ "old_password": PASSWORD, "new_password": "another password" });
     posed.post("/api/v1/users/change-password", &change).await.refused(403, "denied");
     posed.get("/api/v1/users/me/export").await.refused(403, "denied");
@@ -187,6 +189,22 @@ async fn nobody_acts_in_the_name_of_those_above_him_or_of_himself() {
 }
 
 #[tokio::test]
+async fn acting_in_a_name_ends_when_its_owner_rises_above_whoever_acts() {
+    let test = TestNode::start().await;
+    let (root, boss) = (test.admin().await, test.user("boss", Role::Admin).await);
+    let ada = id_of(&test.user("ada", Role::Viewer).await).await;
+    let posed = boss.post(&format!("/api/v1/users/{ada}/impersonate"), &json!({})).await;
+    let posed = test.stranger().with_token(text(&posed.expect(200).data(), "access_token"));
+    posed.get("/api/v1/auth/me").await.expect(200).data();
+    let role = |name: &str| json!({ "role": name });
+    let path = format!("/api/v1/users/{ada}/role");
+    root.put(&path, &role("admin")).await.expect(200).data();
+    posed.get("/api/v1/auth/me").await.expect(200).data();
+    root.put(&path, &role("superadmin")).await.expect(200).data();
+    posed.get("/api/v1/tenants").await.refused(401, "session_ended");
+}
+
+#[tokio::test]
 async fn all_that_is_here_of_somebody_is_one_document() {
     let test = TestNode::start().await;
     let ada = test.user("ada", Role::Editor).await;
@@ -206,6 +224,7 @@ async fn all_that_is_here_of_somebody_is_one_document() {
         .await
         .expect(201)
         .data();
+    ada.post("/api/v1/api-keys", &json!({ "name": "robot" })).await.expect(201).data();
     let admin = test.admin().await;
     admin
         .post("/api/v1/comments", &json!({ "post_id": post, "text": "Not mine" }))
@@ -221,6 +240,7 @@ async fn all_that_is_here_of_somebody_is_one_document() {
         (count("posts"), count("comments"), count("likes"), count("sessions")),
         (Some(26), Some(1), Some(1), Some(1))
     );
+    assert_eq!((count("api_keys"), all["api_keys"][0]["name"].as_str()), (Some(1), Some("robot")));
     let posts = all["posts"].as_array().unwrap();
     assert!(posts.iter().any(|post| post["title"] == "Note 24" && post["body"] == "Body 24"));
     assert!(!answer.text().contains("argon2") && !answer.text().contains("Not mine"));
@@ -240,7 +260,10 @@ async fn somebody_deletes_his_own_account_with_his_password_only() {
     let admin = test.admin().await;
     erase(&admin, json!({ "password": PASSWORD })).await.refused(409, "last_admin");
     let id = id_of(&ada).await;
+    ada.post("/api/v1/api-keys", &json!({ "name": "Ada's robot" })).await.expect(201).data();
     assert_eq!(erase(&ada, json!({ "password": PASSWORD })).await.status, 204);
+    let keys = Query::of(&API_KEY, test.tenant);
+    assert_eq!(test.node.store.read(|reader| reader.list(&keys)).unwrap().records.len(), 0);
     ada.get("/api/v1/auth/me").await.refused(401, "session_ended");
     let gone = admin.get(&format!("/api/v1/users/{id}")).await.expect(200).data();
     assert_eq!(text(&gone, "status"), "deleted");

@@ -1,9 +1,11 @@
 //! What is asked of an OpenID provider over HTTP: its description, its keys, and an ID token for a code. Answers are
-//! bounded in size and time, redirects are not followed, and what is cached ends within the hour. A token counts by its
+//! bounded in size and time, redirects are not followed, only addresses in reach are asked, and what is cached ends within
+//! the hour. A token counts by its
 //! signature, issuer, audience, nonce and end, and by nothing that came beside it.
 
 use super::super::recent::Recent;
-use super::super::refused;
+use super::super::{refused, totp};
+use super::reach::Reach;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
@@ -22,6 +24,8 @@ const PROVIDERS_KEPT: usize = 100;
 const KEPT_MS: u64 = 3_600 * 1_000;
 /// With an unknown key the keys are asked for anew, but not more often than this.
 const ASKED_AGAIN_MS: u64 = 60 * 1_000;
+/// A provider that failed is left alone for so long: strangers can have it asked.
+const LEFT_ALONE_MS: u64 = 10 * 1_000;
 /// What clocks may differ by.
 const LEEWAY_S: u64 = 60;
 
@@ -47,6 +51,17 @@ pub(super) struct Claims {
     pub preferred_username: Option<String>,
 }
 
+/// What a provider says of somebody beside the ID token.
+#[derive(Deserialize)]
+struct About {
+    sub: String,
+    email: Option<String>,
+    #[serde(default, deserialize_with = "flag")]
+    email_verified: bool,
+    name: Option<String>,
+    preferred_username: Option<String>,
+}
+
 /// Some providers write it as text.
 fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
@@ -60,6 +75,7 @@ struct Description {
     authorization_endpoint: String,
     token_endpoint: String,
     jwks_uri: String,
+    userinfo_endpoint: Option<String>,
     #[serde(default)]
     token_endpoint_auth_methods_supported: Vec<String>,
 }
@@ -80,22 +96,29 @@ struct Known {
 pub(in crate::identity) struct Providers {
     http: OnceLock<reqwest::Client>,
     known: Mutex<Recent<String, Known>>,
+    /// When one failed.
+    failed: Mutex<Recent<String, u64>>,
 }
 
 impl Default for Providers {
     fn default() -> Self {
-        Self { http: OnceLock::new(), known: Mutex::new(Recent::new(PROVIDERS_KEPT)) }
+        Self {
+            http: OnceLock::new(),
+            known: Mutex::new(Recent::new(PROVIDERS_KEPT)),
+            failed: Mutex::new(Recent::new(PROVIDERS_KEPT)),
+        }
     }
 }
 
 impl Providers {
-    fn http(&self) -> Result<&reqwest::Client> {
+    fn http(&self, reach: Reach) -> Result<&reqwest::Client> {
         if let Some(http) = self.http.get() {
             return Ok(http);
         }
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(reach)
             .user_agent(concat!("atoll/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::Internal(format!("an HTTP client cannot be made: {error}")))?;
@@ -104,6 +127,15 @@ impl Providers {
 
     fn recall(&self, issuer: &str) -> Option<Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&issuer.to_owned())
+    }
+
+    fn has_failed(&self, issuer: &str, now_ms: u64) -> bool {
+        let at = self.failed.lock().unwrap_or_else(PoisonError::into_inner).get(&issuer.to_owned());
+        at.is_some_and(|at| now_ms.abs_diff(at) < LEFT_ALONE_MS)
+    }
+
+    fn note_failure(&self, issuer: &str, now_ms: u64) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).put(issuer.to_owned(), now_ms);
     }
 
     fn remember(&self, issuer: &str, known: Known) {
@@ -135,6 +167,7 @@ pub(super) async fn redeem(
     #[derive(Deserialize)]
     struct Tokens {
         id_token: String,
+        access_token: Option<String>,
     }
     let known = known(node, &client.issuer, KEPT_MS).await?;
     let mut form = vec![
@@ -144,13 +177,16 @@ pub(super) async fn redeem(
         ("client_id", client.id.as_str()),
         ("code_verifier", verifier),
     ];
-    let mut request = node.identity.providers.http()?.post(&known.description.token_endpoint);
+    let reach = Reach::of(node);
+    let endpoint = within(&reach, &known.description.token_endpoint)?;
+    let mut request = node.identity.providers.http(reach)?.post(endpoint);
     if let Some(secret) = &client.secret {
         let methods = &known.description.token_endpoint_auth_methods_supported;
         if methods.iter().any(|method| method == "client_secret_post") {
             form.push(("client_secret", secret.as_str()));
         } else {
-            request = request.basic_auth(&client.id, Some(secret));
+            // RFC 6749, 2.3.1: both are encoded as in a form first.
+            request = request.basic_auth(totp::escape(&client.id), Some(totp::escape(secret)));
         }
     }
     let tokens: Tokens = ask(request.form(&form)).await?;
@@ -158,7 +194,29 @@ pub(super) async fn redeem(
     if claims.nonce.as_deref() != Some(nonce) {
         return Err(failed("its token is to another question"));
     }
-    Ok(claims)
+    match (&claims.email, &known.description.userinfo_endpoint, tokens.access_token) {
+        (None, Some(endpoint), Some(token)) => told_apart(node, claims, endpoint, &token).await,
+        _ => Ok(claims),
+    }
+}
+
+/// Many providers put a name and an address into no ID token: they are asked for with the access token that came
+/// beside it, and count only if they are of the same subject.
+async fn told_apart(node: &Node, claims: Claims, endpoint: &str, token: &str) -> Result<Claims> {
+    let reach = Reach::of(node);
+    let place = within(&reach, endpoint)?;
+    let request = node.identity.providers.http(reach)?.get(place).bearer_auth(token);
+    let about: About = ask(request).await?;
+    if about.sub != claims.sub {
+        return Err(failed("it tells of somebody else"));
+    }
+    Ok(Claims {
+        email: about.email,
+        email_verified: about.email_verified,
+        name: claims.name.or(about.name),
+        preferred_username: claims.preferred_username.or(about.preferred_username),
+        ..claims
+    })
 }
 
 async fn verify(node: &Node, client: &Client, token: &str) -> Result<Claims> {
@@ -225,16 +283,30 @@ async fn known(node: &Node, issuer: &str, oldest_ms: u64) -> Result<Known> {
     if let Some(known) = providers.recall(issuer).filter(|known| now_ms < known.at_ms + oldest_ms) {
         return Ok(known);
     }
-    let http = providers.http()?;
-    let base = issuer.trim_end_matches('/');
-    let description: Description =
-        ask(http.get(format!("{base}/.well-known/openid-configuration"))).await?;
-    check_description(&description, issuer)?;
-    let set: KeySet = ask(http.get(&description.jwks_uri)).await?;
-    let keys = set.keys.into_iter().take(MAX_KEYS).filter_map(usable).collect();
+    if providers.has_failed(issuer, now_ms) {
+        return Err(failed("it failed a moment ago"));
+    }
+    let (description, keys) =
+        describe(node, issuer).await.inspect_err(|_| providers.note_failure(issuer, now_ms))?;
     let known = Known { at_ms: now_ms, description: Arc::new(description), keys: Arc::new(keys) };
     providers.remember(issuer, known.clone());
     Ok(known)
+}
+
+async fn describe(node: &Node, issuer: &str) -> Result<(Description, Vec<Jwk>)> {
+    let reach = Reach::of(node);
+    let http = node.identity.providers.http(reach.clone())?;
+    let base = issuer.trim_end_matches('/');
+    let place = within(&reach, &format!("{base}/.well-known/openid-configuration"))?;
+    let description: Description = ask(http.get(place)).await?;
+    check_description(&description, issuer)?;
+    let set: KeySet = ask(http.get(within(&reach, &description.jwks_uri)?)).await?;
+    let keys = set.keys.into_iter().take(MAX_KEYS).filter_map(usable).collect();
+    Ok((description, keys))
+}
+
+fn within(reach: &Reach, url: &str) -> Result<Url> {
+    reach.check(url).map_err(failed)
 }
 
 /// An issuer with encryption has no endpoint without.
@@ -242,7 +314,8 @@ fn check_description(description: &Description, issuer: &str) -> Result<()> {
     let scheme = if issuer.starts_with("http://") { "http" } else { "https://" };
     let urls =
         [&description.authorization_endpoint, &description.token_endpoint, &description.jwks_uri];
-    if description.issuer != issuer || urls.iter().any(|url| !url.starts_with(scheme)) {
+    let mut urls = urls.into_iter().chain(&description.userinfo_endpoint);
+    if description.issuer != issuer || urls.any(|url| !url.starts_with(scheme)) {
         return Err(failed("its description is another issuer's"));
     }
     Ok(())
@@ -302,6 +375,7 @@ mod tests {
             authorization_endpoint: format!("{base}/authorize"),
             token_endpoint: format!("{base}/token"),
             jwks_uri: format!("{base}/keys"),
+            userinfo_endpoint: Some(format!("{base}/me")),
             token_endpoint_auth_methods_supported: Vec::new(),
         };
         let issuer = "https://id.example.org";

@@ -8,6 +8,7 @@ use super::{
 use crate::access::{Actor, Role};
 use crate::audit;
 use crate::error::{Error, Result};
+use crate::identity::api_key::API_KEY;
 use crate::identity::session::SESSION;
 use crate::identity::{announce, tenant};
 use crate::runtime::Node;
@@ -21,8 +22,8 @@ use serde_json::{Map, json};
 pub const NOBODY: &str = "deleted user";
 
 const AT_ONCE: usize = 200;
-/// More sessions than a user can have.
-const MOST_SESSIONS: usize = 1_000;
+/// More sessions, or keys, than a user can have.
+const MOST_OF_A_KIND: usize = 1_000;
 
 pub(super) fn is_erased(user: &Record) -> bool {
     user.int(&DELETED_AT).is_some()
@@ -121,9 +122,12 @@ fn erase_in(tx: &mut Tx, actor: &Actor, id: Id) -> Result<()> {
         .set(&SIGNED_OUT_BEFORE, now_ms)
         .set(&KEPT_SESSION, Value::Null);
     tx.edit(&USER, id, changes)?;
-    let sessions = Query::of(&SESSION, user.tenant).filter("user_id", id).limit(MOST_SESSIONS);
-    for session in tx.list(&sessions.without_total())?.records {
-        tx.remove(&SESSION, session.key)?;
+    // Their names and devices tell of a person too.
+    for kind in [&SESSION, &API_KEY] {
+        let own = Query::of(kind, user.tenant).filter("user_id", id).limit(MOST_OF_A_KIND);
+        for record in tx.list(&own.without_total())?.records {
+            tx.remove(kind, record.key)?;
+        }
     }
     announce(tx, "cortex.user.deleted", user.tenant, actor.user, json!({ "user_id": id }))?;
     // Not what it was before: that is what shall be gone.

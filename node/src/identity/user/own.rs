@@ -1,5 +1,5 @@
-//! All that is here of a user, for himself: his account, posts, comments, likes and sessions, page by page, so that
-//! no amount of it fills the memory.
+//! All that is here of a user, for himself: his account, posts, comments, likes, sessions and keys, page by page, so
+//! that no amount of it fills the memory.
 
 use super::me;
 use crate::access::Actor;
@@ -7,6 +7,7 @@ use crate::community::comment::COMMENT;
 use crate::community::like::LIKE;
 use crate::content::post::POST;
 use crate::error::Result;
+use crate::identity::api_key::API_KEY;
 use crate::identity::session::{self, SESSION};
 use crate::runtime::Node;
 use atoll_storage::query::{Cursor, Page, Query};
@@ -20,10 +21,12 @@ pub enum Part {
     Comments,
     Likes,
     Sessions,
+    ApiKeys,
 }
 
 impl Part {
-    pub const ALL: &'static [Self] = &[Self::Posts, Self::Comments, Self::Likes, Self::Sessions];
+    pub const ALL: &'static [Self] =
+        &[Self::Posts, Self::Comments, Self::Likes, Self::Sessions, Self::ApiKeys];
 
     /// As the document calls it.
     pub fn title(self) -> &'static str {
@@ -36,13 +39,14 @@ impl Part {
             Self::Comments => &COMMENT,
             Self::Likes => &LIKE,
             Self::Sessions => &SESSION,
+            Self::ApiKeys => &API_KEY,
         }
     }
 
     const fn owner(self) -> &'static str {
         match self {
             Self::Posts | Self::Comments => "author_id",
-            Self::Likes | Self::Sessions => "user_id",
+            Self::Likes | Self::Sessions | Self::ApiKeys => "user_id",
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::access::{Actor, Permission, PermissionSet, Role};
 use crate::audit;
 use crate::error::{Error, FieldError, Result};
 use crate::identity::tenant::quota::{self, Quota};
-use crate::identity::{announce, password, role};
+use crate::identity::{announce, password, refused, role};
 use crate::kinds;
 use crate::runtime::Node;
 use atoll_storage::query::{Cursor, Query};
@@ -147,7 +147,7 @@ pub async fn import(node: &Node, actor: &Actor, rows: Vec<Row>, dry_run: bool) -
     let mut seen = HashSet::new();
     for (place, mut row) in rows.into_iter().enumerate() {
         if row.username.is_empty() {
-            row.username = username_from(row.email.split('@').next().unwrap_or_default());
+            row.username = username_from(row.email.split('@').next().unwrap_or_default(), "user");
         }
         let mut errors = wrong_fields(&row);
         for (field, name) in [("email", &row.email), ("username", &row.username)] {
@@ -313,12 +313,15 @@ pub(super) async fn upgrade(node: &Node, user: Record, password: String) -> Resu
     hasher.update(&user.key.0).update(old.as_bytes());
     let mut salt = [0; 16];
     hasher.finalize_xof().fill(&mut salt);
-    let new = node.run_on_pool(move || password::hash(&password, salt)).await??;
+    let new = node.hash(move || password::hash(&password, salt)).await??;
     node.store
         .write(move |tx| {
             let present = tx.get(&USER, user.key)?.ok_or(Error::NotFound("user"))?;
-            if present.text(&PASSWORD_HASH) != old {
+            if present.text(&PASSWORD_HASH) == new {
                 return Ok(present);
+            }
+            if present.text(&PASSWORD_HASH) != old {
+                return Err(refused("wrong_credentials", "wrong name or password"));
             }
             Ok(tx.edit(&USER, user.key, Changes::new().set(&PASSWORD_HASH, new))?)
         })
