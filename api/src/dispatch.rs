@@ -9,7 +9,8 @@ use crate::limit::{Class, Limits, Standing, Who};
 use crate::list::{self, RECORD_PARAMS};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::params::{self, Params};
+use crate::pages;
+use crate::params::Params;
 use crate::problem::Problem;
 use crate::redirects;
 use crate::reply::{Content, Reply};
@@ -17,7 +18,7 @@ use crate::request_id::{self, RequestId, RequestIds};
 use crate::route::{Access, Answer, Route, Shape};
 use crate::span;
 use atoll_node::identity::{session, tenant};
-use atoll_node::{Actor, Node};
+use atoll_node::{Actor, Node, percent};
 use axum::body::Body;
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
@@ -203,7 +204,7 @@ impl App {
         let names = self.routes[*place].path_names();
         let mut values = Vec::with_capacity(matched.params.len());
         for (name, (_, raw)) in names.zip(matched.params.iter()) {
-            let value = params::decode(raw, false).filter(|value| !value.contains('\0'));
+            let value = percent::decode(raw, false).filter(|value| !value.contains('\0'));
             values.push((name, value.ok_or_else(|| Problem::malformed("the path is not UTF-8"))?));
         }
         Ok(Some(values))
@@ -228,7 +229,12 @@ impl App {
         };
         let taken = self.limits.take(Class::Usual, Who::peer(peer), self.started.elapsed());
         seen.standing = taken.map_err(|(_, wait_s)| too_many(wait_s))?;
-        let place = redirects::followed(&self.node, tenant, parts.uri.path())?.ok_or(nothing)?;
+        let Some(place) = redirects::followed(&self.node, tenant, parts.uri.path())? else {
+            let is_reader = text("accept").is_some_and(|accepted| accepted.contains("text/html"));
+            let is_page = is_reader && !parts.uri.path().starts_with("/api/");
+            let page = is_page.then(|| pages::missing(&self.node, tenant, text("host")));
+            return page.unwrap_or(Err(nothing)).map(|page| page.header(VARY, "accept, x-tenant"));
+        };
         let reply = Reply::text("text/plain; charset=utf-8", place.clone())?;
         // Not for ever, as it would be without: the post may go, or the path lead elsewhere.
         let reply = reply.header(CACHE_CONTROL, "public, max-age=3600").header(VARY, "x-tenant");
@@ -607,7 +613,8 @@ fn check_names(route: &Route, params: &Params) -> Result<(), Problem> {
         Some(Shape::Of(_)) => RECORD_PARAMS,
         _ => &[],
     };
-    let is_known = |name: &str| of_shape.contains(&name) || route.query.contains(&name);
+    let is_known =
+        |name: &str| route.is_page || of_shape.contains(&name) || route.query.contains(&name);
     params
         .iter()
         .find(|(name, _)| !is_known(name))
@@ -626,7 +633,7 @@ fn too_many(wait_s: u64) -> Problem {
 /// The request's path and query with another name in the place of the route's first parameter.
 fn renamed(uri: &Uri, route: &'static str, name: &str) -> String {
     let place = route.split('/').position(|part| part.starts_with('{'));
-    let name = params::encode(name);
+    let name = percent::encode(name);
     let parts = uri.path().split('/').enumerate();
     let parts = parts.map(|(i, part)| if Some(i) == place { name.as_str() } else { part });
     let path = parts.collect::<Vec<_>>().join("/");
