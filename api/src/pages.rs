@@ -213,7 +213,7 @@ async fn list_of(call: &Call, of: Of<'_>, place: &str) -> Answer {
     let headings = feed::top(&call.node, call.tenant())?;
     let head = head_of(&site, &found, &path, is_first);
     let html = page(&site, &headings, &head, |html| {
-        title(html, &found.heading, place, is_first, &site);
+        title(html, found.heading.as_ref(), place, is_first, &site);
         show::posts(html, &site, &found.posts, &glances, &found.labels);
         turn(html, &path, head.older.as_deref(), is_first);
     });
@@ -252,7 +252,7 @@ fn head_of(site: &Site, found: &Listing, path: &str, is_first: bool) -> Head {
     }
 }
 
-fn title(html: &mut Html, heading: &Option<Heading>, place: &str, is_first: bool, site: &Site) {
+fn title(html: &mut Html, heading: Option<&Heading>, place: &str, is_first: bool, site: &Site) {
     let Some(Heading { label: Label { name, .. }, description }) = heading else {
         // The first page's name stands above it already.
         let class = if is_first { "skip" } else { "title" };

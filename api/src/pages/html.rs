@@ -2,6 +2,7 @@
 //! elements and attributes are fixed in the code. The one way past the escaping is HTML of the sanitiser.
 
 use serde_json::Value;
+use std::fmt::Write;
 
 pub(super) struct Html(String);
 
@@ -70,7 +71,7 @@ impl Html {
         for c in value.to_string().chars() {
             match c {
                 '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    self.0.push_str(&format!("\\u{:04x}", u32::from(c)));
+                    let _ = write!(self.0, "\\u{:04x}", u32::from(c));
                 }
                 c => self.0.push(c),
             }

@@ -136,6 +136,9 @@ pub fn plain(format: &str, body: &str) -> String {
     for event in Parser::new_ext(body, options()) {
         match event {
             Event::Text(part) | Event::Code(part) => text.push_str(&part),
+            Event::Html(part) => {
+                text.push_str(&unescaped(&Builder::empty().clean(&part).to_string()));
+            }
             Event::SoftBreak | Event::HardBreak => text.push(' '),
             Event::End(end) if !is_inline(end) => text.push('\n'),
             _ => {}
@@ -269,6 +272,7 @@ mod tests {
         assert!(short.ends_with("word…") && short.chars().count() <= EXCERPT_MAX + 1);
         assert_eq!(excerpt("html", "<p>One</p> <b>two</b>"), "One two");
         assert_eq!(plain("markdown", "# A *b*\n\n`c` [d](e)"), "A b\nc d\n");
+        assert_eq!(plain("markdown", "<div>a &lt; b</div>"), "a < b\n");
         assert_eq!(plain("html", "<p>1 &lt; 2</p>"), "1 < 2");
         assert_eq!(excerpt("markdown", ""), "");
     }

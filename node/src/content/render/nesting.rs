@@ -18,7 +18,7 @@ const OPTIONAL: &[&str] =
 const SILENT: &[&str] = &["script", "style"];
 
 /// `is_known`: whether the sanitiser lets an element through; others lose their tags here already, and comments go.
-pub(super) fn bounded<'a>(html: &'a str, is_known: impl Fn(&str) -> bool) -> Cow<'a, str> {
+pub(super) fn bounded(html: &str, is_known: impl Fn(&str) -> bool) -> Cow<'_, str> {
     if html.bytes().filter(|byte| *byte == b'<').count() <= FEW {
         return Cow::Borrowed(html);
     }
