@@ -1,14 +1,16 @@
 //! Comments: threads under posts, and their moderation.
 
 use crate::call::Call;
+use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Access::{Author, Can, Public, User};
 use crate::route::{Answer, Route, delete, get, post, put};
+use crate::show;
 use atoll_node::Permission;
-use atoll_node::community::comment::{self, COMMENT};
+use atoll_node::community::comment::{self, COMMENT, Thread};
 use atoll_node::community::like::{self, Target};
 use atoll_node::content::post::POST;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 pub fn routes() -> Vec<Route> {
     vec![
@@ -18,7 +20,11 @@ pub fn routes() -> Vec<Route> {
             .doc("Comments of the tenant. Moderators see every status; `mine=true` lists one's own."),
         get("/api/v1/posts/{id}/comments", Public, of_post)
             .lists(&COMMENT)
-            .doc("Comments of a post, oldest first; `parent_id` tells which one each answers."),
+            .query(&["threaded"])
+            .doc(
+                "Comments of a post, oldest first; `parent_id` tells which one each answers. With threaded=true a \
+                 page of those that answer none, each with its answers under replies: at most 1,000 a page.",
+            ),
         post("/api/v1/comments", Can(Permission::CommentsWrite), create)
             .takes(&COMMENT)
             .gives(&COMMENT)
@@ -51,8 +57,22 @@ async fn list(call: Call) -> Answer {
 async fn of_post(call: Call) -> Answer {
     let query = call.query(&COMMENT, &[])?;
     let post = call.key(&POST, "id")?;
+    if call.param_as("threaded")?.unwrap_or(false) {
+        let query = query.sorted_by("created_at", false).to_query(call.tenant());
+        let (threads, next, total) = comment::threads(&call.node, &call.actor, post, query)?;
+        let rows = threads.iter().map(|thread| shown(&call, thread));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        return Reply::rows(&call, &rows, next.map(|next| next.to_text()).as_deref(), total);
+    }
     let page = comment::of_post(&call.node, &call.actor, post, query.to_query(call.tenant()))?;
     Reply::list(&call, page, &query)
+}
+
+fn shown(call: &Call, thread: &Thread) -> Result<Json, Problem> {
+    let mut value = show::value(call, &thread.comment)?;
+    let replies = thread.replies.iter().map(|reply| shown(call, reply));
+    value["replies"] = Json::Array(replies.collect::<Result<_, _>>()?);
+    Ok(value)
 }
 
 async fn create(call: Call) -> Answer {

@@ -74,7 +74,7 @@ async fn feed(call: Call) -> Answer {
     let modified_ms = entries.iter().map(|entry| entry.modified_ms).max();
     let head = Head {
         title: match &found.heading {
-            Some(heading) => format!("{}: {heading}", site.name),
+            Some(heading) => format!("{}: {}", site.name, heading.label.name),
             None => site.name.clone(),
         },
         home: format!("{}/", site.base),
@@ -172,8 +172,9 @@ fn address(xml: &mut Xml, site: &Site, post: &Record) {
 
 async fn robots(call: Call) -> Answer {
     let base = Site::of(&call)?.base;
-    let text =
-        format!("User-agent: *\nDisallow: /api/v1/preview/\n\nSitemap: {base}/sitemap.xml\n");
+    let text = format!(
+        "User-agent: *\nDisallow: /api/\nDisallow: /preview/\n\nSitemap: {base}/sitemap.xml\n"
+    );
     let reply = Reply::text("text/plain; charset=utf-8", text)?;
     Ok(reply.header(CACHE_CONTROL, "public, max-age=300"))
 }

@@ -61,8 +61,9 @@ impl Place {
         };
         let found = call.node.store.read(|reader| reader.get(&tenant::TENANT, key))?;
         let found = found.ok_or_else(|| Problem::not_found("tenant"))?;
-        let query = named
-            .map_or_else(String::new, |name| format!("?tenant={}", crate::params::encode(name)));
+        let query = named.map_or_else(String::new, |name| {
+            format!("?tenant={}", atoll_node::percent::encode(name))
+        });
         let name = found.text(&tenant::NAME).to_owned();
         Ok(Self { tenant: key, name, colour: colour_of(&found), query })
     }

@@ -31,6 +31,7 @@ pub mod moment;
 mod oidc;
 pub mod openapi;
 pub mod options;
+mod pages;
 mod params;
 mod posts;
 mod previews;
@@ -102,6 +103,7 @@ pub fn all_routes() -> Vec<Route> {
         autosaves::routes(),
         previews::routes(),
         feeds::routes(),
+        pages::routes(),
         comments::routes(),
         search::routes(),
         analytics::routes(),

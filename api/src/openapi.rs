@@ -106,6 +106,8 @@ fn operation(route: &Route) -> Value {
         .filter(|word| !matches!(*word, "" | "api" | "v1"));
     let name = words
         .fold(route.method.as_str().to_ascii_lowercase(), |name, word| format!("{name}_{word}"));
+    // A page bears the name of what it shows.
+    let name = if route.is_page { format!("{name}_page") } else { name };
     let mut operation = json!({
         "operationId": name,
         "summary": route.doc.split_inclusive(". ").next().unwrap_or_default().trim(),

@@ -81,7 +81,8 @@ pub fn routes() -> Vec<Route> {
             ),
         post("/api/v1/posts/{id}/revert/{version}", Author(PostsAdminister), revert)
             .gives(&POST)
-            .doc("Makes the post say again what it said in a version, as a new version. Its slug stays."),
+            .doc("Makes the post say again what it said in a version, as a new version. Its slug, authors and \
+                 audience stay."),
     ]
 }
 
@@ -194,13 +195,13 @@ fn counted(call: &Call, posts: &[Record], view: &View) -> Result<Vec<More>, Prob
     Ok(counts.into_iter().map(map).collect())
 }
 
+/// A query parameter that is a time, in Unix milliseconds.
+pub(crate) fn time_of(call: &Call, name: &str) -> Result<Option<i64>, Problem> {
+    let wrong = || Problem::parameter(name, "wrong_type", "must be a time as in RFC 3339");
+    call.param(name).map(|text| Moment::parse(text).map(|at| at.0).ok_or_else(wrong)).transpose()
+}
+
 fn narrowed(call: &Call) -> Result<Narrowed, Problem> {
-    let time = |name: &str| {
-        let wrong = || Problem::parameter(name, "wrong_type", "must be a time as in RFC 3339");
-        call.param(name)
-            .map(|text| Moment::parse(text).map(|at| at.0).ok_or_else(wrong))
-            .transpose()
-    };
     let author = call.param("author").map(|name| match Id::parse(name) {
         Some(id) => Ok(id),
         None if name == "me" => call.actor.require_user(),
@@ -211,8 +212,8 @@ fn narrowed(call: &Call) -> Result<Narrowed, Problem> {
         category: call.param("sub_category").or(call.param("category")).map(str::to_owned),
         tag: call.param("tag").map(str::to_owned),
         author: author.transpose()?,
-        from_ms: time("from")?,
-        to_ms: time("to")?,
+        from_ms: time_of(call, "from")?,
+        to_ms: time_of(call, "to")?,
         text: call.param("q").filter(|text| !text.trim().is_empty()).map(str::to_owned),
         trashed: call.param_as("trashed")?.unwrap_or(false),
     })

@@ -55,7 +55,7 @@ async fn create(call: Call) -> Answer {
     let hours = form.hours.unwrap_or(DEFAULT_HOURS);
     let key = call.key(&POST, "id")?;
     let (link, token) = preview::create(&call.node, &call.actor, key, hours).await?;
-    let url = format!("{}/api/v1/preview/{token}", Site::of(&call)?.base);
+    let url = format!("{}/preview/{token}", Site::of(&call)?.base);
     let expires_at = link.int(&EXPIRES_AT).map(Moment);
     let made = json!({ "id": link.key, "token": token, "url": url, "expires_at": expires_at });
     Ok(Reply::data(made)?.status(StatusCode::CREATED))

@@ -2,10 +2,10 @@
 //! are no route.
 
 use crate::call::Call;
-use crate::params;
 use crate::reply::Reply;
 use crate::route::Access::Can;
 use crate::route::{Answer, Route, delete, get, post};
+use crate::site;
 use atoll_node::Permission::PostsAdminister;
 use atoll_node::content::redirect::{self, REDIRECT};
 use atoll_node::{Node, Result as Domain};
@@ -42,8 +42,8 @@ async fn remove(call: Call) -> Answer {
     Reply::none()
 }
 
-/// Where an old path leads now: the address of a post that the public sees.
+/// Where an old path leads now: the page of a post that the public sees.
 pub(crate) fn followed(node: &Node, tenant: Id, path: &str) -> Domain<Option<String>> {
-    let slug = redirect::target(node, tenant, path)?;
-    Ok(slug.map(|slug| format!("/api/v1/posts/slug/{}", params::encode(&slug))))
+    let post = redirect::target(node, tenant, path)?;
+    Ok(post.map(|post| site::path_of(&node.config.posts.path, &post)))
 }

@@ -58,6 +58,8 @@ pub struct Route {
     pub is_upload: bool,
     /// Guards a secret: a smaller rate limit, and its answers are never kept.
     pub is_strict: bool,
+    /// For people: parameters that it does not name, which others put behind links, are left alone.
+    pub is_page: bool,
     /// Belongs to no tenant: no authentication, no rate limit, no ETag.
     pub is_bare: bool,
 }
@@ -83,6 +85,7 @@ impl Route {
             body_limit_bytes: None,
             is_upload: false,
             is_strict: false,
+            is_page: false,
             is_bare: false,
         }
     }
@@ -175,6 +178,13 @@ impl Route {
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.is_strict = true;
+        self
+    }
+
+    /// A page of the site, or what belongs to one.
+    #[must_use]
+    pub(crate) fn page(mut self) -> Self {
+        self.is_page = true;
         self
     }
 

@@ -2,23 +2,28 @@
 
 use crate::call::Call;
 use crate::jobs::{self, JOB};
+use crate::posts::time_of;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Access::{Can, Public};
 use crate::route::{Answer, Route, get, post};
 use atoll_node::Permission;
 use atoll_node::search::{self, MAX_SUGGESTIONS, Wanted};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 pub fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/search", Public, find)
             .pages()
-            .query(&["q", "type", "limit", "offset", "sort", "category", "tag", "author"])
+            .query(&[
+                "q", "type", "limit", "offset", "sort", "category", "tag", "author", "from", "to",
+            ])
             .doc(
                 "Finds posts and comments. All words are wanted, \"quoted ones\" as a phrase, -those not; the last \
                  may be unfinished, and small slips are forgiven. `type` names kinds, separated by commas; \
-                 `sort=-date` lists the newest first.",
+                 `sort=-date` lists the newest first. category (with all under it) and tag take an id or a slug, author \
+                 an id or a username; from and to bound the time of publication. Totals and facets count what the \
+                 caller may see.",
             ),
         get("/api/v1/search/suggestions", Public, suggest)
             .query(&["q", "limit"])
@@ -44,21 +49,24 @@ async fn find(call: Call) -> Answer {
         .split(',')
         .map(str::trim)
         .filter(|name| !name.is_empty());
-    let facet = |name: &str| call.param(name).map(|value| (name.to_owned(), value.to_owned()));
+    let named = |name: &str| call.param(name).map(str::to_owned);
     let wanted = Wanted {
         text: call.param("q").unwrap_or_default().to_owned(),
         kinds: kinds.map(str::to_owned).collect(),
         limit: call.limit()?,
         offset: call.param_as("offset")?.unwrap_or(0),
         newest_first,
-        facets: ["category", "tag", "author"].into_iter().filter_map(facet).collect(),
+        category: named("category"),
+        tag: named("tag"),
+        author: named("author"),
+        from_ms: time_of(&call, "from")?,
+        // The index leaves the end out, and a list of posts does not.
+        to_ms: time_of(&call, "to")?.map(|at_ms| at_ms.saturating_add(1)),
     };
     let found = search::find(&call.node, &call.actor, &wanted)?;
     let mut facets = Map::new();
     for (name, values) in found.facets {
-        let rows =
-            values.into_iter().map(|(value, count)| json!({ "value": value, "count": count }));
-        facets.insert(name, Value::Array(rows.collect()));
+        facets.insert(name, json!(values));
     }
     let end = wanted.offset + wanted.limit;
     let next = (found.total > end as u64).then_some(end);

@@ -2,18 +2,24 @@
 //! address from a request that is not well formed: what is made of it stands in pages and feeds.
 
 use crate::call::Call;
-use crate::params;
 use crate::problem::Problem;
 use atoll_node::content::post::{CANONICAL_URL, SLUG};
-use atoll_node::identity::tenant::{DOMAIN, NAME, TENANT};
-use atoll_storage::Record;
+use atoll_node::identity::tenant::{COLOURS, DOMAIN, LOCALE, LOGO_URL, NAME, TENANT};
+use atoll_node::{Node, percent};
 use atoll_storage::read::Read;
+use atoll_storage::{Id, Record};
 
+#[derive(Clone)]
 pub(crate) struct Site {
     /// Without a slash at its end.
     pub base: String,
     /// The tenant's.
     pub name: String,
+    pub logo: Option<String>,
+    /// As the tenant's settings hold them, the main one first.
+    pub colours: String,
+    /// A language tag, or empty.
+    pub locale: String,
     /// When the tenant was made.
     pub since_ms: u64,
     post_path: String,
@@ -23,17 +29,29 @@ const MAX_HOST_BYTES: usize = 260;
 
 impl Site {
     pub fn of(call: &Call) -> Result<Self, Problem> {
-        let tenant = call.node.store.read(|reader| reader.get(&TENANT, call.tenant()))?;
+        Self::at(&call.node, call.tenant(), call.header("host"))
+    }
+
+    /// As a request for this host sees it.
+    pub fn at(node: &Node, tenant: Id, host: Option<&str>) -> Result<Self, Problem> {
+        let tenant = node.store.read(|reader| reader.get(&TENANT, tenant))?;
         let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
-        let config = &call.node.config;
+        let config = &node.config;
         let base = base_of(
             &config.public_url,
             tenant.opt_text(&DOMAIN),
-            call.header("host").filter(|host| is_host(host)),
+            host.filter(|host| is_host(host)),
             &config.listen.to_string(),
         );
-        let (name, post_path) = (tenant.text(&NAME).to_owned(), config.posts.path.clone());
-        Ok(Self { base, name, since_ms: tenant.created_ms(), post_path })
+        Ok(Self {
+            base,
+            name: tenant.text(&NAME).to_owned(),
+            logo: tenant.opt_text(&LOGO_URL).map(str::to_owned),
+            colours: tenant.text(&COLOURS).to_owned(),
+            locale: tenant.text(&LOCALE).to_owned(),
+            since_ms: tenant.created_ms(),
+            post_path: config.posts.path.clone(),
+        })
     }
 
     /// Where a post is shown on this site, or what its author calls its first place.
@@ -46,8 +64,17 @@ impl Site {
 
     /// Where a post is shown on this site.
     pub fn own_url(&self, post: &Record) -> String {
-        let path = self.post_path.replace("{slug}", &params::encode(post.text(&SLUG)));
-        format!("{}{}", self.base, path.replace("{id}", &post.key.to_string()))
+        format!("{}{}", self.base, path_of(&self.post_path, post))
+    }
+
+    /// The path of that.
+    pub fn page_path(&self, post: &Record) -> String {
+        path_of(&self.post_path, post)
+    }
+
+    /// As [`Site::page_path`], of a post of which only this is known.
+    pub fn page_path_to(&self, key: Id, slug: &str) -> String {
+        path_to(&self.post_path, key, slug)
     }
 
     /// An address on this site as one that leads here from anywhere.
@@ -58,6 +85,15 @@ impl Site {
             address.to_owned()
         }
     }
+}
+
+/// A post's path, as the settings have it.
+pub(crate) fn path_of(form: &str, post: &Record) -> String {
+    path_to(form, post.key, post.text(&SLUG))
+}
+
+fn path_to(form: &str, key: Id, slug: &str) -> String {
+    form.replace("{slug}", &percent::encode(slug)).replace("{id}", &key.to_string())
 }
 
 /// A tenant's own domain; else what the operator calls the public URL; else what the request called the host.

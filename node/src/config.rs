@@ -159,7 +159,7 @@ impl Default for Limits {
 
 impl Default for Posts {
     fn default() -> Self {
-        Self { trash_days: 30, path: "/api/v1/posts/slug/{slug}".to_owned() }
+        Self { trash_days: 30, path: "/posts/{slug}".to_owned() }
     }
 }
 

@@ -31,7 +31,12 @@ pub const SCOPE: &str = "content";
 
 /// The key that an id or a name (its slug) stands for, in the actor's tenant; whether the record is there and may
 /// be seen is not asked.
-fn key_of(reader: &impl Read, tenant: Id, slug: &Field, name: &str) -> Result<Option<Id>> {
+pub(crate) fn key_of(
+    reader: &impl Read,
+    tenant: Id,
+    slug: &Field,
+    name: &str,
+) -> Result<Option<Id>> {
     match (Id::parse(name), slug.claim) {
         (Some(id), _) => Ok(Some(id)),
         (None, Some(space)) => Ok(reader.claimed(tenant, space, name)?),
@@ -88,6 +93,6 @@ fn emit(
 }
 
 /// One read transaction whose work may refuse as well as fail.
-fn read<T>(node: &Node, work: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
+pub(crate) fn read<T>(node: &Node, work: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
     node.store.read(|reader| Ok(work(reader)))?
 }

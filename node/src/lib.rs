@@ -15,6 +15,7 @@ pub mod job;
 pub mod kinds;
 pub mod mail;
 pub mod peer;
+pub mod percent;
 pub mod runtime;
 pub mod search;
 

@@ -28,7 +28,7 @@ use pool::Pool;
 use std::sync::{Arc, OnceLock};
 
 /// Raised when documents of the search index come to be made differently: the index is then fed anew.
-const SEARCH_SCHEMA: u32 = 1;
+const SEARCH_SCHEMA: u32 = 2;
 
 pub struct Node {
     pub config: Config,

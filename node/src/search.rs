@@ -1,10 +1,14 @@
 //! Searching what the actor may see: hits of the index, looked up in the store, with the words marked. The index
-//! says what matches; the store and the rules of each kind say who sees it.
+//! says what matches and who reads it; the store and the rules of each kind have the last word on who sees it.
+
+pub(crate) mod audience;
 
 use crate::access::{Actor, Permission};
 use crate::community::comment::{self, COMMENT};
 use crate::content::post::{self, POST};
+use crate::content::{self, category, feed, render, tag};
 use crate::error::{Error, Result};
+use crate::identity::user;
 use crate::job::{self, Job};
 use crate::kinds;
 use crate::runtime::Node;
@@ -25,8 +29,15 @@ pub struct Wanted {
     pub limit: usize,
     pub offset: usize,
     pub newest_first: bool,
-    /// (name, value): alternatives where a name stands twice.
-    pub facets: Vec<(String, String)>,
+    /// An id or a slug; with all that lies under it.
+    pub category: Option<String>,
+    /// An id or a slug.
+    pub tag: Option<String>,
+    /// An id or a username.
+    pub author: Option<String>,
+    /// Of the time of publication or making; the end is not included.
+    pub from_ms: Option<i64>,
+    pub to_ms: Option<i64>,
 }
 
 #[derive(Clone, Debug, serde::Serialize)]
@@ -35,6 +46,8 @@ pub struct Match {
     pub kind: &'static str,
     pub id: Id,
     pub title: String,
+    /// Of the post that it is, or stands under.
+    pub slug: String,
     /// HTML: the words found are in `<mark>`, everything else is escaped.
     pub snippet: String,
     pub url: String,
@@ -45,7 +58,17 @@ pub struct Match {
 pub struct Found {
     pub matches: Vec<Match>,
     pub total: u64,
-    pub facets: Vec<(String, Vec<(String, u64)>)>,
+    pub facets: Vec<(String, Vec<Counted>)>,
+}
+
+/// How many matches carry a value of a facet.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Counted {
+    /// The id of a category, a tag or an author.
+    pub value: String,
+    pub name: String,
+    pub slug: String,
+    pub count: u64,
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -69,9 +92,10 @@ pub fn find(node: &Node, actor: &Actor, wanted: &Wanted) -> Result<Found> {
         tenant: actor.tenant,
         text: wanted.text.clone(),
         kinds: wanted.kinds.iter().map(|name| code_of(name)).collect::<Result<_>>()?,
-        public_only: !actor.can(Permission::PostsWrite),
-        facets: wanted.facets.clone(),
-        count_facets: vec!["category".into(), "tag".into(), "author".into()],
+        facets: audience::of(actor).into_iter().chain(narrowed(node, actor, wanted)?).collect(),
+        count_facets: FACETS.map(str::to_owned).to_vec(),
+        from_ms: wanted.from_ms,
+        to_ms: wanted.to_ms,
         limit: wanted.limit,
         offset: wanted.offset,
         sort: if wanted.newest_first { Sort::Newest } else { Sort::Relevance },
@@ -85,7 +109,61 @@ pub fn find(node: &Node, actor: &Actor, wanted: &Wanted) -> Result<Found> {
         }
         Ok(matches)
     })?;
-    Ok(Found { matches, total: hits.total, facets: hits.facets })
+    let facets = counted(node, actor, hits.facets)?;
+    Ok(Found { matches, total: hits.total, facets })
+}
+
+const FACETS: [&str; 3] = ["category", "tag", "author"];
+
+/// What the matches must carry, by the names that the caller gave. A name of nothing is met by nothing.
+fn narrowed(node: &Node, actor: &Actor, wanted: &Wanted) -> Result<Vec<(String, String)>> {
+    let mut facets = Vec::new();
+    let mut want = |name: &str, ids: Vec<Id>| {
+        let ids = if ids.is_empty() { vec![Id::NIL] } else { ids };
+        facets.extend(ids.into_iter().take(MAX_VALUES).map(|id| (name.to_owned(), id.to_string())));
+    };
+    content::read(node, |reader| {
+        if let Some(name) = &wanted.category {
+            let key = content::key_of(reader, actor.tenant, &category::SLUG, name)?;
+            let keys = key.map(|key| category::with_descendants(reader, actor.tenant, key));
+            want("category", keys.transpose()?.unwrap_or_default());
+        }
+        if let Some(name) = &wanted.tag {
+            let key = content::key_of(reader, actor.tenant, &tag::SLUG, name)?;
+            want("tag", key.into_iter().collect());
+        }
+        Ok(())
+    })?;
+    if let Some(name) = &wanted.author {
+        let key = Id::parse(name).or_else(|| user::by_name(node, actor, name).ok().map(|u| u.key));
+        want("author", key.into_iter().collect());
+    }
+    Ok(facets)
+}
+
+/// The index takes so many alternatives, those of the audience among them.
+const MAX_VALUES: usize = 90;
+
+type Values = Vec<(String, Vec<(String, u64)>)>;
+
+/// The values of facets with their names; what has no name for readers, such as a category that waits, is left out.
+fn counted(node: &Node, actor: &Actor, facets: Values) -> Result<Vec<(String, Vec<Counted>)>> {
+    let ids = |name: &str| -> Vec<Id> {
+        let values =
+            facets.iter().filter(|(known, _)| known == name).flat_map(|(_, values)| values);
+        values.filter_map(|(value, _)| Id::parse(value)).collect()
+    };
+    let (users, tags, categories) = (ids("author"), ids("tag"), ids("category"));
+    let labels = feed::called(node, actor.tenant, users, tags, categories)?;
+    let named = |(value, count): (String, u64)| {
+        let label = labels.get(&Id::parse(&value)?)?.clone();
+        Some(Counted { value, name: label.name, slug: label.slug, count })
+    };
+    let all = facets.into_iter().map(|(name, values)| {
+        let values = values.into_iter().filter_map(named).collect();
+        (name, values)
+    });
+    Ok(all.collect())
 }
 
 fn code_of(name: &str) -> Result<u16> {
@@ -106,20 +184,24 @@ fn look_up(
     query: &SearchQuery,
     hit: &Hit,
 ) -> atoll_storage::Result<Option<Match>> {
+    // What is in the trash is found by nobody, not even by who may see it there.
+    let is_found = |post: &Record| post::may_see(actor, post) && !post::is_trashed(post);
     let marked = |text: &str| node.search.snippet(query, text);
-    let found = |kind, record: &Record, title: &str, text: &str, url| Match {
+    let found = |kind, record: &Record, post: &Record, text: &str, url| Match {
         kind,
         id: record.key,
-        title: title.to_owned(),
+        title: post.text(&post::TITLE).to_owned(),
+        slug: post.text(&post::SLUG).to_owned(),
         snippet: marked(text),
         url,
         score: hit.score,
     };
     if hit.kind == POST.code {
-        let post = reader.get_full(&POST, hit.id)?.filter(|post| post::may_see(actor, post));
+        let post = reader.get_full(&POST, hit.id)?.filter(is_found);
         return Ok(post.map(|post| {
             let url = format!("/api/v1/posts/{}", post.key);
-            found(POST.name, &post, post.text(&post::TITLE), post.body(&post::BODY), url)
+            let text = render::plain(post.text(&post::FORMAT), post.body(&post::BODY));
+            found(POST.name, &post, &post, &text, url)
         }));
     }
     if hit.kind != COMMENT.code {
@@ -129,9 +211,9 @@ fn look_up(
         return Ok(None);
     };
     let on = comment.id(&comment::POST_ID).map(|key| reader.get(&POST, key)).transpose()?.flatten();
-    Ok(on.filter(|post| post::may_see(actor, post)).map(|post| {
+    Ok(on.filter(is_found).map(|post| {
         let url = format!("/api/v1/posts/{}/comments", post.key);
-        found(COMMENT.name, &comment, post.text(&post::TITLE), comment.text(&comment::TEXT), url)
+        found(COMMENT.name, &comment, &post, comment.text(&comment::TEXT), url)
     }))
 }
 

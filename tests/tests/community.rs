@@ -39,6 +39,10 @@ async fn a_first_comment_waits_and_the_next_ones_of_an_approved_author_do_not() 
         (&listed["page"]["total"], &listed["data"][1]["parent_id"]),
         (&json!(2), &json!(first))
     );
+    let threads = stranger.get(&format!("{path}?threaded=true")).await.expect(200).json();
+    assert_eq!((&threads["page"]["total"], &threads["data"][0]["id"]), (&json!(1), &json!(first)));
+    let answer = &threads["data"][0]["replies"][0];
+    assert_eq!((&answer["text"], &answer["replies"]), (&json!("And label them"), &json!([])));
     viewer.delete(&format!("/api/v1/comments/{first}")).await.expect(204);
     let listed = stranger.get(&path).await.expect(200).json();
     assert_eq!(
@@ -131,7 +135,7 @@ async fn search_finds_what_the_caller_may_see() {
     let node = TestNode::start().await;
     let workers = node.node.start().await.unwrap();
     let (editor, stranger) = (node.admin().await, node.stranger());
-    published(&editor, "Keeping bees", "A hive wants a dry place & <quiet> neighbours").await;
+    published(&editor, "Keeping bees", "A hive wants a dry place & 1 < 2").await;
     editor
         .post("/api/v1/posts", &json!({ "title": "Bees in secret", "body": "a draft" }))
         .await
@@ -146,14 +150,123 @@ async fn search_finds_what_the_caller_may_see() {
         (&json!(1), &json!("Keeping bees"))
     );
     let snippet = found["data"][0]["snippet"].as_str().unwrap();
-    assert!(
-        snippet.contains("<mark>hive</mark>") && snippet.contains("&lt;quiet&gt;"),
-        "{snippet}"
-    );
+    assert!(snippet.contains("<mark>hive</mark>") && snippet.contains("&lt; 2"), "{snippet}");
     assert_eq!(stranger.get("/api/v1/search?q=bees").await.expect(200).json()["page"]["total"], 1);
     assert_eq!(editor.get("/api/v1/search?q=bees").await.expect(200).json()["page"]["total"], 2);
     assert_eq!(stranger.get("/api/v1/search?q=%22%28%2A%20AND%20OR%20%5B").await.status, 200);
     stranger.get("/api/v1/search?q=x&type=user").await.expect(422);
     stranger.get("/api/v1/search?q=x&colour=red").await.expect(400);
     workers.shutdown().await;
+}
+
+/// What a search tells: how many in all, how many are shown, and the counts of the facet.
+async fn told(client: &Client, query: &str) -> (u64, usize, u64) {
+    let found = client.get(&format!("/api/v1/search?q={query}")).await.expect(200).json();
+    let counts = found["facets"]["author"].as_array().unwrap();
+    let counted = counts.iter().map(|row| row["count"].as_u64().unwrap()).sum();
+    (found["page"]["total"].as_u64().unwrap(), found["data"].as_array().unwrap().len(), counted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_and_facets_of_a_search_count_what_the_caller_sees() {
+    let node = TestNode::start().await;
+    let (admin, eve) = (node.admin().await, node.user("eve", Role::Editor).await);
+    let (vic, mo) = (node.user("vic", Role::Viewer).await, node.user("moe", Role::Moderator).await);
+    let stranger = node.stranger();
+    let post = published(&eve, "For members", "the hive").await;
+    let path = format!("/api/v1/posts/{post}");
+    eve.put(&path, &json!({ "visibility": "members" })).await.expect(200);
+    let roles = json!({ "title": "For some", "body": "hive", "visibility": "role", "visible_to_roles": ["moderator"] });
+    let some = eve.post("/api/v1/posts", &roles).await.expect(201).data();
+    let publish = format!("/api/v1/posts/{}/publish", some["id"].as_str().unwrap());
+    eve.post(&publish, &json!({})).await.expect(200);
+    eve.post("/api/v1/posts", &json!({ "title": "A draft", "body": "hive" })).await.expect(201);
+    let said = json!({ "post_id": post, "text": "what a hive" });
+    admin.post("/api/v1/comments", &said).await.expect(201);
+    vic.post("/api/v1/comments", &said).await.expect(201);
+
+    node.node.feed_search().unwrap();
+    assert_eq!(told(&stranger, "hive").await, (0, 0, 0));
+    assert_eq!(told(&vic, "hive").await, (3, 3, 3), "the post, a comment, and his own that waits");
+    assert_eq!(told(&mo, "hive").await, (4, 4, 4), "both posts and both comments");
+    assert_eq!(told(&eve, "hive").await, (5, 5, 5));
+
+    // What is said under a post has its readers, also when they change.
+    eve.put(&path, &json!({ "visibility": "public" })).await.expect(200);
+    node.node.feed_search().unwrap();
+    assert_eq!(told(&stranger, "hive").await, (2, 2, 2));
+    eve.delete(&path).await.expect(204);
+    node.node.feed_search().unwrap();
+    for (client, total) in [(&stranger, 0), (&vic, 0), (&mo, 1), (&eve, 2)] {
+        assert_eq!(told(client, "what").await.0, 0, "{:?}", told(client, "hive").await);
+        assert_eq!(told(client, "hive").await.0, total);
+    }
+    admin.delete(&format!("{path}?purge=true")).await.expect(204);
+    node.node.feed_search().unwrap();
+    assert_eq!(told(&eve, "what").await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_is_narrowed_by_names_and_its_facets_have_them() {
+    let node = TestNode::start().await;
+    let admin = node.admin().await;
+    let parent = admin.post("/api/v1/categories", &json!({ "name": "Garden" })).await.expect(201);
+    let parent = parent.data()["id"].clone();
+    let child = json!({ "name": "Bees", "parent_id": parent });
+    let child = admin.post("/api/v1/categories", &child).await.expect(201).data()["id"].clone();
+    for key in [&parent, &child] {
+        let approve = format!("/api/v1/categories/{}/approve", key.as_str().unwrap());
+        admin.post(&approve, &json!({})).await.expect(200);
+    }
+    let tag = admin.post("/api/v1/tags", &json!({ "name": "Wax" })).await.expect(201).data();
+    let one = published(&admin, "One", "honey").await;
+    published(&admin, "Two", "honey").await;
+    let change = json!({ "category_id": child, "tag_ids": [tag["id"]] });
+    admin.put(&format!("/api/v1/posts/{one}"), &change).await.expect(200);
+    node.node.feed_search().unwrap();
+    let stranger = node.stranger();
+    for (query, total) in [
+        ("category=garden", 1),
+        ("category=bees", 1),
+        ("tag=wax", 1),
+        ("category=nothing", 0),
+        ("tag=nothing", 0),
+        ("author=nobody", 0),
+        ("from=2020-01-01", 2),
+        ("to=2020-01-01", 0),
+    ] {
+        let found = stranger.get(&format!("/api/v1/search?q=honey&{query}")).await.expect(200);
+        assert_eq!(found.json()["page"]["total"], total, "{query}");
+    }
+    let found = stranger.get("/api/v1/search?q=hony").await.expect(200).json();
+    assert_eq!(found["page"]["total"], 2, "a slip is forgiven");
+    let row = &found["facets"]["category"][0];
+    assert_eq!(
+        (&row["name"], &row["slug"], &row["count"]),
+        (&json!("Bees"), &json!("bees"), &json!(1))
+    );
+    assert_eq!(found["facets"]["tag"][0]["name"], "Wax");
+    stranger.get("/api/v1/search?q=x&from=soon").await.refused(400, "wrong_type");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_under_a_hidden_post_is_hidden_with_it() {
+    let node = TestNode::start().await;
+    let (eve, vic) = (node.user("eve", Role::Editor).await, node.user("vic", Role::Viewer).await);
+    let post = published(&eve, "One", "x").await;
+    let said = json!({ "post_id": post, "text": "between us" });
+    let comment = eve.post("/api/v1/comments", &said).await.expect(201).data();
+    let at = format!("/api/v1/comments/{}", comment["id"].as_str().unwrap());
+    vic.get(&at).await.expect(200);
+    eve.post(&format!("/api/v1/posts/{post}/unpublish"), &json!({})).await.expect(200);
+    for client in [&vic, &node.stranger()] {
+        client.get(&at).await.refused(404, "not_found");
+    }
+    vic.post(&format!("{at}/like"), &json!({})).await.refused(404, "not_found");
+    assert_eq!(vic.get("/api/v1/comments").await.expect(200).json()["data"], json!([]));
+    assert_eq!(
+        eve.get("/api/v1/comments").await.expect(200).json()["data"][0]["text"],
+        "between us"
+    );
+    eve.get(&at).await.expect(200);
 }

@@ -92,7 +92,7 @@ async fn the_three_forms_tell_the_same_posts_and_hold_any_text() {
     let stranger = test.stranger();
     let base = format!("http://{}", test.address);
     let id = format!("urn:uuid:{}", post["id"].as_str().unwrap());
-    let url = format!("{base}/api/v1/posts/slug/hard");
+    let url = format!("{base}/posts/hard");
 
     let rss = stranger.get("/feed.xml").await.expect(200);
     assert_eq!(rss.header("content-type"), Some("application/rss+xml; charset=utf-8"));

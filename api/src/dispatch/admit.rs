@@ -111,7 +111,8 @@ pub(super) fn check_names(route: &Route, params: &Params) -> Result<(), Problem>
         Some(Shape::Of(_)) => RECORD_PARAMS,
         _ => &[],
     };
-    let is_known = |name: &str| of_shape.contains(&name) || route.query.contains(&name);
+    let is_known =
+        |name: &str| route.is_page || of_shape.contains(&name) || route.query.contains(&name);
     params.iter().find(|(name, _)| !is_known(name)).map_or(Ok(()), |(name, _)| {
         Err(list::unknown(name, of_shape.iter().chain(route.query).copied()))
     })

@@ -2,10 +2,10 @@
 
 use super::{App, Seen};
 use crate::etag;
-use crate::params;
 use crate::problem::Problem;
 use crate::reply::{Content, PROBLEM, Reply};
 use crate::request_id;
+use atoll_node::percent;
 use axum::body::Body;
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
@@ -133,7 +133,7 @@ impl App {
 /// The request's path and query with another name in the place of the route's first parameter.
 fn renamed(uri: &Uri, route: &'static str, name: &str) -> String {
     let place = route.split('/').position(|part| part.starts_with('{'));
-    let name = params::encode(name);
+    let name = percent::encode(name);
     let parts = uri.path().split('/').enumerate();
     let parts = parts.map(|(i, part)| if Some(i) == place { name.as_str() } else { part });
     let path = parts.collect::<Vec<_>>().join("/");

@@ -2,12 +2,13 @@
 
 use super::{App, Seen, admit::too_many};
 use crate::limit::{Class, Who};
-use crate::params;
+use crate::pages;
 use crate::problem::Problem;
 use crate::redirects;
 use crate::reply::Reply;
 use crate::route::{Answer, Route};
 use atoll_node::identity::tenant;
+use atoll_node::percent;
 use axum::http::header::{CACHE_CONTROL, LOCATION, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -60,7 +61,7 @@ impl App {
         let names = self.routes[*place].path_names();
         let mut values = Vec::with_capacity(matched.params.len());
         for (name, (_, raw)) in names.zip(matched.params.iter()) {
-            let value = params::decode(raw, false).filter(|value| !value.contains('\0'));
+            let value = percent::decode(raw, false).filter(|value| !value.contains('\0'));
             values.push((
                 name,
                 value.ok_or_else(|| Problem::malformed("the path holds broken UTF-8 or a NUL"))?,
@@ -88,7 +89,12 @@ impl App {
         };
         let taken = self.limits.take(Class::Usual, Who::peer(peer), self.started.elapsed());
         seen.standing = taken.map_err(|(_, wait_s)| too_many(wait_s))?;
-        let place = redirects::followed(&self.node, tenant, parts.uri.path())?.ok_or(nothing)?;
+        let Some(place) = redirects::followed(&self.node, tenant, parts.uri.path())? else {
+            let is_reader = text("accept").is_some_and(|accepted| accepted.contains("text/html"));
+            let is_page = is_reader && !parts.uri.path().starts_with("/api/");
+            let page = is_page.then(|| pages::missing(&self.node, tenant, text("host")));
+            return page.unwrap_or(Err(nothing)).map(|page| page.header(VARY, "accept, x-tenant"));
+        };
         let reply = Reply::text("text/plain; charset=utf-8", place.clone())?;
         // Not for ever, as it would be without: the post may go, or the path lead elsewhere.
         let reply = reply.header(CACHE_CONTROL, "public, max-age=3600").header(VARY, "x-tenant");

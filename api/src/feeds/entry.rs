@@ -41,7 +41,7 @@ pub(super) async fn all_of(node: &Node, site: &Site, feed: &Feed) -> Result<Vec<
 }
 
 fn entry(site: &Site, feed: &Feed, post: &Record, excerpt: String) -> Entry {
-    let name = |id: Id| feed.names.get(&id).cloned();
+    let name = |id: Id| feed.labels.get(&id).map(|label| label.name.clone());
     let places = post.id(&CATEGORY_ID).into_iter();
     let labels = places.chain(post.set(&TAG_IDS).filter_map(Value::as_id));
     let published_ms = post.int(&PUBLISHED_AT).unwrap_or_default();

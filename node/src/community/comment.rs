@@ -9,11 +9,12 @@ use crate::error::{Error, Result};
 use crate::identity::tenant;
 use crate::kinds;
 use crate::runtime::Node;
-use atoll_storage::query::{Page, Query};
+use atoll_storage::query::{Cursor, Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Derived, Event, Field, Id, Kind, Record, SearchText, Type, Value};
 use serde_json::json;
+use std::collections::HashMap;
 
 pub const POST_ID: Field = Field::refers(1, "post_id", "post").required().column();
 pub const PARENT_ID: Field =
@@ -43,6 +44,7 @@ pub static COMMENT: Kind = Kind {
         &["post_id", "open", "created_at"],
         &["status", "created_at"],
         &["author_id", "created_at"],
+        &["parent_id"],
     ],
     counted: &["status", SAID_ON],
     search: Some(searched),
@@ -83,18 +85,42 @@ fn searched(comment: &Record) -> Option<SearchText> {
     })
 }
 
+fn is_own(actor: &Actor, comment: &Record) -> bool {
+    actor.user.is_some() && actor.user == comment.id(&AUTHOR_ID)
+}
+
+/// Whether the actor sees it where it stands; whether he sees the post is not asked.
 pub fn may_see(actor: &Actor, comment: &Record) -> bool {
-    let own = actor.user.is_some() && actor.user == comment.id(&AUTHOR_ID);
     comment.tenant == actor.tenant
-        && (is_open(comment) || own || actor.can(Permission::CommentsModerate))
+        && (is_open(comment) || is_own(actor, comment) || actor.can(Permission::CommentsModerate))
+}
+
+/// What is said under a post is read by whoever sees the post; one's own words by oneself, wherever they stand.
+pub(super) fn is_seen(reader: &impl Read, actor: &Actor, comment: &Record) -> Result<bool> {
+    if !may_see(actor, comment) {
+        return Ok(false);
+    }
+    if is_own(actor, comment) || actor.can(Permission::PostsWrite) {
+        return Ok(true);
+    }
+    let on = comment.id(&POST_ID).map(|key| reader.get(&post::POST, key)).transpose()?.flatten();
+    Ok(on.is_some_and(|post| post::may_see(actor, &post)))
+}
+
+/// A comment that the actor sees.
+fn seen(reader: &impl Read, actor: &Actor, key: Id) -> Result<Record> {
+    match reader.get(&COMMENT, key)? {
+        Some(comment) if is_seen(reader, actor, &comment)? => Ok(comment),
+        _ => Err(Error::NotFound("comment")),
+    }
 }
 
 pub fn get(node: &Node, actor: &Actor, key: Id) -> Result<Record> {
-    let comment = node.store.read(|reader| reader.get(&COMMENT, key))?;
-    comment.filter(|comment| may_see(actor, comment)).ok_or(Error::NotFound("comment"))
+    crate::content::read(node, |reader| seen(reader, actor, key))
 }
 
-/// All comments of the tenant for moderators; for others those that are open, or their own.
+/// All comments of the tenant for moderators; for others those that are open, or their own. What stands under a post
+/// that the actor does not see is left out of the page; the total, which is kept, counts it.
 pub fn list(node: &Node, actor: &Actor, query: Query, own: bool) -> Result<Page> {
     let user = actor.require_user()?;
     let query = match (own, actor.can(Permission::CommentsModerate)) {
@@ -102,7 +128,16 @@ pub fn list(node: &Node, actor: &Actor, query: Query, own: bool) -> Result<Page>
         (false, true) => query,
         (false, false) => query.filter("open", true),
     };
-    Ok(node.store.read(|reader| reader.list(&query))?)
+    crate::content::read(node, |reader| {
+        let mut page = reader.list(&query)?;
+        let mut shown = Vec::with_capacity(page.records.len());
+        for comment in page.records.drain(..) {
+            if is_seen(reader, actor, &comment)? {
+                shown.push(comment);
+            }
+        }
+        Ok(Page { records: shown, ..page })
+    })
 }
 
 /// The comments of one post that the actor sees, and how many people can read in all.
@@ -112,6 +147,64 @@ pub fn of_post(node: &Node, actor: &Actor, post: Id, query: Query) -> Result<Pag
     let query =
         if actor.can(Permission::CommentsModerate) { query } else { query.filter("open", true) };
     Ok(node.store.read(|reader| reader.list(&query))?)
+}
+
+/// A comment with the answers to it, the oldest first.
+#[derive(Debug)]
+pub struct Thread {
+    pub comment: Record,
+    pub replies: Vec<Thread>,
+}
+
+/// Answers that one page of threads holds; the flat list has them all.
+pub const MAX_REPLIES: usize = 1_000;
+
+/// As [`of_post`], but a page of those that answer none, with what answers them.
+pub fn threads(
+    node: &Node,
+    actor: &Actor,
+    post: Id,
+    query: Query,
+) -> Result<(Vec<Thread>, Option<Cursor>, u64)> {
+    let page = of_post(node, actor, post, query.is_null(PARENT_ID.name))?;
+    let moderates = actor.can(Permission::CommentsModerate);
+    let mut below: HashMap<Id, Vec<Record>> = HashMap::new();
+    let (mut level, mut left) = (keys(&page.records), MAX_REPLIES);
+    for _ in 0..=MAX_DEPTH {
+        if level.is_empty() || left == 0 {
+            break;
+        }
+        let answers = Query::of(&COMMENT, actor.tenant).any_of(PARENT_ID.name, level);
+        let answers = answers.filter(POST_ID.name, post).limit(left).without_total();
+        let answers = if moderates { answers } else { answers.filter("open", true) };
+        let answers = node.store.read(|reader| reader.list(&answers))?.records;
+        (level, left) = (keys(&answers), left - answers.len());
+        for answer in answers {
+            below.entry(answer.id(&PARENT_ID).unwrap_or_default()).or_default().push(answer);
+        }
+    }
+    Ok((threaded(page.records, &mut below), page.next, page.total))
+}
+
+fn keys(comments: &[Record]) -> Vec<Value> {
+    comments.iter().map(|comment| Value::Id(comment.key)).collect()
+}
+
+/// Each is taken out where it stands, so that a circle ends.
+fn threaded(comments: Vec<Record>, below: &mut HashMap<Id, Vec<Record>>) -> Vec<Thread> {
+    let thread = |comment: Record| {
+        let replies = below.remove(&comment.key).unwrap_or_default();
+        Thread { replies: threaded(replies, below), comment }
+    };
+    comments.into_iter().map(thread).collect()
+}
+
+/// What everybody reads under a post, the oldest first, and how many comments that are in all. Whether the post is
+/// seen, the caller knows.
+pub fn open_on(node: &Node, tenant: Id, post: Id, limit: usize) -> Result<(Vec<Record>, u64)> {
+    let open = Query::of(&COMMENT, tenant).filter("post_id", post).filter("open", true);
+    let page = node.store.read(|reader| reader.list(&open.limit(limit)))?;
+    Ok((page.records, page.total))
 }
 
 /// Open comments of a post that were not removed, from the kept count.
@@ -223,8 +316,7 @@ fn for_writing(
     key: Id,
     expected: Option<[u8; 16]>,
 ) -> Result<Record> {
-    let comment = reader.get(&COMMENT, key)?.filter(|comment| may_see(actor, comment));
-    let comment = comment.ok_or(Error::NotFound("comment"))?;
+    let comment = seen(reader, actor, key)?;
     if expected.is_some_and(|version| version != comment.version()) {
         return Err(Error::Stale);
     }

@@ -57,11 +57,11 @@ impl Target {
     }
 
     fn is_seen(self, reader: &impl Read, actor: &Actor) -> Result<bool> {
-        let record = reader.get(self.kind(), self.key())?;
-        Ok(record.is_some_and(|record| match self {
-            Self::Post(_) => post::may_see(actor, &record),
-            Self::Comment(_) => comment::may_see(actor, &record),
-        }))
+        let Some(record) = reader.get(self.kind(), self.key())? else { return Ok(false) };
+        match self {
+            Self::Post(_) => Ok(post::may_see(actor, &record)),
+            Self::Comment(_) => comment::is_seen(reader, actor, &record),
+        }
     }
 }
 

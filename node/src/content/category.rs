@@ -18,7 +18,7 @@ use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Event, Field, Id, Kind, Record, Value};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub const NAME: Field = Field::text(1, "name").required().max(200).column();
 pub const SLUG: Field = Field::text(2, "slug")
@@ -57,6 +57,8 @@ pub static CATEGORY: Kind = Kind {
 const MAX_DEPTH: usize = 20;
 /// The most that one tree shows.
 const MAX_TREE: usize = 5_000;
+/// The most that a filter by a category takes in with it.
+const MAX_BELOW: usize = 1_000;
 /// Siblings that one request puts in order.
 pub const MAX_ORDERED: usize = 500;
 
@@ -119,9 +121,7 @@ pub fn tree(node: &Node, actor: &Actor) -> Result<Vec<Branch>> {
         }
     })?;
     all.truncate(MAX_TREE);
-    all.sort_by_cached_key(|c| {
-        (c.int(&POSITION).unwrap_or(i64::MAX), c.text(&NAME).to_lowercase(), c.key)
-    });
+    all.sort_by_cached_key(place);
     let known: HashMap<Id, Option<Id>> = all.iter().map(|c| (c.key, c.tree_parent())).collect();
     let mut below: HashMap<Option<Id>, Vec<Record>> = HashMap::new();
     for category in all {
@@ -129,6 +129,12 @@ pub fn tree(node: &Node, actor: &Actor) -> Result<Vec<Branch>> {
         below.entry(parent).or_default().push(category);
     }
     Ok(branches(None, &mut below, 0))
+}
+
+/// What siblings are ordered by: those without a position come last, by name.
+pub(super) fn place(category: &Record) -> (i64, String, Id) {
+    let position = category.int(&POSITION).unwrap_or(i64::MAX);
+    (position, category.text(&NAME).to_lowercase(), category.key)
 }
 
 fn branches(
@@ -148,20 +154,23 @@ fn branches(
     categories.into_iter().map(branch).collect()
 }
 
-/// The category and all below it, for filters; bounded.
-pub(super) fn with_descendants(reader: &impl Read, tenant: Id, key: Id) -> Result<Vec<Id>> {
+/// The category and all below it, for filters, level by level. What lies deeper than a tree may grow, or beyond
+/// [`MAX_BELOW`], is left out.
+pub(crate) fn with_descendants(reader: &impl Read, tenant: Id, key: Id) -> Result<Vec<Id>> {
     let mut all = vec![key];
-    let mut at = 0;
-    while at < all.len() && all.len() < 500 {
-        let children =
-            Query::of(&CATEGORY, tenant).filter("parent_id", all[at]).limit(100).without_total();
-        for child in reader.list(&children)?.records {
-            if !all.contains(&child.key) {
-                all.push(child.key);
-            }
+    let mut seen = HashSet::from([key]);
+    let mut level = vec![Value::Id(key)];
+    for _ in 0..2 * MAX_DEPTH {
+        let below = Query::of(&CATEGORY, tenant).any_of("parent_id", level).limit(MAX_BELOW);
+        let below = reader.list(&below.without_total())?.records;
+        let fresh: Vec<Id> = below.iter().map(|c| c.key).filter(|key| seen.insert(*key)).collect();
+        all.extend(&fresh);
+        if fresh.is_empty() || all.len() >= MAX_BELOW {
+            break;
         }
-        at += 1;
+        level = fresh.into_iter().map(Value::Id).collect();
     }
+    all.truncate(MAX_BELOW);
     Ok(all)
 }
 

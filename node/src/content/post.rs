@@ -149,7 +149,7 @@ pub fn is_trashed(post: &Record) -> bool {
 }
 
 /// Whether it is shown to readers of this role; none stands for whoever is not signed in.
-fn is_shown_to(post: &Record, role: Option<Role>) -> bool {
+pub(crate) fn is_shown_to(post: &Record, role: Option<Role>) -> bool {
     let is_for_them = match (post.text(&VISIBILITY), role) {
         (PUBLIC, _) | (MEMBERS, Some(_)) => true,
         (ROLE, Some(role)) => post.has(&VISIBLE_TO_ROLES, &Value::from(role.name())),

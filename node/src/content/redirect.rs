@@ -1,10 +1,11 @@
 //! Redirects: addresses that posts had elsewhere, before they came here. A path is unique in its tenant by its key, so
 //! that two nodes that learn it apart make one record. Never leads anybody to what he may not see.
 
-use super::post::{self, POST, SLUG};
+use super::post::{self, POST};
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
 use crate::kinds;
+use crate::percent;
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
@@ -31,7 +32,7 @@ pub static REDIRECT: Kind = Kind {
 /// leads to the root or under `/api`, where nothing is redirected.
 pub fn normal(path: &str) -> Option<String> {
     let path = path.split(['?', '#']).next().unwrap_or_default().trim();
-    let decoded = unescaped(path)?;
+    let decoded = percent::decode(path, false)?;
     let parts: Vec<&str> = decoded.split('/').filter(|part| !part.is_empty()).collect();
     let path = format!("/{}", parts.join("/"));
     let fits = path.chars().count() <= PATH.max && !path.chars().any(char::is_control);
@@ -53,23 +54,6 @@ pub fn path_of(address: &str) -> Option<String> {
         None => return None,
     };
     normal(path)
-}
-
-/// Percent signs resolved; none for broken ones.
-fn unescaped(path: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let high = char::from(rest.next()?).to_digit(16)?;
-                let low = char::from(rest.next()?).to_digit(16)?;
-                (high * 16 + low) as u8
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 fn key_of(tenant: Id, path: &str) -> Id {
@@ -137,16 +121,15 @@ fn tell(tx: &mut Tx<'_>, actor: &Actor, event_type: &str, path: &str, post: Id) 
     Ok(())
 }
 
-/// The slug of the post that a path leads to, if the public sees it.
-pub fn target(node: &Node, tenant: Id, path: &str) -> Result<Option<String>> {
+/// The post that a path leads to, if the public sees it.
+pub fn target(node: &Node, tenant: Id, path: &str) -> Result<Option<Record>> {
     let Some(path) = normal(path) else { return Ok(None) };
     let post = node.store.read(|reader| {
         let redirect = reader.get(&REDIRECT, key_of(tenant, &path))?;
         let post = redirect.and_then(|redirect| redirect.id(&POST_ID));
         post.map_or(Ok(None), |key| reader.get(&POST, key))
     })?;
-    let post = post.filter(|post| post.tenant == tenant && post::is_live(post));
-    Ok(post.map(|post| post.text(&SLUG).to_owned()))
+    Ok(post.filter(|post| post.tenant == tenant && post::is_live(post)))
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ pub(super) use base::since;
 pub use difference::{By, Difference, difference};
 
 use super::post::{
-    AUTHOR_ID as POST_AUTHOR_ID, BODY, CANONICAL_URL, CATEGORY_ID, COVER, EXCERPT, FORMAT,
-    META_DESCRIPTION, META_TITLE, POST, SLUG, TAG_IDS, TITLE as POST_TITLE, change, for_writing,
-    may_see, require_author_or,
+    AUTHOR_ID as POST_AUTHOR_ID, AUTHOR_IDS, BODY, CANONICAL_URL, CATEGORY_ID, COVER, EXCERPT,
+    FEATURED, FORMAT, META_DESCRIPTION, META_TITLE, NOINDEX, PINNED, POST, SLUG, TAG_IDS,
+    TITLE as POST_TITLE, VISIBILITY, VISIBLE_TO_ROLES, change, for_writing, may_see,
+    require_author_or,
 };
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
@@ -64,7 +65,7 @@ pub static POST_VERSION: Kind = Kind {
     ..Kind::new(23, "post_version", "post_versions", super::SCOPE)
 };
 
-/// The fields that a version keeps, beside the body.
+/// The fields that a version keeps and that a revert brings back, beside the body.
 const KEPT: [&Field; 10] = [
     &POST_TITLE,
     &SLUG,
@@ -77,6 +78,13 @@ const KEPT: [&Field; 10] = [
     &META_DESCRIPTION,
     &CANONICAL_URL,
 ];
+/// The fields that a version tells and a revert leaves alone: who writes the post, who sees it, where it stands.
+const TOLD: [&Field; 6] =
+    [&AUTHOR_IDS, &FEATURED, &PINNED, &VISIBILITY, &VISIBLE_TO_ROLES, &NOINDEX];
+
+fn all_kept() -> impl Iterator<Item = &'static Field> {
+    KEPT.into_iter().chain(TOLD)
+}
 /// The latest versions that are searched for one that holds the present body.
 const LATEST: usize = 10;
 
@@ -168,7 +176,7 @@ fn json(value: &Value) -> Json {
 /// The fields' values as they go over HTTP; the empty ones are left out.
 pub(super) fn snapshot(post: &Record) -> Map<String, Json> {
     let mut fields = Map::new();
-    for field in KEPT {
+    for field in all_kept() {
         let value = match field.merge {
             Merge::Set => Json::Array(post.set(field).map(json).collect()),
             _ if field.claim.is_some() => Json::from(post.text(field)),
@@ -346,11 +354,16 @@ fn unrecorded(reader: &impl Read, post: &Record, number: u64) -> Result<Option<V
 
 fn numbered(reader: &impl Read, post: &Record, number: u64) -> Result<Option<Record>> {
     const AT_ONCE: usize = 1_000;
-    let Some(mut place) = number.checked_sub(1) else { return Ok(None) };
+    let recorded = reader.count(&all_of(post))?;
+    let (Some(above), Some(below)) = (recorded.checked_sub(number), number.checked_sub(1)) else {
+        return Ok(None);
+    };
+    // From the nearer end.
+    let (mut place, is_late) = (above.min(below), above < below);
     let mut after = None;
     loop {
         let limit = usize::try_from(place).map_or(AT_ONCE, |place| (place + 1).min(AT_ONCE));
-        let query = all_of(post).sort("made", false).limit(limit).after(after).without_total();
+        let query = all_of(post).sort("made", is_late).limit(limit).after(after).without_total();
         let page = reader.list(&query)?;
         if place < page.records.len() as u64 {
             return Ok(page.records.into_iter().nth(place as usize));
@@ -364,7 +377,7 @@ fn numbered(reader: &impl Read, post: &Record, number: u64) -> Result<Option<Rec
 }
 
 /// Makes the post say again what it said in a version: a change like any other, and so a version of its own. The
-/// slug stays, for addresses lead to it.
+/// slug stays, for addresses lead to it; so do its authors, its audience and its place.
 pub async fn revert(
     node: &Node,
     actor: &Actor,

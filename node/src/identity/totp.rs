@@ -1,8 +1,8 @@
 //! Codes that change every thirty seconds (RFC 6238, with HMAC-SHA-1 and six digits, as every app takes them).
 //! Pure: the time comes in, and nothing is kept.
 
+use crate::percent::encode;
 use aws_lc_rs::{constant_time, hmac};
-use std::fmt::Write;
 
 pub(super) const SECRET_BYTES: usize = 20;
 pub(super) const STEP_S: u64 = 30;
@@ -50,24 +50,11 @@ pub(super) fn base32(bytes: &[u8]) -> String {
 
 /// What an app reads from a QR code.
 pub(super) fn uri(issuer: &str, account: &str, secret: &[u8]) -> String {
-    let (issuer, account) = (escape(issuer), escape(account));
+    let (issuer, account) = (encode(issuer), encode(account));
     let secret = base32(secret);
     format!(
         "otpauth://totp/{issuer}:{account}?secret={secret}&issuer={issuer}&algorithm=SHA1&digits=6&period={STEP_S}"
     )
-}
-
-/// Everything but letters, digits and four marks as percent and two digits.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            escaped.push(char::from(byte));
-        } else {
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 
 use super::pool::Pool;
 use super::workers::Stop;
+use crate::content::post::POST;
 use crate::error::Result;
 use crate::kinds;
 use crate::runtime::Node;
+use crate::search::audience;
 use atoll_storage::read::{Read, Reader};
 use atoll_storage::search::{Change, Document};
 use atoll_storage::{Id, SearchText};
@@ -92,10 +94,41 @@ pub(super) fn feed(node: &Node) -> Result<(usize, bool)> {
             let changes = records.iter().map(|(kind, key)| change(reader, *kind, *key));
             changes.filter_map(Result::transpose).collect::<atoll_storage::Result<Vec<Change>>>()
         })?;
+        feed_dependants(node, &records)?;
         node.search.apply(&batch, fed.cursor()).map_err(super::internal)?;
     }
     node.store.note_indexed(&fed)?;
     Ok((fed.records.len(), fed.more))
+}
+
+/// What is found by whom reads a post: it is fed again with the post, before the cursor passes it, so that a crash
+/// repeats it. A long thread goes in pieces.
+fn feed_dependants(node: &Node, records: &BTreeSet<(u16, Id)>) -> Result<()> {
+    for (_, key) in records.iter().filter(|(kind, _)| *kind == POST.code) {
+        let mut after = None;
+        loop {
+            let (batch, next) = node.store.read(|reader| {
+                // The comments of a post that is gone go with it.
+                let Some(post) = reader.get(&POST, *key)? else { return Ok((vec![], None)) };
+                let place = (post.tenant, *key);
+                let (below, next) = audience::dependants(reader, place, after.take())?;
+                let batch = below.iter().map(|r| (r.kind.code, r.key));
+                let fresh = batch.filter(|row| !records.contains(row));
+                let changes = fresh.map(|(kind, key)| change(reader, kind, key));
+                let changes: atoll_storage::Result<Vec<_>> =
+                    changes.filter_map(Result::transpose).collect();
+                Ok((changes?, next))
+            })?;
+            if !batch.is_empty() {
+                node.search.apply(&batch, node.search.cursor()).map_err(super::internal)?;
+            }
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the index shall hold of a record now; none for kinds that are not searched.
@@ -103,12 +136,9 @@ fn change(reader: &Reader, code: u16, key: Id) -> atoll_storage::Result<Option<C
     let Some(kind) = kinds::ALL.iter().find(|kind| kind.code == code) else { return Ok(None) };
     let Some(text_of) = kind.search else { return Ok(None) };
     let Some(record) = reader.get_full(kind, key)? else { return Ok(Some(Change::Remove(key))) };
-    let text = text_of(&record);
-    Ok(Some(
-        text.map_or(Change::Remove(key), |text| {
-            Change::Put(document(code, key, record.tenant, text))
-        }),
-    ))
+    let Some(text) = text_of(&record) else { return Ok(Some(Change::Remove(key))) };
+    let text = audience::marked(reader, &record, text)?;
+    Ok(Some(Change::Put(document(code, key, record.tenant, text))))
 }
 
 fn document(kind: u16, id: Id, tenant: Id, text: SearchText) -> Document {

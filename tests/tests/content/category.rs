@@ -284,3 +284,18 @@ async fn two_tags_become_one_and_suggestions_come_by_their_use() {
     admin.get(&at("tags", &tags[0], "")).await.refused(404, "not_found");
     assert_eq!(test.stranger().get("/api/v1/posts?tag=ruby").await.json()["page"]["total"], 2);
 }
+
+#[tokio::test]
+async fn a_filter_takes_in_all_that_lies_under_a_category_however_many() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let top = category(&admin, "Top", None).await;
+    let mut last = Json::Null;
+    for number in 0..103 {
+        last = category(&admin, &format!("Below {number}"), Some(&top)).await;
+    }
+    let last = category(&admin, "Deep", Some(&last)).await;
+    make(&admin, json!({ "title": "Far down", "category_id": last["id"] })).await;
+    let page = admin.get("/api/v1/posts?category=top").await.expect(200).json();
+    assert_eq!(all(&page["data"], "title"), ["Far down"]);
+}

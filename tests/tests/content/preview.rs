@@ -18,7 +18,8 @@ async fn whoever_has_the_link_reads_the_draft_until_it_expires_or_is_taken_back(
     assert_eq!(made.header("cache-control"), Some("no-store"));
     let made = made.data();
     let path = format!("/api/v1/preview/{}", text(&made, "token"));
-    assert_eq!(text(&made, "url"), format!("http://{}{path}", test.address));
+    let page = format!("/preview/{}", text(&made, "token"));
+    assert_eq!(text(&made, "url"), format!("http://{}{page}", test.address));
     assert_eq!(text(&made, "expires_at"), "2027-01-15T10:00:00.000Z");
 
     let stranger = test.stranger();
@@ -38,6 +39,14 @@ async fn whoever_has_the_link_reads_the_draft_until_it_expires_or_is_taken_back(
         (&json!(1), &made["id"])
     );
     stranger.get("/api/v1/preview/x").await.refused(404, "not_found");
+    let shown = stranger.get(&page).await.expect(200);
+    assert!(
+        shown.text().contains("<p>Some text.</p>") && shown.text().contains("This is a preview")
+    );
+    assert!(!shown.text().contains("view.js"), "a preview is no view");
+    assert_eq!(shown.header("cache-control"), Some("no-store"));
+    assert_eq!(shown.header("x-robots-tag"), Some("noindex, nofollow"));
+    let _ = stranger.get("/preview/x").await.expect(404);
 
     let other = eve.post(&links, &json!({})).await.expect(201).data();
     let gone = format!("{links}/{}", text(&other, "id"));
@@ -52,6 +61,7 @@ async fn whoever_has_the_link_reads_the_draft_until_it_expires_or_is_taken_back(
     let _ = stranger.get(&path).await.expect(200);
     now.fetch_add(1, SeqCst);
     stranger.get(&path).await.refused(404, "not_found");
+    let _ = stranger.get(&page).await.expect(404);
     assert_eq!(atoll_node::content::preview::sweep(&test.node).await.unwrap(), 1);
     assert_eq!(atoll_node::content::preview::sweep(&test.node).await.unwrap(), 0);
 }

@@ -71,6 +71,21 @@ async fn every_change_is_a_version_that_can_be_read_compared_and_brought_back() 
 }
 
 #[tokio::test]
+async fn a_version_tells_who_saw_the_post_and_a_revert_leaves_that_alone() {
+    let test = TestNode::start().await;
+    let editor = test.user("eve", Role::Editor).await;
+    let post = draft(&editor, "One").await;
+    let path = at("posts", &post, "");
+    let narrow = json!({ "visibility": "members", "featured": true, "body": "Other." });
+    let _ = editor.put(&path, &narrow).await.expect(200);
+    let diff = editor.get(&format!("{path}/versions/2?diff=1")).await.expect(200).data();
+    assert_eq!(diff["fields"]["visibility"], json!({ "from": "public", "to": "members" }));
+    assert_eq!(diff["fields"]["featured"], json!({ "from": false, "to": true }));
+    let back = editor.post(&format!("{path}/revert/1"), &json!({})).await.expect(200).data();
+    assert_eq!((text(&back, "body"), text(&back, "visibility")), ("Some text.", "members"));
+}
+
+#[tokio::test]
 async fn the_history_of_a_post_is_for_its_author_and_editors() {
     let test = TestNode::start().await;
     let (eve, ed) = (test.user("eve", Role::Editor).await, test.user("edna", Role::Editor).await);

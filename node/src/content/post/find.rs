@@ -8,6 +8,7 @@ use crate::access::{Actor, Permission};
 use crate::content::{category, key_of, read, tag};
 use crate::error::{Error, Result};
 use crate::runtime::Node;
+use crate::search::audience;
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::{Id, Record, Value};
@@ -129,7 +130,7 @@ fn matches(node: &Node, actor: &Actor, text: &str) -> Result<Vec<Value>> {
             tenant: actor.tenant,
             text: text.to_owned(),
             kinds: vec![POST.code],
-            public_only: actor.role.is_none(),
+            facets: audience::of(actor),
             limit: MAX_LIMIT,
             offset: keys.len(),
             ..SearchQuery::default()

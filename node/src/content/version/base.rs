@@ -2,7 +2,7 @@
 //! adds to what others did since and undoes nothing.
 
 use super::{
-    AFTER, BEFORE, BEFORE_HEADS, HEADS, KEPT, SNAPSHOT, all_of, heads_in, json, numbered,
+    AFTER, BEFORE, BEFORE_HEADS, HEADS, SNAPSHOT, all_kept, all_of, heads_in, json, numbered,
     unrecorded,
 };
 use crate::content::post::{BODY, POST};
@@ -103,7 +103,7 @@ fn tagged(reader: &impl Read, post: &Record, tag: &[u8; 16]) -> Result<Option<Be
 
 /// Leaves out what says the same as `fields`, and of sets what was not the caller's own doing.
 fn leave_out(changes: &mut Changes, fields: &Map<String, Json>) {
-    let is_kept = |field: &Field| KEPT.iter().any(|kept| kept.code == field.code);
+    let is_kept = |field: &Field| all_kept().any(|kept| kept.code == field.code);
     let was = |field: &Field| fields.get(field.name).unwrap_or(&Json::Null);
     let had = |field: &Field, element: &Value| {
         was(field).as_array().is_some_and(|all| all.contains(&json(element)))

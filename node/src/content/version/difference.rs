@@ -1,7 +1,7 @@
 //! What lies between two versions: the fields that differ, and the body by line or by word. A diff that takes long gives
 //! what it has: correct, if not the smallest.
 
-use super::{KEPT, readable, standing};
+use super::{all_kept, readable, standing};
 use crate::access::Actor;
 use crate::content::read;
 use crate::error::Result;
@@ -66,7 +66,7 @@ pub async fn difference(
 
 fn changed_fields(before: &Map<String, Json>, after: &Map<String, Json>) -> Map<String, Json> {
     let mut changed = Map::new();
-    for field in KEPT {
+    for field in all_kept() {
         let (was, is) = (before.get(field.name), after.get(field.name));
         if was != is {
             changed.insert(field.name.to_owned(), serde_json::json!({ "from": was, "to": is }));

@@ -4,9 +4,10 @@
 //! signature, issuer, audience, nonce and end, and by nothing that came beside it.
 
 use super::super::recent::Recent;
-use super::super::{refused, totp};
+use super::super::refused;
 use super::reach::Reach;
 use crate::error::{Error, Result};
+use crate::percent;
 use crate::runtime::Node;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -186,7 +187,8 @@ pub(super) async fn redeem(
             form.push(("client_secret", secret.as_str()));
         } else {
             // RFC 6749, 2.3.1: both are encoded as in a form first.
-            request = request.basic_auth(totp::escape(&client.id), Some(totp::escape(secret)));
+            request =
+                request.basic_auth(percent::encode(&client.id), Some(percent::encode(secret)));
         }
     }
     let tokens: Tokens = ask(request.form(&form)).await?;
