@@ -72,7 +72,7 @@ fn unescaped(path: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn key_of(tenant: Id, path: &str) -> Id {
+pub(crate) fn key_of(tenant: Id, path: &str) -> Id {
     Id::natural(&[b"redirect", &tenant.0, path.as_bytes()])
 }
 
