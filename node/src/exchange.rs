@@ -7,7 +7,7 @@ pub(crate) mod restore;
 mod unpacking;
 mod zip;
 
-pub(crate) use unpacking::{Unpacking, is_zip, opened};
+pub(crate) use unpacking::{Opened, Unpacking, is_zip, opened};
 
 use crate::error::{Error, Result};
 use crate::job::{Job, RUNNING, WAITING};

@@ -177,7 +177,7 @@ impl Restored {
     /// What refers to records of the archive refers to those who stand for them.
     fn translated(&self, mut changes: Changes) -> Changes {
         let known = self.known();
-        for (field, value) in changes.registers.iter_mut().chain(&mut changes.added) {
+        for (_, value) in changes.registers.iter_mut().chain(&mut changes.added) {
             if let Some(id) = value.as_id()
                 && let Some(other) = known.stand_ins.get(&id)
             {

@@ -403,6 +403,12 @@ pub(super) fn is_address(address: &str) -> bool {
     (on_site || on_web) && !address.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
+/// At most so many bytes of a text.
+pub(super) fn beginning(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or_default()]
+}
+
 pub(super) fn hash_of(parts: &[&[u8]]) -> Vec<u8> {
     Id::natural(parts).0.to_vec()
 }

@@ -40,11 +40,11 @@ fn entry_of(origin: &str, text: &str) -> Entry {
         .text(&["title"])
         .or_else(|| heading(body))
         .map_or_else(|| name_of(origin, lies.name), str::to_owned);
-    let mut categories = several(&head, &lies, &["category", "categories"]);
+    let mut categories = several(&head, &lies, &["category"], &["categories"]);
     let (base, aliases) = addresses(&head, &lies, &categories);
     let category = if categories.is_empty() { None } else { Some(categories.remove(0)) };
     // A post has one category: what else it lay under, it carries as tags.
-    let tags = several(&head, &lies, &["tags", "tag", "keywords"]).into_iter().chain(categories);
+    let tags = several(&head, &lies, &["tag"], &["tags", "keywords"]).into_iter().chain(categories);
     let slug = head.text(&["slug"]).or(lies.slug());
     let mut notes: Vec<String> = shortcodes(&lies, body).into_iter().collect();
     let mut time = |keys: &[&str]| date_of(&head, keys, &mut notes);
@@ -75,17 +75,16 @@ fn entry_of(origin: &str, text: &str) -> Entry {
     }
 }
 
-/// A text holds several by commas; in Jekyll, which has no commas there, by blanks, under the names that say several.
-fn several(head: &FrontMatter, lies: &Lies<'_>, keys: &[&str]) -> Vec<String> {
+/// A text holds several by commas; in Jekyll, under the names that say several, by blanks if it has no commas.
+fn several(head: &FrontMatter, lies: &Lies<'_>, one: &[&str], many: &[&str]) -> Vec<String> {
     let owned = |parts: Vec<&str>| parts.into_iter().map(|part| part.trim().to_owned()).collect();
+    let (keys, is_plural) = if head.list(one).is_empty() { (many, true) } else { (one, false) };
     match head.list(keys) {
-        [one] if one.contains(',') => owned(one.split(',').collect()),
-        [one]
-            if lies.is_jekyll && !head.is_list(keys) && head.list(&keys[..1]) != [one.clone()] =>
-        {
-            owned(one.split_whitespace().collect())
+        [text] if text.contains(',') => owned(text.split(',').collect()),
+        [text] if is_plural && lies.is_jekyll && !head.is_list(keys) => {
+            owned(text.split_whitespace().collect())
         }
-        many => many.to_vec(),
+        values => values.to_vec(),
     }
 }
 

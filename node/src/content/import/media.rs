@@ -1,8 +1,11 @@
 //! Files that a body names beside its text: pictures, sound, documents. An import brings texts alone, so an address on
 //! the old site is led there if the import says where that is, and is told of if not. Never fetches anything.
 
+use super::entry::beginning;
 use std::collections::BTreeSet;
 
+/// The longest address, in bytes.
+const ADDRESS_MAX: usize = 2_000;
 /// Names that a note tells one by one.
 const TOLD: usize = 5;
 /// What stands before an address, in Markdown and in HTML.
@@ -19,7 +22,7 @@ pub(super) fn settle(body: &str, site: &str, base: &str) -> (Option<String>, BTr
     let (mut lost, mut settled, mut copied) = (BTreeSet::new(), String::new(), 0);
     let mut at = 0;
     while let Some((start, end)) = next(body, at) {
-        at = end.max(start + 1);
+        at = end;
         let address = &body[start..end];
         if !is_here(address) {
             continue;
@@ -31,9 +34,6 @@ pub(super) fn settle(body: &str, site: &str, base: &str) -> (Option<String>, BTr
             settled.push_str(site);
             settled.push_str(&path_at(base, address));
             copied = end;
-        }
-        while !body.is_char_boundary(at) {
-            at += 1;
         }
     }
     if copied == 0 {
@@ -54,23 +54,25 @@ pub(super) fn note(lost: &BTreeSet<String>) -> Option<String> {
     (!lost.is_empty()).then(|| format!("names files that are not here: {names}; {advice}"))
 }
 
-/// The next address from `at` on.
+/// The next address from `at` on. Looks at each byte once.
 fn next(body: &str, at: usize) -> Option<(usize, usize)> {
-    let rest = &body[at..];
-    let (found, opening) = OPENINGS
-        .iter()
-        .filter_map(|opening| Some((rest.find(opening)?, *opening)))
-        .min_by_key(|(found, _)| *found)?;
-    let mut start = at + found + opening.len();
-    let is_markdown = opening == "](";
-    if is_markdown && body[start..].starts_with('<') {
+    let mut from = at;
+    let (mut start, end) = loop {
+        let found = from + body[from..].find(['(', '"', '\''])?;
+        from = found + 1;
+        if OPENINGS.iter().any(|opening| body[at..from].ends_with(opening)) {
+            break (from, body.as_bytes()[found]);
+        }
+    };
+    if end == b'(' && body[start..].starts_with('<') {
         start += 1;
     }
-    let is_end = |c: char| match opening.as_bytes().last() {
-        Some(quote @ (b'"' | b'\'')) => c == char::from(*quote),
-        _ => c.is_whitespace() || matches!(c, ')' | '>'),
+    let is_end = |c: char| match end {
+        b'(' => c.is_whitespace() || matches!(c, ')' | '>'),
+        quote => c == char::from(quote),
     };
-    let length = body[start..].find(is_end).unwrap_or(body.len() - start);
+    let address = beginning(&body[start..], ADDRESS_MAX);
+    let length = address.find(is_end).unwrap_or(address.len());
     Some((start, start + length))
 }
 

@@ -247,7 +247,11 @@ impl Source {
                     self.authors.insert(author.username.clone(), author);
                 }
             }
-            b"wp:category" => return self.category.take().map(Item::Category),
+            b"wp:category" => {
+                let category = self.category.take()?;
+                let is_one = category.slug.as_deref() != Some(item::NO_CATEGORY);
+                return is_one.then_some(Item::Category(category));
+            }
             name => {
                 if let Some(author) = &mut self.author {
                     match name {

@@ -13,7 +13,7 @@ use atoll_storage::tx::Changes;
 use std::collections::HashMap;
 
 /// Under which nobody put anything.
-const NO_CATEGORY: &str = "uncategorized";
+pub(super) const NO_CATEGORY: &str = "uncategorized";
 
 #[derive(Debug, Default)]
 pub(super) struct Post {

@@ -1,5 +1,6 @@
 //! The markup in a WordPress export: what is HTML with blank lines for paragraphs, and what is to be plain text.
 
+use super::super::entry::beginning;
 use std::collections::BTreeSet;
 
 /// The character that a reference stands for: `amp`, `#39`, `#x2014`. None for those that only a browser knows.
@@ -47,7 +48,7 @@ pub(super) fn plain(html: &str) -> String {
     while let Some(at) = rest.find(['<', '&']) {
         text.push_str(&rest[..at]);
         let tail = &rest[at..];
-        let end = if tail.starts_with('<') { tail.find('>') } else { tail.find(';') };
+        let end = near(tail, if tail.starts_with('<') { '>' } else { ';' });
         rest = match end {
             Some(end) if tail.starts_with('<') && begins_a_tag(tail) => {
                 if tail.starts_with("<br") || tail.starts_with("</p") {
@@ -69,6 +70,13 @@ pub(super) fn plain(html: &str) -> String {
     }
     text.push_str(rest);
     text.trim().to_owned()
+}
+
+/// What ends no sooner is no tag and no reference, and is not looked for to the end of a long text.
+const NEAR_BYTES: usize = 2_000;
+
+fn near(text: &str, end: char) -> Option<usize> {
+    beginning(text, NEAR_BYTES).find(end)
 }
 
 fn begins_a_tag(tail: &str) -> bool {
@@ -170,7 +178,7 @@ fn block(html: &str, start: usize) -> Option<(&'static str, usize)> {
     let tail = &html[start..];
     let name = BLOCKS.iter().find(|name| opens(tail, name))?;
     if *name == "hr" {
-        return Some((name, start + tail.find('>')? + 1));
+        return Some((name, start + near(tail, '>')? + 1));
     }
     let (mut depth, mut at) = (1_usize, start + 1);
     while let Some(found) = html[at..].find('<') {
@@ -202,10 +210,11 @@ fn begins(tail: &str, name: &str) -> bool {
 pub(super) fn notes(content: &str) -> Vec<String> {
     let codes = names(content, "[", |rest, name| {
         let end = rest[name.len()..].chars().next();
-        let closes = |tail: &str| tail.find(']').is_some_and(|at| !tail[..at].contains('\n'));
+        let closes = |tail: &str| near(tail, ']').is_some_and(|at| !tail[..at].contains('\n'));
         KNOWN_CODES.contains(&name) && matches!(end, Some(' ' | ']')) && closes(rest)
     });
     let blocks = names(content, "<!-- wp:", |rest, _| {
+        let rest = beginning(rest, NEAR_BYTES);
         rest.find("-->").is_some_and(|end| rest[..end].trim_end().ends_with('/'))
     });
     let told = |names: BTreeSet<String>, what: &str| {
@@ -278,9 +287,14 @@ fn without_marks(content: &str) -> String {
         html.push_str(&rest[..at]);
         match mark.find("-->") {
             Some(end) if is_mark => rest = mark[end + 3..].trim_start_matches(['\n', '\r']),
-            _ => {
-                html.push_str("<!--");
-                rest = &mark[4..];
+            Some(end) => {
+                html.push_str(&mark[..end + 3]);
+                rest = &mark[end + 3..];
+            }
+            // Nor does any other end.
+            None => {
+                rest = mark;
+                break;
             }
         }
     }
@@ -313,7 +327,7 @@ mod tests {
         assert_eq!(body("One\ntwo\n\n<h2>Three</h2>"), "<p>One<br>\ntwo</p>\n\n<h2>Three</h2>");
         let gutenberg = "<!-- wp:paragraph {\"a\":1} -->\n<p>Hi</p>\n<!-- /wp:paragraph -->";
         assert_eq!(body(gutenberg), "<p>Hi</p>");
-        assert_eq!(body("<!--more--> and <!-- open"), "<!--more--> and <!-- open");
+        assert_eq!(body("<!--more--> and <!-- open"), "<p><!--more--> and <!-- open</p>");
     }
 
     #[test]
