@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 pub fn routes() -> Vec<Route> {
     vec![
         post("/api/v1/imports", Can(JobsAdminister), create)
-            .query(&["format", "dry_run", "name"])
+            .query(&["format", "dry_run", "name", "site"])
             .gives_fields(JOB)
             .uploads()
             .doc(CREATE_DOC),
@@ -35,9 +35,11 @@ pub fn routes() -> Vec<Route> {
 }
 
 const PATH: &str = "/api/v1/imports";
-const CREATE_DOC: &str = "Imports the file that is the body: format=csv, markdown (as tar, plain or under zstd), \
-    wordpress, ghost, jsonl or atoll. With dry_run=true everything is tried and undone. What was imported before is \
-    changed, not doubled; name tells two sources apart that call their items alike.";
+const CREATE_DOC: &str = "Imports the file that is the body: format=csv, jsonl, wordpress or ghost, plain or under gzip \
+    or zstd, the latter two also in a zip; format=markdown as a zip, or as tar, plain or under gzip or zstd; \
+    format=atoll. With dry_run=true everything is tried and undone. What was imported before is changed, not doubled; \
+    name tells two sources apart that call their items alike. site is where the old site stands: pictures and files \
+    that posts name without a host are led there.";
 
 async fn create(call: Call) -> Answer {
     let format = call.param("format").and_then(Format::parse).ok_or_else(|| {
@@ -46,6 +48,7 @@ async fn create(call: Call) -> Answer {
     })?;
     let dry_run = call.param_as("dry_run")?.unwrap_or(false);
     let order = Order::new(format, call.param("name").unwrap_or_default(), dry_run)?;
+    let order = order.of_site(call.param("site").unwrap_or_default())?;
     let received = upload::receive(&call).await?;
     let job = import::start(&call.node, &call.actor, order, received).await?;
     jobs::accepted(&job, shown(&job), PATH)
@@ -61,6 +64,7 @@ fn shown(job: &Job) -> Json {
         value["format"] = json!(order.format);
         value["name"] = json!(order.name);
         value["dry_run"] = json!(order.dry_run);
+        value["site"] = json!(order.site);
     }
     value["report"] = json!(import::report_of(job));
     value

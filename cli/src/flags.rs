@@ -117,6 +117,9 @@ pub enum Command {
     Import(Import),
     /// Write a tenant's content and users into an archive
     Export(Export),
+    /// Long work of this node's tenant: imports and exports that were asked for over HTTP
+    #[command(subcommand)]
+    Job(Job),
     /// Backups of the whole node
     #[command(subcommand)]
     Backup(Backup),
@@ -274,7 +277,7 @@ pub enum Sync {
 pub enum Import {
     /// Every Markdown file in a folder becomes a post; a repeat changes what changed and doubles nothing
     Markdown {
-        /// A folder, or an archive of one: tar, plain or under zstd
+        /// A folder, or an archive of one: zip, or tar, plain or under gzip or zstd
         folder: PathBuf,
         #[command(flatten)]
         how: ImportHow,
@@ -282,6 +285,12 @@ pub enum Import {
     /// Every row of a CSV file becomes a post; the first row names the fields
     Csv {
         /// UTF-8, with commas
+        file: PathBuf,
+        #[command(flatten)]
+        how: ImportHow,
+    },
+    /// Every line of a file of JSON Lines becomes a post
+    Jsonl {
         file: PathBuf,
         #[command(flatten)]
         how: ImportHow,
@@ -314,6 +323,15 @@ pub struct ImportHow {
     /// Try everything, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// The tenant, by id or slug [default: the first one]
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Where the old site is: pictures and files that posts name without a host are led there
+    #[arg(long, value_name = "URL")]
+    pub site: Option<String>,
+    /// A file that gets a line of JSON for each item: what became of it, and why
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -326,6 +344,24 @@ pub struct Export {
     /// Write the hashes of passwords too, so that people can go on signing in
     #[arg(long)]
     pub password_hashes: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Job {
+    /// List jobs, the newest first
+    List {
+        /// Only those in this state: waiting, running, done, dead or cancelled
+        #[arg(long)]
+        state: Option<String>,
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// End a job; what it has done stays
+    Cancel { id: i64 },
+    /// Take a dead or cancelled job up again, where it stopped
+    Retry { id: i64 },
+    /// Forget a job that has ended
+    Remove { id: i64 },
 }
 
 #[derive(Subcommand, Debug)]

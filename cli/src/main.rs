@@ -223,14 +223,13 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Sync(flags::Sync::Conflicts { limit }) => Request::SyncConflicts { limit },
         Command::Import(import) => import_of(import)?,
         Command::Export(flags::Export { file, tenant, password_hashes }) => {
-            let file =
-                std::path::absolute(&file).map_err(|error| Failure::io("find", &file, &error))?;
-            Request::Export { file, tenant, password_hashes }
+            Request::Export { file: to_be(&file)?, tenant, password_hashes }
         }
-        Command::Backup(flags::Backup::Create { to }) => {
-            let to = std::path::absolute(&to).map_err(|error| Failure::io("find", &to, &error))?;
-            Request::BackupCreate { to }
-        }
+        Command::Job(flags::Job::List { state, limit }) => Request::JobList { state, limit },
+        Command::Job(flags::Job::Cancel { id }) => Request::JobCancel { id },
+        Command::Job(flags::Job::Retry { id }) => Request::JobRetry { id },
+        Command::Job(flags::Job::Remove { id }) => Request::JobRemove { id },
+        Command::Backup(flags::Backup::Create { to }) => Request::BackupCreate { to: to_be(&to)? },
         Command::Rebuild => Request::Rebuild,
         Command::Verify => Request::Verify,
         _ => return Err(Failure::failed("this command asks nothing of a node")),
@@ -242,16 +241,25 @@ fn import_of(import: flags::Import) -> Outcome<Request> {
     let (format, file, how) = match import {
         I::Markdown { folder, how } => (Format::Markdown, folder, how),
         I::Csv { file, how } => (Format::Csv, file, how),
+        I::Jsonl { file, how } => (Format::Jsonl, file, how),
         I::Wordpress { file, how } => (Format::WordPress, file, how),
         I::Ghost { file, how } => (Format::Ghost, file, how),
         I::Atoll { file, how } => (Format::Atoll, file, how),
     };
-    Ok(Request::Import { format, file: whole(&file)?, dry_run: how.dry_run })
+    let report = how.report.as_deref().map(to_be).transpose()?;
+    let flags::ImportHow { dry_run, tenant, site, .. } = how;
+    let file = whole(&file)?;
+    Ok(Request::Import(request::Import { format, file, dry_run, tenant, site, report }))
 }
 
 /// The node that does it may have another current folder.
 fn whole(path: &std::path::Path) -> Outcome<std::path::PathBuf> {
     path.canonicalize().map_err(|error| Failure::io("read", path, &error))
+}
+
+/// The same for a file that is not there yet.
+fn to_be(path: &std::path::Path) -> Outcome<std::path::PathBuf> {
+    std::path::absolute(path).map_err(|error| Failure::io("find", path, &error))
 }
 
 /// Does it on the data folder, or has the node do it that holds the folder.

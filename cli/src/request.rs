@@ -9,8 +9,10 @@ use atoll_node::content::import;
 use atoll_node::exchange::export;
 use atoll_node::identity::user::table;
 use atoll_node::identity::{NewUser, tenant, user};
+use atoll_node::job::{self, Job};
 use atoll_node::{Actor, Node, Role, conflict, peer};
 use atoll_storage::Record;
+use atoll_storage::job::Wanted;
 use atoll_storage::query::Query;
 use atoll_sync::runner::PeerStatus;
 use serde::{Deserialize, Serialize};
@@ -34,11 +36,26 @@ pub enum Request {
     SyncStatus,
     SyncNow { timeout_s: u64 },
     SyncConflicts { limit: usize },
-    Import { format: import::Format, file: PathBuf, dry_run: bool },
+    Import(Import),
     Export { file: PathBuf, tenant: Option<String>, password_hashes: bool },
+    JobList { state: Option<String>, limit: usize },
+    JobCancel { id: i64 },
+    JobRetry { id: i64 },
+    JobRemove { id: i64 },
     BackupCreate { to: PathBuf },
     Rebuild,
     Verify,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Import {
+    pub format: import::Format,
+    pub file: PathBuf,
+    pub dry_run: bool,
+    pub tenant: Option<String>,
+    pub site: Option<String>,
+    /// Gets a line for each item.
+    pub report: Option<PathBuf>,
 }
 
 impl Request {
@@ -93,24 +110,25 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         Request::SyncStatus => status(node),
         Request::SyncNow { timeout_s } => sync_now(node, timeout_s).await,
         Request::SyncConflicts { limit } => conflicts(node, limit),
-        Request::Import { format, file, dry_run } => {
-            let (node, actor) = (node.clone(), in_default(node)?);
-            // Rows of tables are told apart by their file; everything else says itself where it comes from.
-            let is_table = matches!(format, import::Format::Csv | import::Format::Jsonl);
-            let name = file.file_name().filter(|_| is_table).unwrap_or_default();
-            let name = name.to_string_lossy().into_owned();
-            let order = import::Order { format, name, dry_run };
-            let tell = move |_: &import::Report, done, of| progress.tell(done, of);
-            blocking(move || as_json(import::run(&node, &actor, &order, &file, tell)?)).await
-        }
+        Request::Import(import) => import_content(node.clone(), import, progress).await,
         Request::Export { file, tenant, password_hashes } => {
-            let actor = match tenant {
-                None => in_default(node)?,
-                Some(name) => Actor::system(tenant::get(node, &whole, &name)?.key),
-            };
+            let actor = in_tenant(node, tenant.as_deref())?;
             let (node, order) = (node.clone(), export::Order { password_hashes });
             let tell = move |done, of| progress.tell(done, of);
             blocking(move || as_json(export::run(&node, &actor, order, &file, tell)?)).await
+        }
+        Request::JobList { state, limit } => {
+            let wanted = Wanted { state: state.as_deref(), ..Wanted::default() };
+            let (jobs, _) = job::list(node, &in_default(node)?, wanted, limit)?;
+            Ok(Json::Array(jobs.iter().map(job_json).collect()))
+        }
+        Request::JobCancel { id } => {
+            Ok(job_json(&job::cancel(node, &in_default(node)?, id).await?))
+        }
+        Request::JobRetry { id } => Ok(job_json(&job::retry(node, &in_default(node)?, id).await?)),
+        Request::JobRemove { id } => {
+            job::remove(node, &in_default(node)?, id).await?;
+            Ok(json!({ "removed": id }))
         }
         Request::BackupCreate { to } => {
             let node = node.clone();
@@ -142,6 +160,28 @@ fn in_default(node: &Node) -> Outcome<Actor> {
         error => error.into(),
     })?;
     Ok(Actor::system(tenant))
+}
+
+/// In the tenant of this id or slug.
+fn in_tenant(node: &Node, name: Option<&str>) -> Outcome<Actor> {
+    let whole = Actor::system(atoll_storage::Id::NIL);
+    match name {
+        None => in_default(node),
+        Some(name) => Ok(Actor::system(tenant::get(node, &whole, name)?.key)),
+    }
+}
+
+async fn import_content(node: Arc<Node>, asked: Import, progress: Progress) -> Outcome<Json> {
+    let Import { format, file, dry_run, tenant, site, report } = asked;
+    let actor = in_tenant(&node, tenant.as_deref())?;
+    // Rows of tables are told apart by their file; everything else says itself where it comes from.
+    let is_table = matches!(format, import::Format::Csv | import::Format::Jsonl);
+    let name = file.file_name().filter(|_| is_table).unwrap_or_default();
+    let order = import::Order::new(format, &name.to_string_lossy(), dry_run)?;
+    let order = order.of_site(site.as_deref().unwrap_or_default())?;
+    let tell = move |_: &import::Report, done, of| progress.tell(done, of);
+    blocking(move || as_json(import::run(&node, &actor, &order, &file, report.as_deref(), tell)?))
+        .await
 }
 
 async fn create_user(
@@ -207,6 +247,18 @@ fn list_users(node: &Node, limit: usize) -> Outcome<Json> {
             return Ok(Json::Array(rows));
         }
     }
+}
+
+fn job_json(job: &Job) -> Json {
+    json!({
+        "id": job.id,
+        "queue": job.queue,
+        "state": job.state,
+        "percent": job::percent(job),
+        "note": job.note,
+        "error": job.error,
+        "created_at": Moment::of(job.created_ms).to_string(),
+    })
 }
 
 async fn reset_password(node: &Node, name: &str, password: Option<String>) -> Outcome<Json> {

@@ -43,7 +43,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncConflicts { .. } => conflicts(answer),
-        Request::Import { .. } => return imported(answer),
+        Request::Import(_) => return imported(answer),
         Request::Export { file, password_hashes, .. } => {
             say!(
                 "{} records, {} bytes in {}.",
@@ -55,6 +55,11 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
                 say!("It holds hashes of passwords: keep it as safe as the node.");
             }
         }
+        Request::JobList { .. } => table(answer, JOB),
+        Request::JobCancel { .. } | Request::JobRetry { .. } => {
+            say!("Job {} is {}.", text(&answer["id"]), text(&answer["state"]));
+        }
+        Request::JobRemove { .. } => say!("Job {} is forgotten.", text(&answer["removed"])),
         Request::BackupCreate { .. } => {
             say!(
                 "{} files, {} bytes in {}.",
@@ -76,7 +81,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
 /// What decides the exit code beside the printing: a report that found something is a failure.
 pub fn outcome(request: &Request, answer: &Json) -> Outcome {
     match request {
-        Request::Import { .. } | Request::UserImport { .. } => import_outcome(answer),
+        Request::Import(_) | Request::UserImport { .. } => import_outcome(answer),
         Request::Verify => verify_outcome(answer),
         _ => Ok(()),
     }
@@ -123,6 +128,16 @@ pub fn table(rows: &Json, columns: &[(&str, &str)]) {
     line(columns.iter().map(|(_, title)| *title).collect());
     cells.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
 }
+
+const JOB: &[(&str, &str)] = &[
+    ("id", "ID"),
+    ("queue", "QUEUE"),
+    ("state", "STATE"),
+    ("percent", "%"),
+    ("created_at", "CREATED"),
+    ("note", "NOTE"),
+    ("error", "ERROR"),
+];
 
 fn user(answer: &Json) {
     say!("{} ({}), {}", text(&answer["email"]), text(&answer["username"]), text(&answer["role"]));
@@ -203,7 +218,7 @@ fn conflicts(answer: &Json) {
 }
 
 fn imported(answer: &Json) -> Outcome {
-    let counts = ["created", "updated", "unchanged", "failed"];
+    let counts = ["created", "updated", "unchanged", "skipped", "failed"];
     say!("{}", counts.map(|name| format!("{} {name}", text(&answer[name]))).join(", "));
     for name in ["comments", "redirects"] {
         if answer[name].as_u64().is_some_and(|count| count > 0) {
@@ -212,6 +227,9 @@ fn imported(answer: &Json) -> Outcome {
     }
     if answer["dry_run"] == true {
         say!("Nothing was written: this is what would have been.");
+    }
+    for note in answer["notes"].as_array().into_iter().flatten() {
+        say!("{}: {}", text(&note["source"]), text(&note["message"]));
     }
     for failure in answer["failures"].as_array().into_iter().flatten() {
         complain!("{}: {}", text(&failure["source"]), text(&failure["message"]));

@@ -312,7 +312,7 @@ async fn two_nodes_that_sync_lose_nothing_answered_though_both_are_killed_again_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_goes_on_after_sigkill_and_doubles_nothing() {
-    const ROWS: usize = 4_000;
+    const ROWS: usize = 6_000;
     let folder = tempfile::tempdir().unwrap();
     let (data, ports) = (folder.path().join("data"), folder.path().join("ports"));
     let mut table = String::from("id,title,body\n");
@@ -335,7 +335,7 @@ async fn an_import_goes_on_after_sigkill_and_doubles_nothing() {
                 break job;
             }
         };
-        if life < 3 && job["state"] != "done" {
+        if life < 5 && job["state"] != "done" {
             served.0.kill().unwrap();
             served.0.wait().unwrap();
             continue;
@@ -350,6 +350,13 @@ async fn an_import_goes_on_after_sigkill_and_doubles_nothing() {
         assert_eq!((&report["created"], &report["failed"]), (&ROWS.into(), &0.into()), "{job}");
         let posts = client.get("/api/v1/posts").await.expect(200).json();
         assert_eq!(posts["page"]["total"], ROWS);
+        let lines = client.get(&format!("{path}/report")).await.expect(200).text();
+        let items = lines.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
+        let items: Vec<u64> = items.map(|line| line["item"].as_u64().unwrap()).collect();
+        assert_eq!(items, (1..=ROWS as u64).collect::<Vec<_>>(), "a line for each row, once");
+        drop(served);
+        let verified = atoll(&data).arg("verify").status().unwrap();
+        assert_eq!(verified.code(), Some(0), "verify finds nothing");
         break;
     }
 }

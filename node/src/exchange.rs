@@ -4,6 +4,10 @@
 pub mod export;
 mod line;
 pub(crate) mod restore;
+mod unpacking;
+mod zip;
+
+pub(crate) use unpacking::{Opened, Unpacking, is_zip, opened};
 
 use crate::error::{Error, Result};
 use crate::job::{Job, RUNNING, WAITING};
@@ -13,13 +17,15 @@ use atoll_storage::job::of_queue;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tokio::io::AsyncWriteExt;
 
 /// What was sent to be imported.
 pub(crate) const BODY: &str = "body";
+/// The folder of an archive that holds files, each named by its hash.
+const FILES: &str = "files/";
 /// A folder that no job names is one that a request fills; after so long it is none's.
 const ORPHAN_MS: u64 = 24 * 3_600_000;
 /// Jobs of each queue whose folders are known. More end than are kept.
@@ -204,85 +210,6 @@ impl<R: Read> Read for Bounded<R> {
         let read = self.inner.read(&mut buffer[..most])?;
         self.left.set(self.left.get() - read);
         Ok(read)
-    }
-}
-
-/// An archive that is read from its start to its end: tar, plain or under zstd.
-pub(crate) struct Unpacking {
-    archive: tar::Archive<Bounded<Box<dyn Read>>>,
-    /// Of the file, not of what is in it.
-    count: Rc<Cell<u64>>,
-    size_bytes: u64,
-    left: Rc<Cell<usize>>,
-}
-
-/// What an archive may hold, measured by its own size: what is larger is made to fill the disk.
-const UNPACKED_TIMES: u64 = 400;
-/// What stands between two files of an archive: long names among it.
-const BETWEEN_BYTES: usize = 1 << 20;
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// Frames with a larger window take more memory than there is reason to.
-const WINDOW_LOG_MAX: u32 = 27;
-
-impl Unpacking {
-    pub fn open(file: &Path) -> Result<Self> {
-        let unreadable = |error: &dyn std::fmt::Display| {
-            Error::Malformed(format!("the archive cannot be read: {error}"))
-        };
-        let mut opened = fs::File::open(file).map_err(|error| unreadable(&error))?;
-        let size_bytes = opened.metadata().map_err(|error| unreadable(&error))?.len();
-        let mut magic = [0; 4];
-        let known = opened.read(&mut magic).map_err(|error| unreadable(&error))?;
-        opened.rewind().map_err(|error| unreadable(&error))?;
-        if known >= 2 && magic[..2] == GZIP {
-            let advice = "it is under gzip: send it as plain tar, or under zstd";
-            return Err(unreadable(&advice));
-        }
-        let counted = Counted::new(io::BufReader::with_capacity(64 << 10, opened));
-        let count = counted.count();
-        let inner: Box<dyn Read> = if known == 4 && magic == ZSTD {
-            let mut decoder =
-                zstd::stream::read::Decoder::new(counted).map_err(|error| unreadable(&error))?;
-            decoder.window_log_max(WINDOW_LOG_MAX).map_err(|error| unreadable(&error))?;
-            Box::new(decoder.take(size_bytes.saturating_mul(UNPACKED_TIMES)))
-        } else {
-            Box::new(counted)
-        };
-        let left = Rc::new(Cell::new(BETWEEN_BYTES));
-        let message = "a name in the archive is too long";
-        let archive = tar::Archive::new(Bounded { inner, left: left.clone(), message });
-        Ok(Self { archive, count, size_bytes, left })
-    }
-
-    /// Hands over every regular file: its path, its bytes, and how far the archive is read. What ended the reading
-    /// early, if anything did.
-    ///
-    /// # Errors
-    /// Those of `take`.
-    pub fn each(
-        &mut self,
-        mut take: impl FnMut(&str, &mut dyn Read, u64, u64) -> Result<()>,
-    ) -> Result<Option<String>> {
-        let Self { archive, count, size_bytes, left } = self;
-        let mut entries = match archive.entries() {
-            Ok(entries) => entries,
-            Err(error) => return Ok(Some(error.to_string())),
-        };
-        loop {
-            let mut entry = match entries.next() {
-                None => return Ok(None),
-                Some(Ok(entry)) => entry,
-                Some(Err(error)) => return Ok(Some(error.to_string())),
-            };
-            let size = usize::try_from(entry.size()).unwrap_or(usize::MAX);
-            left.set(size.saturating_add(BETWEEN_BYTES));
-            if entry.header().entry_type().is_file() {
-                let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-                let path = path.trim_start_matches("./").trim_start_matches('/');
-                take(path, &mut entry, count.get(), *size_bytes)?;
-            }
-        }
     }
 }
 

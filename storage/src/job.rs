@@ -124,13 +124,20 @@ impl Tx<'_> {
 
     /// Takes the next job that is due, for `lease_ms`. One whose lease ran out is taken again.
     pub fn take_job(&mut self, lease_ms: u64) -> Result<Option<Job>> {
+        self.take_job_but(lease_ms, &[])
+    }
+
+    /// As [`Tx::take_job`], of other queues than these.
+    pub fn take_job_but(&mut self, lease_ms: u64, queues: &[&str]) -> Result<Option<Job>> {
         let sql = format!(
             "UPDATE job SET state = 'running', attempts = attempts + 1, lease = lease + 1, run_at_ms = ?1 + ?2, \
              started_ms = coalesce(started_ms, ?1), ended_ms = NULL WHERE id = \
-             (SELECT id FROM job WHERE state IN ('waiting', 'running') AND run_at_ms <= ?1 ORDER BY run_at_ms LIMIT 1) \
+             (SELECT id FROM job WHERE state IN ('waiting', 'running') AND run_at_ms <= ?1 \
+             AND queue NOT IN (SELECT value FROM json_each(?3)) ORDER BY run_at_ms LIMIT 1) \
              RETURNING {COLUMNS}"
         );
-        let args = params![self.now_ms() as i64, lease_ms as i64];
+        let but = serde_json::Value::from(queues).to_string();
+        let args = params![self.now_ms() as i64, lease_ms as i64, but];
         Ok(self.conn().prepare_cached(&sql)?.query_row(args, job_of).optional()?)
     }
 
@@ -233,10 +240,12 @@ pub fn find(reader: &impl Read, id: i64) -> Result<Option<Job>> {
     Ok(reader.conn().prepare_cached(&sql)?.query_row([id], job_of).optional()?)
 }
 
-/// Whether [`Tx::take_job`] would give one.
-pub fn is_due(reader: &impl Read, now_ms: u64) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM job WHERE state IN ('waiting', 'running') AND run_at_ms <= ?1)";
-    Ok(reader.conn().prepare_cached(sql)?.query_row([now_ms as i64], |r| r.get(0))?)
+/// Whether [`Tx::take_job_but`] would give one.
+pub fn is_due(reader: &impl Read, now_ms: u64, but: &[&str]) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM job WHERE state IN ('waiting', 'running') AND run_at_ms <= ?1 \
+               AND queue NOT IN (SELECT value FROM json_each(?2)))";
+    let args = params![now_ms as i64, serde_json::Value::from(but).to_string()];
+    Ok(reader.conn().prepare_cached(sql)?.query_row(args, |r| r.get(0))?)
 }
 
 /// Which jobs of a tenant are listed.

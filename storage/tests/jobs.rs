@@ -138,3 +138,17 @@ fn what_was_made_elsewhere_keeps_its_times_and_gives_way_to_every_change_here() 
     let full = db.transact(|tx| tx.get_full(&DOC, key)).unwrap().unwrap();
     assert_eq!(full.body(&BODY), "text");
 }
+
+#[test]
+fn a_worker_leaves_alone_what_is_not_its_work() {
+    let (mut db, _) = node();
+    let id = enqueue(&mut db, None);
+    let mut take_but = |queues: &[&str]| {
+        let is_due = db.transact(|tx| job::is_due(tx, START_MS, queues)).unwrap();
+        let job = db.transact(|tx| tx.take_job_but(LEASE_MS, queues)).unwrap();
+        assert_eq!(job.is_some(), is_due, "{queues:?}");
+        job
+    };
+    assert!(take_but(&["other", "work"]).is_none());
+    assert_eq!(take_but(&["other"]).map(|job| job.id), Some(id));
+}

@@ -6,6 +6,8 @@ mod export;
 mod import;
 #[path = "exchange/job.rs"]
 mod job;
+#[path = "exchange/real.rs"]
+mod real;
 #[path = "exchange/redirect.rs"]
 mod redirect;
 

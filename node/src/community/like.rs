@@ -49,6 +49,11 @@ impl Target {
         }
     }
 
+    /// By the name of its kind.
+    pub(crate) fn named(kind: &str, key: Id) -> Option<Self> {
+        [Self::Post(key), Self::Comment(key)].into_iter().find(|target| target.kind().name == kind)
+    }
+
     fn kind(self) -> &'static Kind {
         match self {
             Self::Post(_) => &POST,
@@ -65,7 +70,7 @@ impl Target {
     }
 }
 
-fn key_of(tenant: Id, target: Target, user: Id) -> Id {
+pub(crate) fn key_of(tenant: Id, target: Target, user: Id) -> Id {
     Id::natural(&[b"like", &tenant.0, target.kind().name.as_bytes(), &target.key().0, &user.0])
 }
 

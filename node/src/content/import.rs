@@ -1,4 +1,5 @@
-//! Content from elsewhere: folders and archives of Markdown, tables, JSON Lines, exports of WordPress, Ghost and Atoll.
+//! Content from elsewhere: folders and archives of Markdown, tables, JSON Lines, exports of WordPress, Ghost and Atoll,
+//! each as it is or compressed.
 //! What was imported before is found again by where it came from, so that a repeat changes what changed and doubles
 //! nothing. A bad item is a row of the report and stops nothing. Works in constant memory, in batches of one
 //! transaction each, on a thread that may wait.
@@ -12,6 +13,7 @@ mod ghost;
 pub(crate) mod intake;
 mod layout;
 mod lines;
+mod media;
 pub(crate) mod report;
 mod table;
 mod wordpress;
@@ -22,14 +24,15 @@ pub use table::{import_csv, rows_of_csv};
 
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
-use crate::exchange::{self, Upload, restore};
+use crate::exchange::{self, Opened, Unpacking, Upload, restore};
 use crate::job::{self, Job, Task};
 use crate::runtime::Node;
 use intake::Intake;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::BufReader;
+use std::cell::Cell;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The queue whose jobs are imports.
@@ -40,6 +43,8 @@ const REPORT: &str = "report.jsonl";
 const FAILURES_TOLD: usize = 100;
 /// What tells two sources of one form apart, at most so long.
 const NAME_MAX: usize = 100;
+/// The longest address of an old site, in bytes.
+const SITE_MAX: usize = 200;
 
 /// In what form the content comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -72,6 +77,9 @@ pub struct Order {
     pub name: String,
     /// Tries everything, and undoes it.
     pub dry_run: bool,
+    /// Where the old site is: pictures and files on it are led there.
+    #[serde(default)]
+    pub site: String,
 }
 
 impl Order {
@@ -82,12 +90,26 @@ impl Order {
             let message = format!("takes at most {NAME_MAX} characters");
             return Err(Error::field("name", "too_long", message));
         }
-        Ok(Self { format, name: name.to_owned(), dry_run })
+        Ok(Self { format, name: name.to_owned(), dry_run, site: String::new() })
+    }
+
+    /// # Errors
+    /// `Invalid` for what is no address of a site.
+    pub fn of_site(self, site: &str) -> Result<Self> {
+        let site = site.trim().trim_end_matches('/');
+        let host = ["https://", "http://"].iter().find_map(|scheme| site.strip_prefix(scheme));
+        let is_plain = |c: char| c.is_alphanumeric() || "-._~:/%".contains(c);
+        let fits = host.is_some_and(|host| !host.is_empty() && host.chars().all(is_plain));
+        if !site.is_empty() && !(fits && site.len() <= SITE_MAX) {
+            let message = "takes an address such as https://old.example.org";
+            return Err(Error::field("site", "malformed_address", message));
+        }
+        Ok(Self { site: site.to_owned(), ..self })
     }
 }
 
-/// Imports a file, or a folder of Markdown, here and now. `progress` hears of the report so far, and of how much is
-/// done of how much. For a thread that may wait.
+/// Imports a file, or a folder of Markdown, here and now. `log`: a file that gets a line for each item. `progress` hears
+/// of the report so far, and of how much is done of how much. For a thread that may wait.
 ///
 /// # Errors
 /// Only what stops all: a file that cannot be read, a missing permission, a full disk.
@@ -96,13 +118,18 @@ pub fn run(
     actor: &Actor,
     order: &Order,
     file: &Path,
+    log: Option<&Path>,
     mut progress: impl FnMut(&Report, u64, u64),
 ) -> Result<Report> {
-    let intake = Intake::new(node, actor, order.dry_run, &mut progress)?;
+    let mut intake = Intake::new(node, actor, order.dry_run, &mut progress)?;
+    if let Some(log) = log {
+        intake = intake.with_log(log)?;
+    }
     feed(node, intake, order, file)
 }
 
-fn feed(node: &Node, mut intake: Intake<'_>, order: &Order, file: &Path) -> Result<Report> {
+fn feed(node: &Node, intake: Intake<'_>, order: &Order, file: &Path) -> Result<Report> {
+    let mut intake = intake.of_site(&order.site);
     match order.format {
         Format::Csv => table::read(&mut intake, file, &order.name)?,
         Format::Markdown if file.is_dir() => folder::read(&mut intake, file)?,
@@ -174,6 +201,7 @@ fn perform(task: &Arc<Task>) -> Result<()> {
     let intake = Intake::new(node, &actor, order.dry_run, &mut nobody)?;
     let mut result = feed(node, intake.of_task(task.clone(), &log)?, &order, &file)?;
     result.failures.truncate(FAILURES_TOLD);
+    result.notes.truncate(FAILURES_TOLD);
     let result =
         serde_json::to_value(result).map_err(|error| Error::Internal(error.to_string()))?;
     let job = task.job.clone();
@@ -194,9 +222,41 @@ fn name_of(file: &Path) -> String {
     }
 }
 
-/// The file and how long it is.
-fn open(file: &Path) -> Result<(exchange::Counted<BufReader<File>>, u64)> {
-    let opened = File::open(file).map_err(|error| unreadable(file, error))?;
-    let size = opened.metadata().map_err(|error| unreadable(file, error))?.len();
-    Ok((exchange::Counted::new(BufReader::with_capacity(64 << 10, opened)), size))
+/// A file as a stream, taken out of its gzip or zstd.
+fn open(file: &Path) -> Result<Opened> {
+    exchange::opened(file).map_err(|error| unreadable(file, error))
+}
+
+/// A stream of one export, what the report calls it, and how far the file around it is read.
+pub(super) struct Stream<'a> {
+    name: &'a str,
+    reader: &'a mut dyn Read,
+    count: &'a Rc<Cell<u64>>,
+    size_bytes: u64,
+}
+
+/// The file itself, or each file with this ending in the zip that it is.
+fn each_stream(
+    file: &Path,
+    ending: &str,
+    take: &mut dyn FnMut(Stream<'_>) -> Result<()>,
+) -> Result<Option<String>> {
+    if !exchange::is_zip(file) {
+        let Opened { mut reader, count, size_bytes } = open(file)?;
+        let stream = Stream { name: "the file", reader: &mut *reader, count: &count, size_bytes };
+        return take(stream).map(|()| None);
+    }
+    let mut found = 0;
+    let ended = Unpacking::open(file)?.each(&mut |path, reader, count, size_bytes| {
+        if folder::Passed::is_hidden(path) || !path.to_ascii_lowercase().ends_with(ending) {
+            return Ok(());
+        }
+        found += 1;
+        take(Stream { name: path, reader, count, size_bytes })
+    })?;
+    if found == 0 {
+        let message = ended.unwrap_or_else(|| format!("the archive holds no file *{ending}"));
+        return Err(unreadable(file, message));
+    }
+    Ok(ended)
 }

@@ -319,7 +319,7 @@ pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Reco
 }
 
 /// Addresses lead to the web or stay on this site: nothing else is followed from a page.
-fn check_addresses(changes: &Changes) -> Result<()> {
+pub(crate) fn check_addresses(changes: &Changes) -> Result<()> {
     let mut errors = Vec::new();
     for (field, relative) in [(&COVER, true), (&CANONICAL_URL, false)] {
         let Some(address) =

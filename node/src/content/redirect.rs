@@ -56,7 +56,7 @@ pub fn path_of(address: &str) -> Option<String> {
     normal(path)
 }
 
-fn key_of(tenant: Id, path: &str) -> Id {
+pub(crate) fn key_of(tenant: Id, path: &str) -> Id {
     Id::natural(&[b"redirect", &tenant.0, path.as_bytes()])
 }
 

@@ -93,8 +93,8 @@ fn made(version: &Record) -> i64 {
     if version.flag(&FIRST) { 0 } else { version.state.created_hlc().0 as i64 }
 }
 
-fn first_key(post: &Record) -> Id {
-    Id::natural(&[b"post_version", &post.tenant.0, &post.key.0, b"first"])
+pub(crate) fn first_key(tenant: Id, post: Id) -> Id {
+    Id::natural(&[b"post_version", &tenant.0, &post.0, b"first"])
 }
 
 fn merged_key(post: &Record) -> Id {
@@ -118,7 +118,7 @@ fn is_new_merge(reader: &impl Read, post: &Record) -> Result<bool> {
 
 /// Before a change: what no version holds yet, how the post was made or what edits made together.
 pub(super) fn keep_before(tx: &mut Tx<'_>, post: &Record) -> Result<()> {
-    let key = first_key(post);
+    let key = first_key(post.tenant, post.key);
     if tx.get(&POST_VERSION, key)?.is_none() {
         let version = described(post).set(&AUTHOR_ID, post.id(&POST_AUTHOR_ID)).set(&FIRST, true);
         tx.create(&POST_VERSION, post.tenant, key, version)?;
@@ -222,7 +222,7 @@ impl Version {
     fn only(post: &Record) -> Self {
         Self {
             number: 1,
-            id: first_key(post),
+            id: first_key(post.tenant, post.key),
             made_ms: post.created_ms(),
             author_id: post.id(&POST_AUTHOR_ID),
             title: post.text(&POST_TITLE).to_owned(),

@@ -1,21 +1,23 @@
-//! A tenant as an archive: tar under zstd, with a file of JSON Lines for each kind, cut into pieces. Holds no key and
-//! no token; hashes of passwords only if they are asked for. Works in constant memory, on a thread that may wait; cut
+//! A tenant as an archive: tar under zstd, with a file of JSON Lines for each kind, cut into pieces, and the pictures of
+//! its users. Holds no key and no token; hashes of passwords only if they are asked for. Works in constant memory, on a thread that may wait; cut
 //! off, it begins anew.
 
 use super::line::{self, PARTS, Part};
-use super::{Folder, fetched};
+use super::{FILES, Folder, fetched};
 use crate::access::{Actor, Permission};
 use crate::content::post::{BODY, POST};
 use crate::content::version::{HEADS, POST_VERSION};
 use crate::error::{Error, Result};
-use crate::identity::{tenant, user};
+use crate::identity::{avatar, tenant, user};
 use crate::job::{self, Job, Progress, Task};
 use crate::runtime::Node;
+use atoll_storage::blob::BlobId;
 use atoll_storage::query::{Cursor, Query};
 use atoll_storage::read::{Read as _, Reader};
 use atoll_storage::{Field, Id, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +44,12 @@ pub struct Order {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Told {
     pub records: u64,
+    /// Pictures of users.
+    #[serde(default)]
+    pub files: u64,
+    /// Of them, those that this node has not fetched from its peers.
+    #[serde(default)]
+    pub files_missing: u64,
     pub size_bytes: u64,
 }
 
@@ -132,8 +140,15 @@ fn write(node: &Node, actor: &Actor, order: Order, to: &Path, tell: Tell<'_>) ->
     let encoder = zstd::stream::write::Encoder::new(file, LEVEL).map_err(unwritable)?;
     let of =
         PARTS.iter().try_fold(0, |sum, part| Ok::<_, Error>(sum + count(node, actor, part)?))?;
-    let mut archive =
-        Archive { tar: tar::Builder::new(encoder), piece: Vec::new(), done: 0, of, tell };
+    let mut archive = Archive {
+        tar: tar::Builder::new(encoder),
+        piece: Vec::new(),
+        done: 0,
+        of,
+        files: HashSet::new(),
+        files_missing: 0,
+        tell,
+    };
     let head = json!({
         "format": FORMAT,
         "release": env!("CARGO_PKG_VERSION"),
@@ -145,11 +160,12 @@ fn write(node: &Node, actor: &Actor, order: Order, to: &Path, tell: Tell<'_>) ->
     for part in PARTS {
         archive.part(node, actor, order, part)?;
     }
-    let records = archive.done;
+    let (records, files_missing) = (archive.done, archive.files_missing);
+    let files = archive.files.len() as u64 - files_missing;
     let file = archive.tar.into_inner().and_then(|encoder| encoder.finish()).map_err(unwritable)?;
     file.sync_all().map_err(unwritable)?;
     let size_bytes = file.metadata().map_err(unwritable)?.len();
-    Ok(Told { records, size_bytes })
+    Ok(Told { records, files, files_missing, size_bytes })
 }
 
 /// For its owner alone: it may hold hashes of passwords.
@@ -179,6 +195,9 @@ struct Archive<'a> {
     piece: Vec<u8>,
     done: u64,
     of: u64,
+    /// Those that were asked for.
+    files: HashSet<BlobId>,
+    files_missing: u64,
     tell: Tell<'a>,
 }
 
@@ -196,6 +215,9 @@ impl Archive<'_> {
         loop {
             let (lines, next) = page(node, actor, part, told, after)?;
             for line in &lines {
+                if is_user {
+                    self.picture(node, line)?;
+                }
                 self.line(line)?;
                 if self.piece.len() >= PIECE_BYTES {
                     self.cut(part, number)?;
@@ -206,6 +228,19 @@ impl Archive<'_> {
             after = next;
             if after.is_none() {
                 return self.cut(part, number);
+            }
+        }
+    }
+
+    /// What a user uploaded stands before him, once.
+    fn picture(&mut self, node: &Node, line: &Json) -> Result<()> {
+        let id = line["fields"][user::AVATAR.name].as_str().and_then(BlobId::parse);
+        let Some(id) = id.filter(|id| self.files.insert(*id)) else { return Ok(()) };
+        match node.blobs.read_range(&id, 0, avatar::MAX_BYTES).map_err(internal)? {
+            Some(bytes) => self.file(&format!("{FILES}{id}"), &bytes),
+            None => {
+                self.files_missing += 1;
+                Ok(())
             }
         }
     }

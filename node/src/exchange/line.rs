@@ -4,6 +4,7 @@
 use crate::community::{comment, like};
 use crate::content::{category, post, redirect, tag, version};
 use crate::identity::{role, tenant, user};
+use crate::mail::template;
 use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Kind, Merge, Record, Shown, Type, Value};
 use serde_json::{Map, Value as Json, json};
@@ -26,6 +27,7 @@ pub(super) static PARTS: &[Part] = &[
     Part { kind: &comment::COMMENT, told: &[] },
     Part { kind: &like::LIKE, told: &[] },
     Part { kind: &redirect::REDIRECT, told: &[] },
+    Part { kind: &template::MAIL_TEMPLATE, told: &[] },
 ];
 
 pub(super) fn part(name: &str) -> Option<&'static Part> {

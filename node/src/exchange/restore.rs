@@ -2,32 +2,49 @@
 //! a name already, what the archive says of its own holder is said of him. Nobody gets a right above that of whoever
 //! imports, and nothing that was changed here since is taken back.
 
-use super::Unpacking;
+mod guard;
+
 use super::line::{self, Part};
-use crate::access::{Actor, Permission, Role};
+use super::{FILES, Unpacking};
+use crate::access::{Actor, Permission};
+use crate::community::like::{self, Target};
 use crate::content::import::entry::Item;
 use crate::content::import::intake::Intake;
 use crate::content::import::report::{Done, Fate};
 use crate::content::post::{self, BODY, POST};
+use crate::content::redirect;
 use crate::content::version::{self, HEADS, POST_VERSION};
 use crate::error::{Error, Result};
-use crate::identity::{role, tenant, user};
+use crate::identity::{avatar, role, tenant, user};
 use crate::kinds;
+use crate::mail::{Letter, template};
 use crate::runtime::Node;
+use atoll_storage::blob::{self, BlobId};
 use atoll_storage::read::Read as _;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Event, Field, Id, Merge, Record, Value};
+use guard::{check, curbed, humbled, refuse_foreign, refuse_taken, room};
 use serde_json::{Value as Json, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A body as JSON that escapes much of it, and what stands beside it.
 const MAX_LINE_BYTES: u64 = 16 << 20;
+/// How the files of pictures begin.
+const JPEG: [u8; 3] = [0xff, 0xd8, 0xff];
 
-/// Who stands here for records of the archive, if not they themselves.
-type StandIns = Arc<Mutex<HashMap<Id, Id>>>;
+/// What is known of an archive while it is read.
+#[derive(Default)]
+struct Known {
+    /// Who stands here for records of the archive, if not they themselves.
+    stand_ins: HashMap<Id, Id>,
+    /// Posts that a dry run would have made: what hangs on them is not refused.
+    made: HashSet<Id>,
+}
+
+type Shared = Arc<Mutex<Known>>;
 
 /// One line of an archive.
 #[derive(Clone)]
@@ -36,7 +53,8 @@ pub(crate) struct Restored {
     pub size_bytes: usize,
     part: &'static Part,
     line: Json,
-    stand_ins: StandIns,
+    known: Shared,
+    dry_run: bool,
 }
 
 impl std::fmt::Debug for Restored {
@@ -47,17 +65,38 @@ impl std::fmt::Debug for Restored {
 
 /// Takes every line of every part.
 pub(crate) fn read(node: &Node, intake: &mut Intake<'_>, file: &Path) -> Result<()> {
-    let stand_ins = StandIns::default();
-    let mut archive = Unpacking::open(file)?;
-    let ended = archive.each(|path, content, done, of| {
-        intake.at(done, of);
+    let known = Shared::default();
+    let may_have_files = intake.actor()?.can(Permission::UsersAdminister) && !intake.is_dry_run();
+    let ended = Unpacking::open(file)?.each(&mut |path, content, count, of| {
+        intake.at(count.get(), of);
+        if let Some(name) = path.strip_prefix(FILES) {
+            let kept = if may_have_files { keep(node, name, content)? } else { Ok(()) };
+            return kept.map_or_else(|why| intake.add(Item::bad(path, why)), Ok);
+        }
         let noun = path.strip_suffix(".jsonl").and_then(|name| name.split('-').next());
         match noun.and_then(line::part) {
-            Some(part) => read_part(node, intake, part, path, content, &stand_ins),
+            Some(part) => read_part(node, intake, part, path, content, &known),
             None => Ok(()),
         }
     })?;
     ended.map_or(Ok(()), |message| intake.add(Item::bad("the archive", message)))
+}
+
+/// A picture of a user, under the hash of its bytes. Why it cannot be kept, if it cannot.
+fn keep(node: &Node, name: &str, content: &mut dyn Read) -> Result<Result<(), String>> {
+    let mut bytes = Vec::new();
+    if let Err(error) = content.take(avatar::MAX_BYTES as u64 + 1).read_to_end(&mut bytes) {
+        return Ok(Err(error.to_string()));
+    }
+    let is_picture = bytes.starts_with(&JPEG) && bytes.len() <= avatar::MAX_BYTES;
+    if !is_picture || BlobId::parse(name) != Some(BlobId::of(&bytes)) {
+        return Ok(Err("is no picture, or not the one that it is named by".to_owned()));
+    }
+    match node.blobs.put(&bytes) {
+        Ok(_) => Ok(Ok(())),
+        Err(blob::Error::Full) => Err(Error::Store(atoll_storage::Error::Full)),
+        Err(error) => Err(Error::Internal(error.to_string())),
+    }
 }
 
 fn read_part(
@@ -66,7 +105,7 @@ fn read_part(
     part: &'static Part,
     path: &str,
     content: &mut dyn Read,
-    stand_ins: &StandIns,
+    known: &Shared,
 ) -> Result<()> {
     let mut reader = BufReader::new(content);
     let mut bytes = Vec::new();
@@ -86,10 +125,11 @@ fn read_part(
                     intake.add(Item::bad(source, "is no JSON"))?;
                     continue;
                 };
-                let (size_bytes, stand_ins) = (bytes.len(), stand_ins.clone());
-                let restored = Restored { source, size_bytes, part, line, stand_ins };
+                let (size_bytes, known) = (bytes.len(), known.clone());
+                let dry_run = intake.is_dry_run();
+                let restored = Restored { source, size_bytes, part, line, known, dry_run };
                 if intake.is_done() {
-                    remember(node, &intake.actor(), &restored)?;
+                    remember(node, &intake.actor()?, &restored)?;
                 }
                 intake.add(Item::Record(Box::new(restored)))?;
             }
@@ -111,20 +151,36 @@ fn remember(node: &Node, actor: &Actor, restored: &Restored) -> Result<()> {
     if let Some(holder) = holder {
         restored.is_stood_for(key, holder);
     }
+    restored.is_made(key);
     Ok(())
 }
 
 impl Restored {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_stood_for(&self, key: Id, holder: Id) {
-        self.stand_ins.lock().unwrap_or_else(PoisonError::into_inner).insert(key, holder);
+        self.known().stand_ins.insert(key, holder);
+    }
+
+    /// A dry run forgets what it made; this does not.
+    fn is_made(&self, key: Id) {
+        if self.dry_run && self.part.kind.code == POST.code {
+            self.known().made.insert(key);
+        }
+    }
+
+    fn would_be_there(&self, key: Id) -> bool {
+        self.dry_run && self.known().made.contains(&key)
     }
 
     /// What refers to records of the archive refers to those who stand for them.
     fn translated(&self, mut changes: Changes) -> Changes {
-        let known = self.stand_ins.lock().unwrap_or_else(PoisonError::into_inner);
-        for (field, value) in changes.registers.iter_mut().chain(&mut changes.added) {
-            if let (Some(_), Some(id)) = (field.refers, value.as_id())
-                && let Some(other) = known.get(&id)
+        let known = self.known();
+        for (_, value) in changes.registers.iter_mut().chain(&mut changes.added) {
+            if let Some(id) = value.as_id()
+                && let Some(other) = known.stand_ins.get(&id)
             {
                 *value = Value::Id(*other);
             }
@@ -159,7 +215,34 @@ fn holder_of(
 }
 
 fn done(fate: Fate, key: Id) -> Result<Done> {
-    Ok(Done { fate, key, comments: 0, redirects: 0 })
+    Ok(Done::plain(fate, key))
+}
+
+/// Keys that are made of what a record says and of its tenant: in another tenant it is found by another one.
+fn key_here(actor: &Actor, part: &Part, changes: &Changes, key: Id) -> Result<Id> {
+    let id = |field: &Field| changes.get(field).and_then(Value::as_id).unwrap_or_default();
+    let text = |field: &Field| changes.get(field).and_then(Value::as_text).unwrap_or_default();
+    let odd = || Error::Malformed("does not say what it is of".to_owned());
+    match part.kind.code {
+        code if code == redirect::REDIRECT.code => {
+            let path = redirect::normal(text(&redirect::PATH)).ok_or_else(odd)?;
+            Ok(redirect::key_of(actor.tenant, &path))
+        }
+        code if code == like::LIKE.code => {
+            let target = Target::named(text(&like::TARGET_KIND), id(&like::TARGET_ID));
+            Ok(like::key_of(actor.tenant, target.ok_or_else(odd)?, id(&like::USER_ID)))
+        }
+        code if code == template::MAIL_TEMPLATE.code => {
+            let letter = Letter::parse(text(&template::NAME)).ok_or_else(odd)?;
+            Ok(template::key_of(actor.tenant, letter))
+        }
+        code if code == POST_VERSION.code
+            && changes.get(&version::FIRST) == Some(&Value::Bool(true)) =>
+        {
+            Ok(version::first_key(actor.tenant, id(&version::POST_ID)))
+        }
+        _ => Ok(key),
+    }
 }
 
 fn id_taken() -> Error {
@@ -176,9 +259,13 @@ pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, restored: &Restored) -> Result
         return settings(tx, actor, &changes);
     }
     let missing = || Error::Malformed("has no id".to_owned());
-    let key = id_of(line).ok_or_else(missing)?;
+    let own = id_of(line).ok_or_else(missing)?;
+    let key = key_here(actor, part, &changes, own)?;
+    refuse_foreign(tx, actor, part, &changes)?;
+    check(part, &changes)?;
+    restored.is_made(key);
     if part.kind.code == POST_VERSION.code {
-        return past(tx, actor, key, line, changes);
+        return past(tx, actor, key, restored, changes);
     }
     if let Some(holder) = holder_of(tx, actor, part, key, &changes)? {
         restored.is_stood_for(key, holder);
@@ -187,6 +274,10 @@ pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, restored: &Restored) -> Result
     let changes = match part.kind.code {
         code if code == user::USER.code => humbled(tx, actor, key, changes)?,
         code if code == role::ROLE.code => curbed(actor, changes)?,
+        code if code == template::MAIL_TEMPLATE.code => {
+            actor.require(Permission::UsersAdminister)?;
+            changes
+        }
         _ => changes,
     };
     kinds::validate(part.kind, &changes, true)?;
@@ -196,11 +287,13 @@ pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, restored: &Restored) -> Result
         Some(there) if there.updated_ms() >= times_ms.1 => return done(Fate::Unchanged, key),
         Some(there) => {
             refuse_taken(tx, actor, key, &changes)?;
+            room(tx, actor, part, Some(&there), &changes)?;
             tx.edit(part.kind, key, becoming(&there, changes))?;
             Fate::Updated
         }
         None => {
             refuse_taken(tx, actor, key, &changes)?;
+            room(tx, actor, part, None, &changes)?;
             tx.create_at(part.kind, actor.tenant, key, changes, times_ms)?;
             Fate::Created
         }
@@ -215,17 +308,6 @@ fn times_of(line: &Json) -> (u64, u64) {
     (made_ms, line["updated_ms"].as_u64().unwrap_or(made_ms).max(made_ms))
 }
 
-fn refuse_taken(tx: &Tx<'_>, actor: &Actor, key: Id, changes: &Changes) -> Result<()> {
-    for (field, value) in &changes.registers {
-        let (Some(space), Some(name)) = (field.claim, value.as_text()) else { continue };
-        if tx.claimed(actor.tenant, space, name)?.is_some_and(|holder| holder != key) {
-            let message = format!("the {} {name} is taken here", field.name);
-            return Err(Error::conflict("taken", message));
-        }
-    }
-    Ok(())
-}
-
 /// What makes a record say what the archive says: sets lose what it does not name.
 fn becoming(there: &Record, mut changes: Changes) -> Changes {
     let wanted = changes.added.clone();
@@ -238,42 +320,6 @@ fn becoming(there: &Record, mut changes: Changes) -> Changes {
         }
     }
     changes
-}
-
-/// Nobody comes back with a role above that of whoever imports him, nor with one that gives what the importer lacks;
-/// and nobody is changed by an importer who might not administer him.
-fn humbled(tx: &Tx<'_>, actor: &Actor, key: Id, mut changes: Changes) -> Result<Changes> {
-    actor.require(Permission::UsersAdminister)?;
-    if let Some(there) = tx.get(&user::USER, key)?.filter(|there| there.tenant == actor.tenant) {
-        user::require_below(tx, actor, &there)?;
-    }
-    let mut given = Vec::with_capacity(changes.added.len());
-    for (field, value) in changes.added {
-        if field.code == user::ROLE_IDS.code {
-            let role = value.as_id().map_or(Ok(None), |id| tx.get(&role::ROLE, id))?;
-            let role = role.filter(|role| role.tenant == actor.tenant);
-            if role.is_none_or(|role| actor.require_all(role::given_by(&role)).is_err()) {
-                continue;
-            }
-        }
-        given.push((field, value));
-    }
-    changes.added = given;
-    let role = changes.get(&user::ROLE).and_then(Value::as_text).and_then(Role::parse);
-    if role.is_none_or(|role| actor.role.is_none_or(|own| role > own)) {
-        changes.put(&user::ROLE, Role::Viewer.name());
-    }
-    Ok(changes)
-}
-
-/// A role comes back with what whoever imports it could give.
-fn curbed(actor: &Actor, mut changes: Changes) -> Result<Changes> {
-    actor.require(Permission::UsersAdminister)?;
-    changes.added.retain(|(field, value)| {
-        let permission = value.as_text().and_then(Permission::parse);
-        field.code != role::PERMISSIONS.code || permission.is_some_and(|given| actor.can(given))
-    });
-    Ok(changes)
 }
 
 /// The tenant here takes the settings over, not the names by which requests find it.
@@ -298,7 +344,14 @@ fn settings(tx: &mut Tx<'_>, actor: &Actor, changes: &Changes) -> Result<Done> {
 
 /// How a post stood once: its text is written over the present one, the version names the heads that this gave, and
 /// the present text is brought back.
-fn past(tx: &mut Tx<'_>, actor: &Actor, key: Id, line: &Json, changes: Changes) -> Result<Done> {
+fn past(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    key: Id,
+    restored: &Restored,
+    changes: Changes,
+) -> Result<Done> {
+    let line = &restored.line;
     if let Some(known) = tx.get(&POST_VERSION, key)? {
         return if known.tenant == actor.tenant {
             done(Fate::Unchanged, key)
@@ -313,6 +366,9 @@ fn past(tx: &mut Tx<'_>, actor: &Actor, key: Id, line: &Json, changes: Changes) 
     kinds::validate(&POST_VERSION, &changes, true)?;
     let post = changes.get(&version::POST_ID).and_then(Value::as_id).unwrap_or_default();
     let present = tx.get_full(&POST, post)?.filter(|post| post.tenant == actor.tenant);
+    if present.is_none() && restored.would_be_there(post) {
+        return done(Fate::Created, key);
+    }
     let present = present.ok_or(Error::NotFound("post"))?;
     // None of this counts as a change of the post.
     let at_ms = present.updated_ms();

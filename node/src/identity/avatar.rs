@@ -67,7 +67,7 @@ pub async fn get(node: &Node, actor: &Actor, id: Id) -> Result<Vec<u8>> {
 }
 
 /// A picture that stands elsewhere. What is uploaded is named by its hash, which nobody writes by hand.
-pub(super) fn check_url(url: &str) -> Result<()> {
+pub(crate) fn check_url(url: &str) -> Result<()> {
     let is_http = url.starts_with("https://") || url.starts_with("http://");
     let is_plain = !url.chars().any(|c| c.is_control() || c.is_whitespace() || "<>\"".contains(c));
     if is_http && is_plain {

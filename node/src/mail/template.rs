@@ -75,7 +75,7 @@ impl Template {
     }
 }
 
-fn key_of(tenant: Id, letter: Letter) -> Id {
+pub(crate) fn key_of(tenant: Id, letter: Letter) -> Id {
     Id::natural(&[b"mail_template", &tenant.0, letter.name().as_bytes()])
 }
 

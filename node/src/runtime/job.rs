@@ -32,6 +32,8 @@ const HANDLERS: &[(&str, Handler)] = &[
 const LOOK: Duration = Duration::from_secs(5);
 /// Jobs of one node that run at once.
 const AT_ONCE: usize = 2;
+/// Work that can take an hour. One more worker leaves it alone, so that letters do not wait for it.
+const LONG: &[&str] = &[search::REBUILD, import::QUEUE, export::QUEUE];
 /// Between two looks while much is written.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -40,18 +42,20 @@ pub(super) async fn run(node: Arc<Node>, stop: Stop) {
     if let Err(error) = node.store.write(|tx: &mut Tx| tx.reclaim_jobs()).await {
         tracing::warn!(%error, "jobs that were cut off go on when their leases end");
     }
+    let kinds = [&[][..]; AT_ONCE].into_iter().chain([LONG]);
     let runners: Vec<_> =
-        (0..AT_ONCE).map(|_| tokio::spawn(work(node.clone(), stop.clone()))).collect();
+        kinds.map(|but| tokio::spawn(work(node.clone(), stop.clone(), but))).collect();
     for runner in runners {
         let _ = runner.await;
     }
 }
 
-async fn work(node: Arc<Node>, mut stop: Stop) {
+/// `but`: queues that it takes nothing from.
+async fn work(node: Arc<Node>, mut stop: Stop, but: &'static [&'static str]) {
     let mut commits = node.store.subscribe();
     while !stop.is_stopped() {
         commits.mark_unchanged();
-        match next(&node).await {
+        match next(&node, but).await {
             Ok(Some(job)) => {
                 perform(&node, job, &mut stop).await;
                 continue;
@@ -70,12 +74,12 @@ async fn work(node: Arc<Node>, mut stop: Stop) {
 }
 
 /// Taking a job costs a write, so there is none while nothing is due.
-async fn next(node: &Node) -> Result<Option<Job>> {
+async fn next(node: &Node, but: &'static [&'static str]) -> Result<Option<Job>> {
     let now_ms = node.clock.now_ms();
-    if !node.store.read(|reader| job::is_due(reader, now_ms))? {
+    if !node.store.read(|reader| job::is_due(reader, now_ms, but))? {
         return Ok(None);
     }
-    Ok(node.store.write(|tx: &mut Tx| tx.take_job(jobs::LEASE_MS)).await?)
+    Ok(node.store.write(|tx: &mut Tx| tx.take_job_but(jobs::LEASE_MS, but)).await?)
 }
 
 async fn perform(node: &Arc<Node>, job: Job, stop: &mut Stop) {
@@ -99,6 +103,11 @@ async fn outcome_of(node: &Arc<Node>, job: &Job, stop: &mut Stop) -> Option<Resu
         let message = format!("nobody does the work of the queue {}", job.queue);
         return Some(Err(super::internal(message)));
     };
+    if job.attempts > job::MAX_ATTEMPTS {
+        // Whoever fails is set aside after that many; this one never came to its end.
+        let message = "it ended the process that ran it again and again, and is not tried any more";
+        return Some(Err(Error::conflict("job_poisoned", message)));
+    }
     let mut running = tokio::spawn(handler(node.clone(), job.clone()));
     let outcome = loop {
         tokio::select! {

@@ -3,6 +3,8 @@ use atoll_node::Role;
 use atoll_storage::Clock;
 use atoll_tests::harness::PASSWORD;
 use atoll_tests::{Client, TestNode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -20,7 +22,19 @@ async fn export(test: &TestNode, client: &Client, query: &str) -> (Json, Vec<u8>
     (job, file.body)
 }
 
-/// The lines of each kind, by id.
+/// What a record is about whose id is made of that and of its tenant: in another tenant it has another id.
+fn meant(kind: &str, line: &Json) -> Option<String> {
+    let fields = &line["fields"];
+    match kind {
+        "likes" => Some(format!("{} {}", fields["target_id"], fields["user_id"])),
+        "redirects" => Some(fields["path"].to_string()),
+        "mail_templates" => Some(fields["name"].to_string()),
+        "post_versions" if fields["first"] == true => Some(format!("first {}", fields["post_id"])),
+        _ => None,
+    }
+}
+
+/// The lines of each kind, by id, or by what they are about.
 fn unpacked(archive: &[u8]) -> BTreeMap<String, BTreeMap<String, Json>> {
     let bytes = zstd::stream::decode_all(archive).unwrap();
     let mut kinds: BTreeMap<String, BTreeMap<String, Json>> = BTreeMap::new();
@@ -28,16 +42,33 @@ fn unpacked(archive: &[u8]) -> BTreeMap<String, BTreeMap<String, Json>> {
         let mut entry = entry.unwrap();
         let name = entry.path().unwrap().to_string_lossy().into_owned();
         let mut lines = String::new();
+        if name.starts_with("files/") {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            let file = json!({ "id": name, "fields": { "size": bytes.len() } });
+            kinds.entry("files".to_owned()).or_default().insert(name, file);
+            continue;
+        }
         entry.read_to_string(&mut lines).unwrap();
-        let Some((kind, _)) = name.split_once('-') else { continue };
+        let Some((kind, _)) = name.split_once('-').filter(|_| name.ends_with(".jsonl")) else {
+            continue;
+        };
         for line in lines.lines() {
-            let line: Json = serde_json::from_str(line).unwrap();
-            let id = text(&line, "id").to_owned();
+            let mut line: Json = serde_json::from_str(line).unwrap();
+            let id = meant(kind, &line).unwrap_or_else(|| text(&line, "id").to_owned());
+            if meant(kind, &line).is_some() {
+                line["id"] = Json::Null;
+            }
             assert!(kinds.entry(kind.to_owned()).or_default().insert(id, line).is_none());
         }
     }
     kinds
 }
+
+const AVATAR: &str = "/api/v1/users/profile/avatar";
+
+/// One pixel.
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 /// A tenant with something of everything, written by somebody else than the admin.
 async fn filled() -> (TestNode, Client) {
@@ -50,6 +81,10 @@ async fn filled() -> (TestNode, Client) {
     let roles = json!({ "roles": ["editor", "Librarian"] });
     let path = format!("/api/v1/users/{}/roles", text(&me, "id"));
     admin.put(&path, &roles).await.expect(200);
+    let picture = STANDARD.decode(PNG).unwrap();
+    ada.send("PUT", AVATAR, &[("content-type", "image/png")], &picture).await.expect(200).data();
+    let words = json!({ "subject": "Hello", "text": "Welcome.", "html": "<p>Welcome.</p>" });
+    admin.put("/api/v1/mail/templates/welcome", &words).await.expect(200).data();
     let category = json!({ "name": "Garden" });
     let garden = ada.post("/api/v1/categories", &category).await.expect(201).data();
     let herbs = json!({ "name": "Herbs", "parent_id": garden["id"] });
@@ -100,8 +135,9 @@ async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
     let (_, again) = export(&two, &root, "?include=password_hashes").await;
 
     let (mut was, mut is) = (unpacked(&archive), unpacked(&again));
-    let records: usize = was.values().map(BTreeMap::len).sum();
-    assert_eq!(job["result"]["records"], records);
+    let records: usize =
+        was.iter().filter(|(kind, _)| *kind != "files").map(|(_, all)| all.len()).sum();
+    assert_eq!((&job["result"]["records"], &job["result"]["files"]), (&records.into(), &1.into()));
     for kind in [
         "roles",
         "users",
@@ -112,6 +148,8 @@ async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
         "comments",
         "likes",
         "redirects",
+        "mail_templates",
+        "files",
     ] {
         assert!(was.get(kind).is_some_and(|lines| !lines.is_empty()), "{kind} were exported");
     }
@@ -134,7 +172,7 @@ async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
         }
         assert_eq!(lines.len(), is[kind].len(), "{kind}");
     }
-    two.stranger().login("ada", PASSWORD).await;
+    works_there(&two, &admin).await;
     let repeat = import(&two, &root, "format=atoll", &archive).await;
     let report = &repeat["report"];
     assert_eq!(
@@ -143,6 +181,84 @@ async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
     );
     workers.shutdown().await;
     other_workers.shutdown().await;
+}
+
+/// What hangs on ids that are made of the tenant works under the other tenant too.
+async fn works_there(two: &TestNode, admin: &Client) {
+    let ada = two.stranger().login("ada", PASSWORD).await;
+    let moved = two.stranger().get("/old/mint").await.expect(301);
+    assert_eq!(moved.header("location"), Some("/api/v1/posts/slug/mint"));
+    let mint = ada.get("/api/v1/posts/slug/mint").await.expect(200).data();
+    let path = format!("/api/v1/posts/{}", text(&mint, "id"));
+    for (liked, likes) in [(false, 0), (true, 1)] {
+        let now = ada.post(&format!("{path}/like"), &json!({})).await.expect(200).data();
+        assert_eq!((&now["liked"], &now["likes"]), (&liked.into(), &likes.into()), "{now}");
+    }
+    let versions = async |client: &Client| {
+        client.get(&format!("{path}/versions")).await.expect(200).json()["page"]["total"].clone()
+    };
+    assert_eq!(versions(&ada).await, versions(admin).await);
+    let me = ada.get("/api/v1/auth/me").await.expect(200).data();
+    let picture = ada.get(&format!("/api/v1/users/{}/avatar", text(&me, "id"))).await.expect(200);
+    assert!(picture.body.starts_with(&[0xff, 0xd8]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_tried_without_being_written() {
+    let (one, admin) = filled().await;
+    let workers = one.node.start().await.unwrap();
+    let (_, archive) = export(&one, &admin, "").await;
+    let two = TestNode::start().await;
+    let other_workers = two.node.start().await.unwrap();
+    let root = two.admin().await;
+    let tried = import(&two, &root, "format=atoll&dry_run=true", &archive).await;
+    assert_eq!(tried["report"]["failed"], 0, "{tried}");
+    assert_eq!(root.get("/api/v1/posts").await.json()["page"]["total"], 0);
+    let made = import(&two, &root, "format=atoll", &archive).await;
+    assert_eq!(super::counts(&tried), super::counts(&made));
+    workers.shutdown().await;
+    other_workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_leads_to_nothing_of_another_tenant_and_beyond_no_quota() {
+    let test = TestNode::start().await;
+    let workers = test.node.start().await.unwrap();
+    let (admin, north) = (test.admin().await, other_tenant(&test).await);
+    let theirs = json!({ "title": "Of the north", "body": "ours" });
+    let theirs = north.post("/api/v1/posts", &theirs).await.expect(201).data();
+    let hill =
+        north.post("/api/v1/categories", &json!({ "name": "Hill" })).await.expect(201).data();
+    let line = |n: u8, fields: Json| {
+        let id = format!("0190b8e0-0000-7000-8000-0000000000{n:02x}");
+        json!({ "id": id, "created_ms": 1, "updated_ms": 2, "fields": fields })
+    };
+    let title = |title: &str, more: (&str, Json)| {
+        let mut fields = json!({ "title": title, "slug": title, "body": "b", "status": "draft", "visibility": "public" });
+        fields[more.0] = more.1;
+        fields
+    };
+    let posts = [
+        line(1, title("own", ("featured", true.into()))),
+        line(2, title("foreign", ("category_id", hill["id"].clone()))),
+        line(3, title("script", ("canonical_url", "javascript:x".into()))),
+        line(4, title("odd slug", ("featured", true.into()))),
+    ];
+    let job = import(&test, &admin, "format=atoll", &packed("posts", &posts)).await;
+    assert_eq!(super::counts(&job), [1, 0, 0, 3], "{job}");
+    let comment = json!({ "post_id": theirs["id"], "text": "x", "status": "approved" });
+    let like = json!({ "target_kind": "post", "target_id": theirs["id"], "user_id": test.admin });
+    for (kind, fields) in [("comments", comment), ("likes", like)] {
+        let job = import(&test, &admin, "format=atoll", &packed(kind, &[line(9, fields)])).await;
+        assert_eq!(super::counts(&job), [0, 0, 0, 1], "{kind}: {job}");
+    }
+    let tenant = admin.get("/api/v1/tenants/north").await.expect(200).data();
+    let path = format!("/api/v1/tenants/{}", text(&tenant, "id"));
+    admin.put(&path, &json!({ "quota_posts": 1 })).await.expect(200).data();
+    let more = line(5, title("more", ("featured", true.into())));
+    let job = import(&test, &north, "format=atoll", &packed("posts", &[more])).await;
+    assert_eq!(super::counts(&job), [0, 0, 0, 1], "{job}");
+    workers.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 use super::{ended, import, other_tenant, send, table, text, until};
 use atoll_node::Role;
+use atoll_storage::job::MAX_ATTEMPTS;
+use atoll_storage::tx::Tx;
 use atoll_tests::TestNode;
 use serde_json::json;
 
@@ -135,5 +137,24 @@ async fn a_job_of_a_key_may_no_more_than_the_key() {
     let before = users().await;
     import(&test, &robot, "format=ghost", ghost).await;
     assert_eq!(users().await, before, "the key may make no accounts");
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ends_its_process_again_and_again_is_set_aside() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let import = send(&admin, "format=csv", b"title\nOne\n").await;
+    for _ in 0..MAX_ATTEMPTS {
+        // What a process leaves behind that was killed at this work.
+        test.node.store.write(|tx: &mut Tx| tx.take_job(0)).await.unwrap().unwrap();
+    }
+    let workers = test.node.start().await.unwrap();
+    let job = ended(&test.node, &admin, &import).await;
+    assert_eq!(text(&job, "state"), "dead", "{job}");
+    assert!(text(&job, "error").contains("again and again"), "{job}");
+    let path = import.replace("imports", "jobs");
+    admin.post(&format!("{path}/retry"), &json!({})).await.expect(200).data();
+    assert_eq!(text(&ended(&test.node, &admin, &import).await, "state"), "done");
     workers.shutdown().await;
 }

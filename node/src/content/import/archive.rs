@@ -1,8 +1,8 @@
-//! Markdown files in an archive: plain tar, or tar under zstd. Reads the archive once, from its start to its end, and
-//! unpacks nothing to the disk. What is no regular Markdown file is passed over.
+//! Pages in an archive: tar, plain or under gzip or zstd, or zip. Reads the archive once, from its start to its end, and
+//! unpacks nothing to the disk. What is no page is counted and told.
 
 use super::entry::Item;
-use super::folder::text_of;
+use super::folder::{Passed, text_of};
 use super::intake::Intake;
 use super::layout;
 use crate::error::Result;
@@ -11,25 +11,30 @@ use std::path::Path;
 
 /// `name`: what its files are told apart by from those of another archive; none if it is empty.
 pub(super) fn read_markdown(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<()> {
-    let mut archive = Unpacking::open(file)?;
-    let ended = archive.each(|path, content, done, of| {
-        intake.at(done, of);
-        let is_hidden = path.split('/').any(|part| part.starts_with('.'));
-        if is_hidden || !layout::is_markdown(Path::new(path)) {
+    let mut passed = Passed::default();
+    let ended = Unpacking::open(file)?.each(&mut |path, content, count, of| {
+        intake.at(count.get(), of);
+        if Passed::is_hidden(path) {
+            return passed.hidden(path).map_or(Ok(()), |item| intake.add(item));
+        }
+        if !layout::is_page(Path::new(path)) {
+            passed.other(path);
             return Ok(());
         }
-        intake.add(match text_of(content) {
-            Ok(text) => {
-                let mut entry = layout::entry_of(path, &text);
-                path.clone_into(&mut entry.source);
-                if !name.is_empty() {
-                    entry.origin = format!("{name}:{path}");
-                }
-                Item::Post(Box::new(entry))
-            }
+        let mut item = match text_of(content) {
+            Ok(text) => layout::item_of(path, path, &text),
             Err(message) => Item::bad(path, message),
-        })
+        };
+        if let Item::Post(entry) = &mut item
+            && !name.is_empty()
+        {
+            entry.origin = format!("{name}:{path}");
+        }
+        intake.add(item)
     })?;
+    if let Some(item) = passed.others() {
+        intake.add(item)?;
+    }
     match ended {
         Some(message) => intake.add(Item::bad("the archive", message)),
         None => Ok(()),

@@ -1,10 +1,12 @@
 //! One post as its source tells it, and how it gets into the store: by a key made of where it came from, so that a
-//! repeat changes what changed and doubles nothing. Takes nothing back: what the source lost stays here.
+//! repeat changes what changed and doubles nothing. Takes nothing back: what the source lost stays here. What cannot
+//! come over as it stood there is told.
 
 use super::super::post::{
-    AUTHOR_ID, BODY, CATEGORY_ID, DRAFT, Draft, IMPORTED_HASH, POST, PUBLISH_AT, PUBLISHED,
-    PUBLISHED_AT, SCHEDULED, SLUG, STATUS, TAG_IDS, TITLE, change, emit, is_trashed,
+    AUTHOR_ID, AUTHOR_IDS, BODY, CATEGORY_ID, DRAFT, Draft, IMPORTED_HASH, POST, PUBLISH_AT,
+    PUBLISHED, PUBLISHED_AT, SCHEDULED, SLUG, STATUS, TAG_IDS, TITLE, change, emit, is_trashed,
 };
+use super::super::slug::checked;
 use super::super::{category, redirect, tag};
 use super::report::{Done, Fate};
 use crate::access::{Actor, Permission};
@@ -35,11 +37,20 @@ pub(crate) enum Item {
         source: String,
         message: String,
     },
+    /// What is left alone on purpose, and why.
+    Skipped {
+        source: String,
+        message: String,
+    },
 }
 
 impl Item {
     pub fn bad(source: impl Into<String>, message: impl std::fmt::Display) -> Self {
         Self::Bad { source: source.into(), message: message.to_string() }
+    }
+
+    pub fn skipped(source: impl Into<String>, message: impl std::fmt::Display) -> Self {
+        Self::Skipped { source: source.into(), message: message.to_string() }
     }
 
     /// About what it takes in memory.
@@ -49,7 +60,7 @@ impl Item {
                 entry.body.len() + entry.comments.iter().map(|c| c.text.len() + 200).sum::<usize>()
             }
             Self::Record(restored) => restored.size_bytes,
-            Self::Category(_) | Self::Bad { .. } => 200,
+            Self::Category(_) | Self::Bad { .. } | Self::Skipped { .. } => 200,
         }
     }
 }
@@ -109,44 +120,65 @@ pub(crate) struct Entry {
     pub category: Option<Place>,
     pub tags: Vec<Place>,
     pub author: Option<Author>,
+    /// Its other authors.
+    pub others: Vec<Author>,
     pub is_draft: bool,
     pub published_ms: Option<i64>,
     /// When it was made and changed last, if the source says so.
     pub made_ms: Option<i64>,
     pub changed_ms: Option<i64>,
+    /// Its own address there, from the first slash on: what relative addresses in it begin at.
+    pub base: String,
     /// Addresses that it had there.
     pub aliases: Vec<String>,
     pub comments: Vec<Comment>,
+    /// What is other than it stood in the source, a sentence each.
+    pub notes: Vec<String>,
 }
 
 pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<Done> {
     let key = Id::natural(&[b"import", &actor.tenant.0, entry.origin.as_bytes()]);
-    let (fate, key) = match tx.get_full(&POST, key)? {
-        Some(post) if post.bytes(&IMPORTED_HASH) == Some(&entry.hash) => (Fate::Unchanged, key),
+    let mut notes = entry.notes.clone();
+    let (fate, post) = match tx.get_full(&POST, key)? {
+        Some(post) if post.bytes(&IMPORTED_HASH) == Some(&entry.hash) => {
+            return Ok(Done::plain(Fate::Unchanged, key));
+        }
         Some(post) if is_trashed(&post) => {
             let message = "the post made of it is in the trash: restore it first";
             return Err(Error::conflict("trashed", message));
         }
-        Some(post) => (update(tx, actor, &post, entry)?, key),
-        None => (Fate::Created, create(tx, actor, key, entry)?),
+        Some(post) => (Fate::Updated, update(tx, actor, &post, entry, &mut notes)?),
+        None => (Fate::Created, create(tx, actor, key, entry, &mut notes)?),
     };
-    if fate == Fate::Unchanged {
-        return Ok(Done { fate, key, comments: 0, redirects: 0 });
+    if let Some(slug) = &entry.slug
+        && checked(&SLUG, slug).ok().as_deref() != Some(post.text(&SLUG))
+    {
+        notes.push(format!("its slug {slug} cannot be had: it is {}", post.text(&SLUG)));
     }
     let comments = adopt(tx, actor, key, entry)?;
-    Ok(Done { fate, key, comments, redirects: lead_here(tx, actor, key, entry)? })
+    let redirects = lead_here(tx, actor, key, entry, &mut notes)?;
+    Ok(Done { comments, redirects, notes, ..Done::plain(fate, key) })
 }
 
-fn create(tx: &mut Tx<'_>, actor: &Actor, key: Id, entry: &Entry) -> Result<Id> {
+fn create(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    key: Id,
+    entry: &Entry,
+    notes: &mut Vec<String>,
+) -> Result<Record> {
     let slug = wished_slug(tx, actor, key, entry)?;
     let mut draft = Draft::new(written(entry).set(&SLUG, slug))?;
-    draft.author = author_of(tx, actor, entry)?;
+    let (author, others) = authors_of(tx, actor, entry, notes)?;
+    draft.author = author;
+    draft.changes =
+        others.into_iter().fold(draft.changes, |changes, id| changes.add(&AUTHOR_IDS, id));
     let now_ms = tx.now_ms() as i64;
     draft.times_ms = entry.made_ms.filter(|ms| (0..now_ms).contains(ms)).map(|made_ms| {
         let changed_ms = entry.changed_ms.unwrap_or(made_ms).max(made_ms);
         (made_ms as u64, changed_ms as u64)
     });
-    let (category, tags) = places(tx, actor, entry)?;
+    let (category, tags) = places(tx, actor, entry, notes)?;
     draft.changes = tags.into_iter().fold(draft.changes, |changes, tag| changes.add(&TAG_IDS, tag));
     if let Some(category) = category {
         draft.changes.put(&CATEGORY_ID, category);
@@ -156,7 +188,7 @@ fn create(tx: &mut Tx<'_>, actor: &Actor, key: Id, entry: &Entry) -> Result<Id> 
     }
     let post = draft.create(tx, actor, Some(key))?;
     tell(tx, actor, &post)?;
-    Ok(post.key)
+    Ok(post)
 }
 
 /// None, so that one is made of the title, if it is taken and another will do.
@@ -165,23 +197,31 @@ fn wished_slug(tx: &Tx<'_>, actor: &Actor, key: Id, entry: &Entry) -> Result<Opt
     if !entry.may_rename {
         return Ok(Some(slug.clone()));
     }
-    let Ok(slug) = super::super::slug::checked(&SLUG, slug) else { return Ok(None) };
+    let Ok(slug) = checked(&SLUG, slug) else { return Ok(None) };
     let holder = tx.claimed(actor.tenant, SLUG.claim.unwrap_or_default(), &slug)?;
     Ok(Some(slug).filter(|_| holder.is_none_or(|holder| holder == key)))
 }
 
 /// Only what the source says is changed. A draft that the source does not call one any more comes out; nothing is
 /// taken back by an import.
-fn update(tx: &mut Tx<'_>, actor: &Actor, post: &Record, entry: &Entry) -> Result<Fate> {
+fn update(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    post: &Record,
+    entry: &Entry,
+    notes: &mut Vec<String>,
+) -> Result<Record> {
     let mut changes = written(entry);
     if let Some(slug) = wished_slug(tx, actor, post.key, entry)? {
         changes.put(&SLUG, slug);
     }
     crate::kinds::validate(&POST, &changes, false)?;
-    if let Some(author) = author_of(tx, actor, entry)? {
+    let (author, others) = authors_of(tx, actor, entry, notes)?;
+    if let Some(author) = author {
         changes.put(&AUTHOR_ID, author);
     }
-    let (category, tags) = places(tx, actor, entry)?;
+    changes = others.into_iter().fold(changes, |changes, id| changes.add(&AUTHOR_IDS, id));
+    let (category, tags) = places(tx, actor, entry, notes)?;
     if let Some(category) = category {
         changes.put(&CATEGORY_ID, category);
     }
@@ -199,7 +239,7 @@ fn update(tx: &mut Tx<'_>, actor: &Actor, post: &Record, entry: &Entry) -> Resul
     if comes_out {
         tell(tx, actor, &post)?;
     }
-    Ok(Fate::Updated)
+    Ok(post)
 }
 
 /// Published at its date, or scheduled if that lies ahead.
@@ -225,21 +265,56 @@ fn written(entry: &Entry) -> Changes {
     changes.set(&IMPORTED_HASH, Value::Bytes(entry.hash.clone()))
 }
 
-/// None leaves the post to whoever imports it: only who administers posts writes in another's name.
-fn author_of(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<Option<Id>> {
-    match &entry.author {
-        Some(author) if actor.can(Permission::PostsAdminister) => author::ensure(tx, actor, author),
-        _ => Ok(None),
+/// Who wrote it, and the others who did. None leaves the post to whoever imports it: only who administers posts writes
+/// in another's name.
+fn authors_of(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    entry: &Entry,
+    notes: &mut Vec<String>,
+) -> Result<(Option<Id>, Vec<Id>)> {
+    let mut found: Vec<Id> = Vec::new();
+    let mut has_first = false;
+    for (place, author) in entry.author.iter().chain(&entry.others).enumerate() {
+        let id = if actor.can(Permission::PostsAdminister) {
+            author::ensure(tx, actor, author)?
+        } else {
+            None
+        };
+        match id {
+            Some(id) if !found.contains(&id) => {
+                has_first |= place == 0;
+                found.push(id);
+            }
+            Some(_) => {}
+            None => {
+                let name = [&author.email, &author.username, &author.name];
+                let name = name.into_iter().find(|name| !name.is_empty());
+                let name = name.map_or("somebody", String::as_str);
+                notes.push(format!("its author {name} has no account here"));
+            }
+        }
     }
+    let first = if has_first { Some(found.remove(0)) } else { None };
+    found.truncate(AUTHOR_IDS.max);
+    Ok((first, found))
 }
 
 /// The category and tags that the source names, made where there are none.
-fn places(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<(Option<Id>, Vec<Id>)> {
+fn places(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    entry: &Entry,
+    notes: &mut Vec<String>,
+) -> Result<(Option<Id>, Vec<Id>)> {
     let category = match &entry.category {
         Some(place) => make(tx, actor, place)?,
         None => None,
     };
     let mut tags = Vec::new();
+    if let Some(more @ 1..) = entry.tags.len().checked_sub(TAG_IDS.max) {
+        notes.push(format!("{more} tags more than a post can have were left out"));
+    }
     for place in entry.tags.iter().take(TAG_IDS.max) {
         if let Some(id) = tag::ensure(tx, actor, &place.name, place.slug.as_deref())?
             && !tags.contains(&id)
@@ -293,21 +368,45 @@ fn signed(comment: &Comment, has_account: bool) -> String {
     if has_account || name.is_empty() { text.to_owned() } else { format!("{text}\n\n— {name}") }
 }
 
-fn lead_here(tx: &mut Tx<'_>, actor: &Actor, post: Id, entry: &Entry) -> Result<u64> {
-    let mut new = 0;
-    if actor.can(Permission::PostsAdminister) {
-        for path in
-            entry.aliases.iter().filter_map(|alias| redirect::path_of(alias)).take(MAX_ALIASES)
-        {
-            new += u64::from(redirect::lead(tx, actor, &path, post)?);
-        }
+fn lead_here(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    post: Id,
+    entry: &Entry,
+    notes: &mut Vec<String>,
+) -> Result<u64> {
+    if !actor.can(Permission::PostsAdminister) {
+        return Ok(0);
     }
-    Ok(new)
+    let mut paths: Vec<String> =
+        entry.aliases.iter().filter_map(|alias| redirect::path_of(alias)).collect();
+    if let Some(more @ 1..) = paths.len().checked_sub(MAX_ALIASES) {
+        notes.push(format!("{more} old addresses more than are kept were left out"));
+        paths.truncate(MAX_ALIASES);
+    }
+    paths
+        .iter()
+        .try_fold(0, |new, path| Ok(new + u64::from(redirect::lead(tx, actor, path, post)?)))
 }
 
 /// At most as many characters as the field takes: what a file says too long is cut, not refused.
 pub(super) fn fitting(field: &Field, text: &str) -> String {
     text.trim().chars().take(field.max).collect()
+}
+
+/// Whether a picture's address is one that a post may have.
+pub(super) fn is_address(address: &str) -> bool {
+    let on_site = address.starts_with('/') && !address.starts_with("//");
+    let on_web = ["https://", "http://"]
+        .iter()
+        .any(|scheme| address.len() > scheme.len() && address.starts_with(scheme));
+    (on_site || on_web) && !address.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// At most so many bytes of a text.
+pub(super) fn beginning(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or_default()]
 }
 
 pub(super) fn hash_of(parts: &[&[u8]]) -> Vec<u8> {

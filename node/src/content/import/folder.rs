@@ -8,6 +8,7 @@ use super::report::Report;
 use crate::access::Actor;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
+use std::collections::BTreeSet;
 use std::fs::{File, ReadDir};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ const MAX_DEPTH: usize = 64;
 /// A body and the front matter before it.
 pub(super) const MAX_FILE_BYTES: u64 = (1 << 20) + (64 << 10);
 
-/// Makes a post of every `.md` and `.markdown` file below `dir`. `progress` hears of the report so far and of how
+/// Makes a post of every page below `dir`. `progress` hears of the report so far and of how
 /// many files there are, after each file. For a thread that may wait.
 ///
 /// # Errors
@@ -34,13 +35,82 @@ pub fn import_markdown(
 }
 
 pub(super) fn read(intake: &mut Intake<'_>, dir: &Path) -> Result<()> {
-    let total = Files::open(dir)?.flatten().count() as u64;
-    for (number, file) in Files::open(dir)?.enumerate() {
-        intake.at(number as u64 + 1, total);
-        let item = file.and_then(|path| read_file(dir, &path));
+    let is_page = |found: &Result<Found, Unread>| matches!(found, Ok(Found::Page(_)));
+    let total = Files::open(dir)?.filter(is_page).count() as u64;
+    let (mut number, mut passed) = (0, Passed::default());
+    for found in Files::open(dir)? {
+        let item = match found {
+            Ok(Found::Page(path)) => {
+                number += 1;
+                intake.at(number, total);
+                read_file(dir, &path)
+            }
+            Ok(Found::Hidden(path)) => match passed.hidden(&within(dir, &path)) {
+                Some(item) => Ok(item),
+                None => continue,
+            },
+            Ok(Found::Other(path)) => {
+                passed.other(&within(dir, &path));
+                continue;
+            }
+            Err(unread) => Err(unread),
+        };
         intake.add(item.unwrap_or_else(|Unread { source, message }| Item::bad(source, message)))?;
     }
-    Ok(())
+    passed.others().map_or(Ok(()), |item| intake.add(item))
+}
+
+/// The path below the folder, with slashes.
+fn within(dir: &Path, path: &Path) -> String {
+    let path = path.strip_prefix(dir).unwrap_or(path);
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// Hidden files and folders that are told of one by one.
+const HIDDEN_TOLD: usize = 1_000;
+
+/// What a folder or archive holds beside pages.
+#[derive(Default)]
+pub(super) struct Passed {
+    hidden: BTreeSet<String>,
+    others: u64,
+    /// One of them.
+    example: String,
+}
+
+impl Passed {
+    pub fn is_hidden(path: &str) -> bool {
+        path.split('/').any(|part| part.starts_with('.'))
+    }
+
+    /// An item for the report, if that part of the path is not told of yet.
+    pub fn hidden(&mut self, path: &str) -> Option<Item> {
+        let parts: Vec<&str> = path.split('/').collect();
+        let at = parts.iter().position(|part| part.starts_with('.')).unwrap_or_default();
+        let part = parts[..=at].join("/");
+        let is_new = self.hidden.len() < HIDDEN_TOLD && self.hidden.insert(part.clone());
+        is_new
+            .then(|| Item::skipped(part, "its name begins with a dot: such files are not imported"))
+    }
+
+    pub fn other(&mut self, path: &str) {
+        if self.others == 0 {
+            path.clone_into(&mut self.example);
+        }
+        self.others += 1;
+    }
+
+    /// An item for the report, if there was any.
+    pub fn others(&self) -> Option<Item> {
+        let (count, example) = (self.others, &self.example);
+        let message = "is no page: only texts are imported, other files stay where they are";
+        match count {
+            0 => None,
+            1 => Some(Item::skipped(example, message)),
+            _ => Some(Item::skipped(format!("{count} files, such as {example}"), message)),
+        }
+    }
 }
 
 /// A file or folder that cannot be taken, and why.
@@ -55,7 +125,14 @@ impl Unread {
     }
 }
 
-/// The Markdown files of a folder and those below it: one open folder a level, nothing else in memory.
+enum Found {
+    Page(PathBuf),
+    /// Its name begins with a dot.
+    Hidden(PathBuf),
+    Other(PathBuf),
+}
+
+/// The files of a folder and those below it: one open folder a level, nothing else in memory.
 struct Files {
     open: Vec<(PathBuf, ReadDir)>,
 }
@@ -71,7 +148,7 @@ impl Files {
 }
 
 impl Iterator for Files {
-    type Item = Result<PathBuf, Unread>;
+    type Item = Result<Found, Unread>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -88,7 +165,7 @@ impl Iterator for Files {
             let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
             match entry.file_type() {
                 Err(error) => return Some(Err(Unread::new(&path, error))),
-                Ok(_) if is_hidden => {}
+                Ok(_) if is_hidden => return Some(Ok(Found::Hidden(path))),
                 Ok(ty) if ty.is_dir() && self.open.len() >= MAX_DEPTH => {
                     return Some(Err(Unread::new(
                         &path,
@@ -99,8 +176,10 @@ impl Iterator for Files {
                     Ok(entries) => self.open.push((path, entries)),
                     Err(error) => return Some(Err(Unread::new(&path, error))),
                 },
-                Ok(ty) if ty.is_file() && layout::is_markdown(&path) => return Some(Ok(path)),
-                Ok(_) => {}
+                Ok(ty) if ty.is_file() && layout::is_page(&path) => {
+                    return Some(Ok(Found::Page(path)));
+                }
+                Ok(_) => return Some(Ok(Found::Other(path))),
             }
         }
     }
@@ -109,12 +188,7 @@ impl Iterator for Files {
 fn read_file(dir: &Path, path: &Path) -> Result<Item, Unread> {
     let file = File::open(path).map_err(|error| Unread::new(path, error))?;
     let text = text_of(file).map_err(|message| Unread::new(path, message))?;
-    let origin = path.strip_prefix(dir).unwrap_or(path);
-    let origin: Vec<_> =
-        origin.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    let mut entry = layout::entry_of(&origin.join("/"), &text);
-    entry.source = path.display().to_string();
-    Ok(Item::Post(Box::new(entry)))
+    Ok(layout::item_of(&path.display().to_string(), &within(dir, path), &text))
 }
 
 /// The text of a file, or why it can be none of a post.

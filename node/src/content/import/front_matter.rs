@@ -9,9 +9,9 @@ const MAX_BYTES: usize = 64 << 10;
 const MAX_KEYS: usize = 200;
 const MAX_ITEMS: usize = 200;
 
-/// Keys in lower case with their values, in order.
+/// Keys in lower case with their values, in order, and which of them were written as lists.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct FrontMatter(Vec<(String, Vec<String>)>);
+pub struct FrontMatter(Vec<(String, Vec<String>)>, Vec<String>);
 
 impl FrontMatter {
     /// The first of these keys that has a value.
@@ -19,7 +19,16 @@ impl FrontMatter {
         self.list(keys).first().map(String::as_str)
     }
 
-    /// A text of several values is split at its commas.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Written as a list, be it of one.
+    pub fn is_list(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.1.iter().any(|known| known == key))
+    }
+
+    /// The values of the first of these keys that has any.
     pub fn list(&self, keys: &[&str]) -> &[String] {
         let named =
             |key: &&str| self.0.iter().find(|(known, values)| known == key && !values.is_empty());
@@ -63,9 +72,12 @@ fn split_json(text: &str) -> Option<(FrontMatter, &str)> {
     let object = values.next()?.ok()?;
     let at = values.byte_offset();
     let body = rest_of_line(&text[at..]).or(text[at..].trim().is_empty().then_some(""))?;
-    let known = object.into_iter().take(MAX_KEYS);
-    let head = known.map(|(key, value)| (key.to_lowercase(), texts_of(&value))).collect();
-    (at <= MAX_BYTES).then_some((FrontMatter(head), body))
+    let known: Vec<(String, Json)> =
+        object.into_iter().take(MAX_KEYS).map(|(key, value)| (key.to_lowercase(), value)).collect();
+    let lists = known.iter().filter(|(_, value)| value.is_array()).map(|(key, _)| key.clone());
+    let lists = lists.collect();
+    let head = known.iter().map(|(key, value)| (key.clone(), texts_of(value))).collect();
+    (at <= MAX_BYTES).then_some((FrontMatter(head, lists), body))
 }
 
 fn texts_of(value: &Json) -> Vec<String> {
@@ -91,44 +103,106 @@ fn rest_of_line(text: &str) -> Option<&str> {
 fn read(text: &str, separator: char) -> FrontMatter {
     let mut found = FrontMatter::default();
     let mut lines = text.lines().peekable();
+    let mut is_looked_at = true;
     while let Some(line) = lines.next() {
-        // Lines that are indented belong to a value; tables of TOML hold nothing that is looked for.
-        if line.starts_with([' ', '\t', '#', '[', '-']) || found.0.len() == MAX_KEYS {
+        if separator == '=' && line.starts_with('[') {
+            // Of the tables of TOML only the one that names tags holds what is looked for.
+            is_looked_at = line.trim() == "[taxonomies]";
+        }
+        // Lines that are indented belong to a value.
+        let is_own = !line.starts_with([' ', '\t', '#', '[', '-']);
+        if !is_own || !is_looked_at || found.0.len() >= MAX_KEYS {
             continue;
         }
         let Some((key, value)) = line.split_once(separator) else { continue };
         let key = unquoted(key.trim()).to_lowercase();
         let value = without_comment(value.trim());
         let is_block = value.is_empty() || matches!(value, "|" | ">" | "|-" | ">-" | "|+" | ">+");
-        let mut values = Vec::new();
         if is_block {
-            let mut folded = String::new();
-            while let Some(more) =
-                lines.next_if(|line| line.trim().is_empty() || line.starts_with([' ', '\t', '-']))
-            {
-                match more.trim().strip_prefix("- ").filter(|_| value.is_empty()) {
-                    Some(item) => push(&mut values, &unquoted(without_comment(item.trim()))),
-                    None => folded.extend([more.trim(), " "]),
-                }
-            }
-            if values.is_empty() {
-                push(&mut values, folded.trim());
-            }
+            block(&mut found, key, value.is_empty(), &mut lines);
         } else if let Some(inner) = value.strip_prefix('[') {
             let mut inner = inner.to_owned();
             while !inner.contains(']') && inner.len() < MAX_BYTES {
                 let Some(more) = lines.next() else { break };
                 inner.push_str(without_comment(more.trim()));
             }
+            let mut values = Vec::new();
             for item in items(inner.split(']').next().unwrap_or_default()) {
                 push(&mut values, &item);
             }
+            found.1.push(key.clone());
+            found.0.push((key, values));
         } else {
-            push(&mut values, &unquoted(value));
+            let mut values = Vec::new();
+            push_plain(&mut values, &scalar(value, &mut lines));
+            found.0.push((key, values));
         }
-        found.0.push((key, values));
     }
     found
+}
+
+type Lines<'a> = std::iter::Peekable<std::str::Lines<'a>>;
+
+/// What stands indented under a key: a list, texts with names of their own, or one text on several lines.
+fn block(found: &mut FrontMatter, key: String, is_plain: bool, lines: &mut Lines<'_>) {
+    let (mut values, mut named, mut folded) = (Vec::new(), Vec::new(), String::new());
+    let mut is_list = false;
+    while let Some(more) =
+        lines.next_if(|line| line.trim().is_empty() || line.starts_with([' ', '\t', '-']))
+    {
+        let more = more.trim();
+        let item = more.strip_prefix("- ").filter(|_| is_plain);
+        let inner = more.split_once(": ").filter(|(name, _)| is_plain && is_name(name));
+        match (item, inner) {
+            (Some(item), _) => {
+                is_list = true;
+                let item = item.trim();
+                push_plain(
+                    &mut values,
+                    without_comment(item.strip_prefix("name:").unwrap_or(item).trim()),
+                );
+            }
+            (None, Some((name, value))) if !is_list => {
+                named.push((
+                    format!("{key}.{}", name.to_lowercase()),
+                    unquoted(without_comment(value.trim())),
+                ));
+            }
+            (None, _) => folded.extend([more, " "]),
+        }
+    }
+    if is_list {
+        found.1.push(key.clone());
+    } else if named.is_empty() {
+        push(&mut values, folded.trim());
+    }
+    found.0.push((key, values));
+    found.0.extend(named.into_iter().map(|(name, value)| (name, vec![value])));
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+/// A text in quotes may go on on the next lines.
+fn scalar(value: &str, lines: &mut Lines<'_>) -> String {
+    let mut text = value.to_owned();
+    while let Some(quote @ ('"' | '\'')) = text.chars().next()
+        && !text[1..].contains(quote)
+        && text.len() < MAX_BYTES
+    {
+        let Some(more) = lines.next_if(|line| line.starts_with([' ', '\t'])) else { break };
+        text.push(' ');
+        text.push_str(more.trim());
+    }
+    text
+}
+
+/// A value without quotes may stand for none.
+fn push_plain(values: &mut Vec<String>, value: &str) {
+    if !matches!(value, "null" | "Null" | "~") {
+        push(values, &unquoted(value));
+    }
 }
 
 fn push(values: &mut Vec<String>, value: &str) {
@@ -229,6 +303,23 @@ mod tests {
         assert_eq!(head.text(&["date"]), Some("2025-01-31T12:00:00Z"));
         assert_eq!(head.list(&["tags"]), ["a", "b"]);
         assert_eq!(body, "Body");
+    }
+
+    #[test]
+    fn what_is_nested_is_not_mistaken_for_a_text() {
+        let text = "---\nauthor:\n  name: Ada\n  email: ada@x.org\nauthors:\n- name: Grace\n  url: /g\n- Kay\n\
+                    slug: ~\ntitle: \"One\n  two\"\nsummary:\n  plain\n  text\n---\n";
+        let (head, _) = split(text);
+        assert_eq!(
+            (head.text(&["author"]), head.text(&["author.email"])),
+            (None, Some("ada@x.org"))
+        );
+        assert_eq!(head.list(&["authors"]), ["Grace", "Kay"]);
+        assert_eq!((head.text(&["slug"]), head.text(&["title"])), (None, Some("One two")));
+        assert_eq!(head.text(&["summary"]), Some("plain text"));
+        let toml = "+++\ntitle = 'A'\n[menu.main]\nslug = 'x'\n[taxonomies]\ntags = ['t']\n+++\n";
+        let (head, _) = split(toml);
+        assert_eq!((head.text(&["slug"]), head.text(&["tags"])), (None, Some("t")));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Collects the items of a source and writes them batch by batch, each batch one transaction with the note of how far
-//! the import is. Whatever an item does wrong is its own; what the store cannot do ends the import.
+//! the import is. Whatever an item does wrong is its own, and leaves nothing behind; what the store cannot do ends the
+//! import.
 
-use super::entry::{self, Item};
+use super::entry::{self, Entry, Item, hash_of};
+use super::media;
 use super::report::{Ledger, Log, Report};
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
@@ -14,6 +16,8 @@ use std::sync::Arc;
 
 /// Items of one transaction, at most.
 const BATCH_ITEMS: usize = 200;
+/// Times that a batch is tried: each time without what was refused before.
+const ATTEMPTS: usize = 4;
 /// A batch ends early once its texts are this long.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -24,6 +28,8 @@ pub(crate) struct Intake<'a> {
     node: &'a Node,
     actor: Actor,
     dry_run: bool,
+    /// Where the old site is, if that was said.
+    site: String,
     batch: Vec<Item>,
     batch_bytes: usize,
     ledger: Ledger,
@@ -48,6 +54,7 @@ impl<'a> Intake<'a> {
             node,
             actor: *actor,
             dry_run,
+            site: String::new(),
             batch: vec![],
             batch_bytes: 0,
             ledger,
@@ -59,6 +66,22 @@ impl<'a> Intake<'a> {
             log: None,
             watch,
         })
+    }
+
+    /// What stands beside the texts is at this address.
+    pub fn of_site(mut self, site: &str) -> Self {
+        site.clone_into(&mut self.site);
+        self
+    }
+
+    pub fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// With a line for each item in a new file.
+    pub fn with_log(mut self, file: &Path) -> Result<Self> {
+        self.log = Some(Log::open(file, &self.ledger)?);
+        Ok(self)
     }
 
     /// As the work of a job, which goes on where it was, and leaves a line for each item in the file `log`.
@@ -74,8 +97,13 @@ impl<'a> Intake<'a> {
         Ok(self)
     }
 
-    pub fn actor(&self) -> Actor {
-        self.actor
+    /// Whoever imports, with what he may do now: a job can take long.
+    pub fn actor(&self) -> Result<Actor> {
+        self.task.as_ref().map_or(Ok(self.actor), |task| task.actor())
+    }
+
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// How far the source is read.
@@ -90,9 +118,12 @@ impl<'a> Intake<'a> {
 
     /// # Errors
     /// What stops the import as a whole: a full disk, a store that is closed, a job that was cancelled.
-    pub fn add(&mut self, item: Item) -> Result<()> {
+    pub fn add(&mut self, mut item: Item) -> Result<()> {
         self.seen += 1;
         if self.seen > self.skipped {
+            if let Item::Post(entry) = &mut item {
+                settle_files(entry, &self.site);
+            }
             self.batch_bytes += item.size_bytes();
             self.batch.push(item);
         }
@@ -120,24 +151,48 @@ impl<'a> Intake<'a> {
 
     /// Writes the items in one transaction. `alone`: a failure of the store is theirs.
     fn write(&mut self, items: &Arc<[Item]>, alone: bool) -> Result<()> {
-        match self.attempt(items) {
+        match self.settle(items) {
             Err(error) if alone && !ends_all(&error) => {
                 let source = items.first().map(source_of).unwrap_or_default();
-                let bad = Item::bad(source, error);
-                self.attempt(&[bad].into())
+                self.settle(&[Item::bad(source, error)].into())
             }
             outcome => outcome,
         }
     }
 
-    fn attempt(&mut self, items: &Arc<[Item]>) -> Result<()> {
-        let (items, actor, dry_run) = (Arc::clone(items), self.actor, self.dry_run);
+    /// An item that was refused may have made a tag or an account before: then all is undone, and the others come once
+    /// more without it.
+    fn settle(&mut self, items: &Arc<[Item]>) -> Result<()> {
+        let mut items = Arc::clone(items);
+        for _ in 0..ATTEMPTS {
+            let refused = self.attempt(&items)?;
+            if refused.is_empty() {
+                return Ok(());
+            }
+            let mut kept = items.to_vec();
+            for (at, message) in refused {
+                if let Some(item) = kept.get_mut(at) {
+                    *item = Item::bad(source_of(item), message);
+                }
+            }
+            items = kept.into();
+        }
+        Err(Error::Internal("the items of a batch refuse each other".to_owned()))
+    }
+
+    /// The items that were refused, and why: then nothing was kept.
+    fn attempt(&mut self, items: &Arc<[Item]>) -> Result<Vec<(usize, String)>> {
+        let (items, actor, dry_run) = (Arc::clone(items), self.actor()?, self.dry_run);
         let (before, task) = (self.ledger.clone(), self.task.clone());
         let (done, of) = (self.done, self.of);
         let wrote = self.node.store.write_blocking(move |tx| {
             let mut ledger = before;
-            for item in items.iter() {
-                take(tx, &actor, item, &mut ledger)?;
+            let mut refused = Vec::new();
+            for (at, item) in items.iter().enumerate() {
+                refused.extend(take(tx, &actor, item, &mut ledger)?.map(|message| (at, message)));
+            }
+            if !refused.is_empty() {
+                return Err(Ended::Refused(refused));
             }
             if dry_run {
                 return Err(Ended::Dry(Box::new(ledger)));
@@ -148,13 +203,14 @@ impl<'a> Intake<'a> {
         let ledger = match wrote {
             Ok(ledger) => ledger,
             Err(Ended::Failed(error)) => return Err(error),
+            Err(Ended::Refused(refused)) => return Ok(refused),
             Err(Ended::Dry(ledger)) => self.note_alone(*ledger)?,
         };
         if let Some(log) = &mut self.log {
             log.append(&ledger)?;
         }
         self.ledger = ledger.turned();
-        Ok(())
+        Ok(vec![])
     }
 
     /// What was tried is undone; how far that is, is kept.
@@ -174,10 +230,24 @@ impl<'a> Intake<'a> {
     }
 }
 
+/// Leads what the body names to where it is, or tells of it.
+fn settle_files(entry: &mut Entry, site: &str) {
+    let (settled, lost) = media::settle(&entry.body, site, &entry.base);
+    entry.notes.extend(media::note(&lost));
+    if let Some(body) = settled {
+        entry.body = body;
+    }
+    if !site.is_empty() {
+        entry.hash = hash_of(&[&entry.hash, site.as_bytes()]);
+    }
+}
+
 /// Why a batch was not kept.
 enum Ended {
     /// It was never meant to be.
     Dry(Box<Ledger>),
+    /// These items cannot be taken.
+    Refused(Vec<(usize, String)>),
     Failed(Error),
 }
 
@@ -199,19 +269,34 @@ fn note(tx: &mut Tx<'_>, task: Option<&Task>, ledger: &Ledger, done: u64, of: u6
     task.advance(tx, &Progress { done, of, note, position: ledger.kept() })
 }
 
-fn take(tx: &mut Tx<'_>, actor: &Actor, item: &Item, ledger: &mut Ledger) -> Result<()> {
-    match item {
-        Item::Bad { source, message } => ledger.note(source, Err(message.clone())),
-        Item::Post(entry) => ledger.note(&entry.source, refused(entry::put(tx, actor, entry))?),
-        Item::Record(record) => {
-            ledger.note(&record.source, refused(restore::put(tx, actor, record))?);
+/// Why the item cannot be taken, if it cannot.
+fn take(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    item: &Item,
+    ledger: &mut Ledger,
+) -> Result<Option<String>> {
+    let outcome = match item {
+        Item::Bad { source, message } => {
+            ledger.note(source, Err(message.clone()));
+            return Ok(None);
         }
-        Item::Category(place) => match refused(entry::make(tx, actor, place))? {
-            Ok(_) => ledger.pass(),
-            Err(message) => ledger.note(&format!("category {}", place.name), Err(message)),
-        },
+        Item::Skipped { source, message } => {
+            ledger.skip(source, message);
+            return Ok(None);
+        }
+        Item::Post(entry) => entry::put(tx, actor, entry).map(|done| Some((&entry.source, done))),
+        Item::Record(record) => {
+            restore::put(tx, actor, record).map(|done| Some((&record.source, done)))
+        }
+        Item::Category(place) => entry::make(tx, actor, place).map(|_| None),
+    };
+    match refused(outcome)? {
+        Ok(Some((source, done))) => ledger.note(source, Ok(done)),
+        Ok(None) => ledger.pass(),
+        Err(message) => return Ok(Some(message)),
     }
-    Ok(())
+    Ok(None)
 }
 
 /// A refusal is the item's own; what the store could not do undoes the batch.
@@ -227,7 +312,7 @@ fn source_of(item: &Item) -> String {
         Item::Post(entry) => entry.source.clone(),
         Item::Category(place) => format!("category {}", place.name),
         Item::Record(record) => record.source.clone(),
-        Item::Bad { source, .. } => source.clone(),
+        Item::Bad { source, .. } | Item::Skipped { source, .. } => source.clone(),
     }
 }
 

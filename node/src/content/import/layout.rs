@@ -1,63 +1,151 @@
 //! What a Markdown file says of a post: by its front matter, and by where it lies. Knows the layouts of Jekyll
 //! (`_posts/2024-01-31-name.md`, `_drafts`) and Hugo (`content/`, page bundles), and which address each gave a post.
 
-use super::super::post::{EXCERPT, TITLE};
+use super::super::post::{CANONICAL_URL, COVER, EXCERPT, FEATURED, FORMAT, TITLE};
 use super::super::slug::slug_of;
 use super::date;
-use super::entry::{Entry, Place, fitting, hash_of};
+use super::entry::{Entry, Item, Place, fitting, hash_of, is_address};
 use super::front_matter::{self, FrontMatter};
 use crate::identity::author::Author;
 use atoll_storage::tx::Changes;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-pub(super) fn is_markdown(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|ext| ext.eq_ignore_ascii_case("md") || ext.eq_ignore_ascii_case("markdown"))
+/// Markdown, or HTML with front matter, which both may have among their pages.
+pub(super) fn is_page(path: &Path) -> bool {
+    let endings = ["md", "markdown", "mkd", "html", "htm"];
+    path.extension().is_some_and(|ext| endings.iter().any(|known| ext.eq_ignore_ascii_case(known)))
+}
+
+fn is_html(origin: &str) -> bool {
+    let ending = origin.rsplit('.').next().unwrap_or_default();
+    ending.eq_ignore_ascii_case("html") || ending.eq_ignore_ascii_case("htm")
+}
+
+/// `source`: what the report calls it. `origin`: its path within the folder or archive.
+pub(super) fn item_of(source: &str, origin: &str, text: &str) -> Item {
+    if is_html(origin) && front_matter::split(text).0.is_empty() {
+        return Item::skipped(source, "is HTML without front matter: a layout, and no page");
+    }
+    let mut entry = entry_of(origin, text);
+    source.clone_into(&mut entry.source);
+    Item::Post(Box::new(entry))
 }
 
 /// `origin`: its path within the folder or archive.
-pub(super) fn entry_of(origin: &str, text: &str) -> Entry {
+fn entry_of(origin: &str, text: &str) -> Entry {
     let (head, body) = front_matter::split(text);
     let lies = Lies::of(origin);
     let title = head
         .text(&["title"])
         .or_else(|| heading(body))
         .map_or_else(|| name_of(origin, lies.name), str::to_owned);
-    let mut changes = Changes::new();
-    if let Some(excerpt) = head.text(&["excerpt", "summary", "description"]) {
-        changes.put(&EXCERPT, fitting(&EXCERPT, excerpt));
-    }
-    let several = |keys: &[&str]| -> Vec<String> {
-        match head.list(keys) {
-            [one] => one.split(',').map(|part| part.trim().to_owned()).collect(),
-            many => many.to_vec(),
-        }
-    };
-    let mut categories = several(&["category", "categories"]);
-    let aliases = addresses(&head, &lies, &categories);
+    let mut categories = several(&head, &lies, &["category"], &["categories"]);
+    let (base, aliases) = addresses(&head, &lies, &categories);
     let category = if categories.is_empty() { None } else { Some(categories.remove(0)) };
     // A post has one category: what else it lay under, it carries as tags.
-    let tags = several(&["tags", "tag", "keywords"]).into_iter().chain(categories);
+    let tags = several(&head, &lies, &["tag"], &["tags", "keywords"]).into_iter().chain(categories);
     let slug = head.text(&["slug"]).or(lies.slug());
+    let mut notes: Vec<String> = shortcodes(&lies, body).into_iter().collect();
+    let mut time = |keys: &[&str]| date_of(&head, keys, &mut notes);
+    let published_ms =
+        time(&["date", "published_at", "pubdate"]).or_else(|| lies.date.and_then(date::parse));
+    let changed_ms = time(&["lastmod", "last_modified_at", "updated"]);
+    let mut authors = authors_of(&head).into_iter();
     Entry {
         origin: origin.to_owned(),
         hash: hash_of(&[text.as_bytes()]),
         title: fitting(&TITLE, &title),
         body: body.to_owned(),
-        changes,
+        changes: changes_of(&head, is_html(origin)),
         slug: slug.map(str::to_owned),
         may_rename: head.text(&["slug"]).is_none(),
         category: category.map(Place::named),
         tags: tags.map(Place::named).collect(),
-        author: author_of(&head),
+        author: authors.next(),
+        others: authors.collect(),
         is_draft: head.flag("draft") || head.text(&["published"]) == Some("false") || lies.is_draft,
-        published_ms: head
-            .text(&["date", "published_at", "pubdate"])
-            .or(lies.date)
-            .and_then(date::parse),
+        published_ms,
+        made_ms: published_ms,
+        changed_ms,
+        base,
         aliases,
+        notes,
         ..Entry::default()
     }
+}
+
+/// A text holds several by commas; in Jekyll, under the names that say several, by blanks if it has no commas.
+fn several(head: &FrontMatter, lies: &Lies<'_>, one: &[&str], many: &[&str]) -> Vec<String> {
+    let owned = |parts: Vec<&str>| parts.into_iter().map(|part| part.trim().to_owned()).collect();
+    let (keys, is_plural) = if head.list(one).is_empty() { (many, true) } else { (one, false) };
+    match head.list(keys) {
+        [text] if text.contains(',') => owned(text.split(',').collect()),
+        [text] if is_plural && lies.is_jekyll && !head.is_list(keys) => {
+            owned(text.split_whitespace().collect())
+        }
+        values => values.to_vec(),
+    }
+}
+
+fn changes_of(head: &FrontMatter, is_html: bool) -> Changes {
+    let mut changes = Changes::new();
+    if let Some(excerpt) = head.text(&["excerpt", "summary", "description"]) {
+        changes.put(&EXCERPT, fitting(&EXCERPT, excerpt));
+    }
+    let cover =
+        head.text(&["cover", "cover.image", "image", "featured_image", "images", "thumbnail"]);
+    if let Some(cover) = cover.filter(|address| is_address(address)) {
+        changes.put(&COVER, fitting(&COVER, cover));
+    }
+    let canonical = head.text(&["canonical_url", "canonicalurl", "canonical"]);
+    if let Some(address) =
+        canonical.filter(|address| is_address(address) && !address.starts_with('/'))
+    {
+        changes.put(&CANONICAL_URL, fitting(&CANONICAL_URL, address));
+    }
+    if head.flag("featured") {
+        changes.put(&FEATURED, true);
+    }
+    if is_html {
+        changes.put(&FORMAT, "html");
+    }
+    changes
+}
+
+fn date_of(head: &FrontMatter, keys: &[&str], notes: &mut Vec<String>) -> Option<i64> {
+    let text = head.text(keys)?;
+    let read = date::parse(text);
+    if read.is_none() {
+        notes.push(format!("{text:?} is no date that can be read"));
+    }
+    read
+}
+
+/// What its generator would have put something in the place of.
+fn shortcodes(lies: &Lies<'_>, body: &str) -> Option<String> {
+    let mut names = BTreeSet::new();
+    for opening in ["{{<", "{{%", "{%", "{{"] {
+        if opening.starts_with("{%") && !lies.is_jekyll {
+            continue;
+        }
+        for (at, _) in body.match_indices(opening) {
+            let rest = body[at + opening.len()..].trim_start_matches(['-', '/', ' ', '<', '%']);
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'))
+                .take(40)
+                .collect();
+            if !name.is_empty() && names.len() < 10 {
+                names.insert(name);
+            }
+        }
+    }
+    let is_generated = lies.is_jekyll || lies.hugo.is_some();
+    let names: Vec<String> = names.into_iter().collect();
+    (is_generated && !names.is_empty()).then(|| {
+        format!("holds marks of its generator, which stay as they are: {}", names.join(", "))
+    })
 }
 
 /// What the place of a file says.
@@ -118,31 +206,39 @@ fn dated(stem: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// The addresses that it had: those written down, and the one that its place gave it.
-fn addresses(head: &FrontMatter, lies: &Lies<'_>, categories: &[String]) -> Vec<String> {
+/// The address that its place gave it or that it says is its own, and all addresses that it had.
+fn addresses(head: &FrontMatter, lies: &Lies<'_>, categories: &[String]) -> (String, Vec<String>) {
     let written = ["aliases", "alias", "redirect_from", "permalink", "url"];
     let mut all: Vec<String> = written.iter().flat_map(|key| head.list(&[*key]).to_vec()).collect();
     // A pattern is no address.
     all.retain(|address| !address.contains(':') || address.contains("://"));
+    let own = head.text(&["permalink", "url"]).filter(|own| all.iter().any(|known| known == own));
     let has_own = !head.list(&["permalink", "url"]).is_empty();
-    match (lies.hugo, lies.date) {
-        _ if has_own => {}
-        (Some(path), _) => all.push(format!("/{path}/")),
+    let placed = match (lies.hugo, lies.date) {
+        (Some(path), _) => format!("/{path}/"),
         (None, Some(date)) if lies.is_jekyll => {
             let folders: String =
                 categories.iter().map(|name| format!("/{}", slug_of(name))).collect();
-            all.push(format!("{folders}/{}/{}.html", date.replace('-', "/"), lies.name));
+            format!("{folders}/{}/{}.html", date.replace('-', "/"), lies.name)
         }
-        _ => {}
+        _ => String::new(),
+    };
+    let base = own.filter(|own| own.starts_with('/')).map_or_else(|| placed.clone(), str::to_owned);
+    if !has_own && !placed.is_empty() {
+        all.push(placed);
     }
-    all
+    (base, all)
 }
 
-/// By his username, or his e-mail address if that is what stands there; nobody gets an account by a name.
-fn author_of(head: &FrontMatter) -> Option<Author> {
-    let name = head.text(&["author", "authors"])?;
-    let (email, username) = if name.contains('@') { (name, "") } else { ("", name) };
-    Some(Author { email: email.to_owned(), username: username.to_owned(), name: String::new() })
+/// By their usernames, or their e-mail addresses if those stand there; nobody gets an account by a name.
+fn authors_of(head: &FrontMatter) -> Vec<Author> {
+    let author = |name: &String| {
+        let (email, username) =
+            if name.contains('@') { (name.as_str(), "") } else { ("", name.as_str()) };
+        Author { email: email.to_owned(), username: username.to_owned(), name: String::new() }
+    };
+    let keys = ["author", "authors", "author.email", "author.username", "author.name"];
+    head.list(&keys).iter().map(author).collect()
 }
 
 /// The text of the first heading of the first level, if one stands before any text.
@@ -202,6 +298,22 @@ mod tests {
         assert!(entry_of("_drafts/idea.md", "text").is_draft);
         let moved = entry_of("_posts/2024-01-31-a.md", "---\npermalink: /a/\n---\n");
         assert_eq!(moved.aliases, ["/a/"]);
+        let spaced = "---\ncategories: one two\ntags: [x y, z]\ncategory: \n---\n{% include a.html %} {{ site.url }}";
+        let entry = entry_of("_posts/2024-01-31-a.md", spaced);
+        let tags: Vec<&str> = entry.tags.iter().map(|tag| tag.name.as_str()).collect();
+        assert_eq!(entry.category, Some(Place::named("one")));
+        assert_eq!(tags, ["x y", "z", "two"]);
+        assert!(entry.notes[0].ends_with(": include, site.url"), "{:?}", entry.notes);
+    }
+
+    #[test]
+    fn html_with_front_matter_is_a_page_and_without_it_none() {
+        let page =
+            item_of("a", "_posts/2024-01-31-a.html", "---\ntitle: A\ndate: soon\n---\n<p>a</p>");
+        let Item::Post(entry) = page else { panic!("no page") };
+        assert_eq!(entry.changes.get(&FORMAT).and_then(|format| format.as_text()), Some("html"));
+        assert!(entry.notes[0].contains("soon"));
+        assert!(matches!(item_of("a", "_layouts/a.html", "<p>"), Item::Skipped { .. }));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 use super::super::post::{COVER, EXCERPT, FORMAT, META_DESCRIPTION, META_TITLE, TITLE};
 use super::entry::{Entry, Item, Place, fitting, hash_of};
 use super::intake::Intake;
-use super::{date, unreadable};
+use super::table::{self, time_of};
+use super::unreadable;
 use crate::error::Result;
-use crate::identity::author::Author;
+use crate::exchange::Opened;
 use atoll_storage::tx::Changes;
 use serde_json::{Map, Value as Json};
 use std::io::{BufRead, BufReader, Read};
@@ -16,9 +17,8 @@ const MAX_LINE_BYTES: u64 = 4 << 20;
 
 /// Takes every line; `name` is what lines without an id are told apart by.
 pub(super) fn read(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<()> {
-    let (inner, total_bytes) = super::open(file)?;
-    let count = inner.count();
-    let mut reader = BufReader::new(inner);
+    let Opened { reader, count, size_bytes: total_bytes } = super::open(file)?;
+    let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     let mut number: u64 = 0;
     loop {
@@ -58,11 +58,13 @@ fn entry_of(name: &str, source: String, line: &[u8], object: &Map<String, Json>)
             changes.put(field, fitting(field, text));
         }
     }
-    let author = text(&["author"]).map(|name| {
-        let (email, username) = if name.contains('@') { (name, "") } else { ("", name) };
-        Author { email: email.into(), username: username.into(), name: String::new() }
-    });
+    let mut notes = Vec::new();
     let is_draft = object.get("draft").and_then(Json::as_bool).unwrap_or(false);
+    let mut time = |keys: &[&str]| time_of(text(keys), &mut notes);
+    let (published_ms, made_ms, changed_ms) =
+        (time(&["date", "published_at"]), time(&["created_at"]), time(&["updated_at"]));
+    let is_draft =
+        is_draft || text(&["status"]).is_some_and(|status| table::is_draft(status, &mut notes));
     Entry {
         source,
         origin: format!("{name}#{id}"),
@@ -73,12 +75,13 @@ fn entry_of(name: &str, source: String, line: &[u8], object: &Map<String, Json>)
         slug: text(&["slug"]).map(str::to_owned),
         category: text(&["category"]).map(Place::named),
         tags: texts_of(object.get("tags")).into_iter().map(Place::named).collect(),
-        author,
-        is_draft: is_draft || text(&["status"]) == Some("draft"),
-        published_ms: text(&["date", "published_at"]).and_then(date::parse),
-        made_ms: text(&["created_at"]).and_then(date::parse),
-        changed_ms: text(&["updated_at"]).and_then(date::parse),
+        author: text(&["author"]).map(table::author_of),
+        is_draft,
+        published_ms,
+        made_ms,
+        changed_ms,
         aliases: texts_of(object.get("aliases")),
+        notes,
         ..Entry::default()
     }
 }

@@ -23,6 +23,12 @@ pub struct Report {
     /// Was here already, as it is.
     pub unchanged: u64,
     pub failed: u64,
+    /// Was left alone on purpose: what is no post, hidden files, the trash.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Items that came over, but not as they stood there.
+    #[serde(default)]
+    pub noted: u64,
     /// New ones, under the posts that were imported.
     pub comments: u64,
     /// Old addresses that lead to posts from now on.
@@ -30,6 +36,9 @@ pub struct Report {
     /// Nothing was written: this is what would have been.
     pub dry_run: bool,
     pub failures: Vec<Failure>,
+    /// What was skipped and why, and what is other than it stood there.
+    #[serde(default)]
+    pub notes: Vec<Failure>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,7 +51,7 @@ pub struct Failure {
 impl Report {
     /// Items looked at so far.
     pub fn done(&self) -> u64 {
-        self.created + self.updated + self.unchanged + self.failed
+        self.created + self.updated + self.unchanged + self.failed + self.skipped
     }
 }
 
@@ -55,12 +64,20 @@ pub(crate) enum Fate {
 }
 
 /// What was done for an item.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Done {
     pub fate: Fate,
     pub key: Id,
     pub comments: u64,
     pub redirects: u64,
+    /// What is other than it stood in the source, a sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Done {
+    pub fn plain(fate: Fate, key: Id) -> Self {
+        Self { fate, key, comments: 0, redirects: 0, notes: vec![] }
+    }
 }
 
 /// The report as it stands after a batch, with what its file has and has yet to get. A job keeps it as its position.
@@ -84,6 +101,8 @@ struct Line<'a> {
     id: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 impl Ledger {
@@ -100,19 +119,45 @@ impl Ledger {
     }
 
     pub fn note(&mut self, source: &str, outcome: Result<Done, String>) {
-        self.at += 1;
-        let (outcome, id, message) = match &outcome {
+        match &outcome {
             Ok(done) => {
                 self.report.comments += done.comments;
                 self.report.redirects += done.redirects;
-                (self.count(done.fate), Some(done.key), None)
+                let name = self.count(done.fate);
+                self.remark(source, &done.notes);
+                self.line(source, name, Some(done.key), None, &done.notes);
             }
             Err(message) => {
-                self.fail(source, message);
-                ("failed", None, Some(cut(message)))
+                self.report.failed += 1;
+                told(&mut self.report.failures, source, message);
+                self.line(source, "failed", None, Some(&cut(message)), &[]);
             }
-        };
-        let line = Line { item: self.at, source, outcome, id, message: message.as_deref() };
+        }
+    }
+
+    /// It was left alone on purpose.
+    pub fn skip(&mut self, source: &str, message: &str) {
+        self.report.skipped += 1;
+        told(&mut self.report.notes, source, message);
+        self.line(source, "skipped", None, Some(&cut(message)), &[]);
+    }
+
+    fn remark(&mut self, source: &str, notes: &[String]) {
+        self.report.noted += u64::from(!notes.is_empty());
+        notes.iter().for_each(|note| told(&mut self.report.notes, source, note));
+    }
+
+    fn line(
+        &mut self,
+        source: &str,
+        outcome: &'static str,
+        id: Option<Id>,
+        message: Option<&str>,
+        notes: &[String],
+    ) {
+        self.at += 1;
+        let notes: Vec<String> = notes.iter().map(|note| cut(note)).collect();
+        let line = Line { item: self.at, source, outcome, id, message, notes };
         if let Ok(line) = serde_json::to_string(&line) {
             self.lines.push_str(&line);
             self.lines.push('\n');
@@ -130,19 +175,18 @@ impl Ledger {
         name
     }
 
-    fn fail(&mut self, source: &str, message: &str) {
-        self.report.failed += 1;
-        if self.report.failures.len() < FAILURES_TOLD {
-            let (source, message) = (source.to_owned(), cut(message));
-            self.report.failures.push(Failure { source, message });
-        }
-    }
-
     /// As it goes into the store.
     pub fn kept(&self) -> serde_json::Value {
         let mut kept = self.clone();
         kept.report.failures.truncate(FAILURES_KEPT);
+        kept.report.notes.truncate(FAILURES_KEPT);
         serde_json::to_value(kept).unwrap_or_default()
+    }
+}
+
+fn told(list: &mut Vec<Failure>, source: &str, message: &str) {
+    if list.len() < FAILURES_TOLD {
+        list.push(Failure { source: source.to_owned(), message: cut(message) });
     }
 }
 
@@ -162,13 +206,16 @@ impl Log {
             file.set_len(ledger.file_bytes)?;
             file.seek(SeekFrom::End(0))?;
             file.write_all(ledger.lines.as_bytes())?;
+            file.sync_data()?;
             Ok(file)
         };
         open().map(Self).map_err(unwritable)
     }
 
+    /// On disk before the next batch counts on it.
     pub fn append(&mut self, ledger: &Ledger) -> Result<()> {
-        self.0.write_all(ledger.lines.as_bytes()).map_err(unwritable)
+        let write = self.0.write_all(ledger.lines.as_bytes()).and_then(|()| self.0.sync_data());
+        write.map_err(unwritable)
     }
 }
 
@@ -181,7 +228,7 @@ mod tests {
     use super::*;
 
     fn done(fate: Fate) -> Result<Done, String> {
-        Ok(Done { fate, key: Id::NIL, comments: 2, redirects: 1 })
+        Ok(Done { comments: 2, redirects: 1, ..Done::plain(fate, Id::NIL) })
     }
 
     #[test]

@@ -1,27 +1,31 @@
 //! Tables of posts in CSV: a file to import, or the body of a batch. The first row names the columns.
 
-use super::super::post::{EXCERPT, FORMAT, POST, TITLE};
+use super::super::post::{
+    CANONICAL_URL, COVER, EXCERPT, FEATURED, FORMAT, META_DESCRIPTION, META_TITLE, PINNED, POST,
+    TITLE, VISIBILITY,
+};
 use super::entry::{Entry, Item, Place, fitting, hash_of};
 use super::intake::Intake;
 use super::report::Report;
 use super::{date, unreadable};
 use crate::access::Actor;
 use crate::error::{Error, FieldError, Result};
-use crate::exchange::Bounded;
+use crate::exchange::{Bounded, Opened};
+use crate::identity::author::Author;
 use crate::runtime::Node;
 use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Merge, Type, Value};
 use csv::StringRecord;
 use std::cell::Cell;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::rc::Rc;
 
 /// The longest row, its quotes included.
 const MAX_ROW_BYTES: usize = 4 << 20;
 
-/// Makes a post of every row. Columns: `title`, and any of `id`, `slug`, `body`, `excerpt`, `format`, `category`,
-/// `tags` (by name, with commas or semicolons between), `date`, `draft`, `status`. A row is found again by its `id`,
-/// else by its `slug`, else by its place. For a thread that may wait.
+/// Makes a post of every row, under the columns of [`KNOWN`]. A row is found again by its `id`, else by its `slug`, else
+/// by its place. For a thread that may wait.
 ///
 /// # Errors
 /// Only what stops all: a file that cannot be read, no column `title`, a missing permission, a full disk.
@@ -38,18 +42,57 @@ pub fn import_csv(
     intake.finish()
 }
 
+/// Columns that a table may have, `title` alone must be there. Several tags, categories' names aside, have commas or
+/// semicolons between them; old addresses blanks.
+const KNOWN: &[&str] = &[
+    "id",
+    "title",
+    "slug",
+    "body",
+    "content",
+    "format",
+    "excerpt",
+    "category",
+    "tags",
+    "author",
+    "date",
+    "published_at",
+    "created_at",
+    "updated_at",
+    "draft",
+    "status",
+    "visibility",
+    "cover",
+    "featured",
+    "pinned",
+    "meta_title",
+    "meta_description",
+    "canonical_url",
+    "aliases",
+    "url",
+];
+/// Columns that go into fields of their names, if they fit.
+const TEXTS: [&Field; 5] = [&EXCERPT, &META_TITLE, &META_DESCRIPTION, &CANONICAL_URL, &COVER];
+
 /// Takes every row; `name` is what rows without an id are told apart by.
 pub(super) fn read(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<()> {
-    let (inner, total_bytes) = super::open(file)?;
-    let (count, left) = (inner.count(), Rc::new(Cell::new(MAX_ROW_BYTES)));
+    let Opened { reader: inner, count, size_bytes: total_bytes } = super::open(file)?;
+    let left = Rc::new(Cell::new(MAX_ROW_BYTES));
     let bounded = Bounded { inner, left: left.clone(), message: "a row is longer than 4 MiB" };
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bounded);
+    let mut bounded = BufReader::with_capacity(64 << 10, bounded);
+    let separator = separator_of(&mut bounded).map_err(|error| unreadable(file, error))?;
+    let mut reader =
+        csv::ReaderBuilder::new().flexible(true).delimiter(separator).from_reader(bounded);
     let columns = reader.headers().map_err(|e| unreadable(file, e))?.clone();
     let columns: Vec<String> = columns.iter().map(|name| name.trim().to_lowercase()).collect();
     if !columns.iter().any(|name| name == "title") {
         return Err(Error::Malformed(
             "the first row must name the columns, one of them title".to_owned(),
         ));
+    }
+    for odd in columns.iter().filter(|name| !KNOWN.contains(&name.as_str())) {
+        let message = format!("is not known: there are {}", KNOWN.join(", "));
+        intake.add(Item::skipped(format!("column {odd}"), message))?;
     }
     let mut row = StringRecord::new();
     let mut number: u64 = 1;
@@ -73,6 +116,23 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<(
     }
 }
 
+/// What stands between the names of the columns: a comma, or what programs write where the comma is in numbers. Leaves
+/// out the mark that some begin with.
+fn separator_of(reader: &mut impl BufRead) -> std::io::Result<u8> {
+    let start = reader.fill_buf()?;
+    let mark = if start.starts_with(&[0xef, 0xbb, 0xbf]) { 3 } else { 0 };
+    let line = start[mark..].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let (mut is_quoted, mut counts) = (false, [(b',', 0), (b';', 0), (b'\t', 0)]);
+    for byte in line {
+        is_quoted ^= *byte == b'"';
+        counts.iter_mut().filter(|(c, _)| c == byte && !is_quoted).for_each(|(_, n)| *n += 1);
+    }
+    let most = counts.iter().rev().max_by_key(|(_, count)| *count);
+    let separator = most.filter(|(_, count)| *count > 0).map_or(b',', |(c, _)| *c);
+    reader.consume(mark);
+    Ok(separator)
+}
+
 fn entry_of(file: &str, number: u64, columns: &[String], row: &StringRecord) -> Entry {
     let cell = |name: &str| {
         let at = columns.iter().position(|column| column == name)?;
@@ -81,16 +141,32 @@ fn entry_of(file: &str, number: u64, columns: &[String], row: &StringRecord) -> 
     let id =
         cell("id").or_else(|| cell("slug")).map_or_else(|| format!("row {number}"), str::to_owned);
     let mut changes = Changes::new();
-    if let Some(excerpt) = cell("excerpt") {
-        changes.put(&EXCERPT, fitting(&EXCERPT, excerpt));
+    for field in TEXTS {
+        if let Some(text) = cell(field.name) {
+            changes.put(field, fitting(field, text));
+        }
     }
-    if let Some(format) = cell("format") {
-        changes.put(&FORMAT, format);
+    for field in [&FORMAT, &VISIBILITY] {
+        if let Some(choice) = cell(field.name) {
+            changes.put(field, choice.to_lowercase());
+        }
+    }
+    let is_true = |text: &str| matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "1");
+    for field in [&FEATURED, &PINNED] {
+        if let Some(flag) = cell(field.name) {
+            changes.put(field, is_true(flag));
+        }
     }
     let cells: Vec<&[u8]> = row.iter().map(str::as_bytes).collect();
     let tags =
         cell("tags").map(|text| text.split([',', ';']).map(str::trim).map(Place::named).collect());
-    let is_true = |text: &str| matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "1");
+    let aliases = ["aliases", "url"].into_iter().filter_map(cell).flat_map(str::split_whitespace);
+    let mut notes = Vec::new();
+    let mut time = |names: &[&str]| time_of(names.iter().find_map(|name| cell(name)), &mut notes);
+    let (published_ms, made_ms, changed_ms) =
+        (time(&["date", "published_at"]), time(&["created_at"]), time(&["updated_at"]));
+    let is_draft = cell("draft").is_some_and(is_true)
+        || cell("status").is_some_and(|status| is_draft(status, &mut notes));
     Entry {
         source: format!("row {number}"),
         origin: format!("{file}#{id}"),
@@ -101,9 +177,41 @@ fn entry_of(file: &str, number: u64, columns: &[String], row: &StringRecord) -> 
         slug: cell("slug").map(str::to_owned),
         category: cell("category").map(Place::named),
         tags: tags.unwrap_or_default(),
-        is_draft: cell("draft").is_some_and(is_true) || cell("status") == Some("draft"),
-        published_ms: cell("date").or_else(|| cell("published_at")).and_then(date::parse),
+        author: cell("author").map(author_of),
+        is_draft,
+        published_ms,
+        made_ms,
+        changed_ms,
+        aliases: aliases.map(str::to_owned).collect(),
+        notes,
         ..Entry::default()
+    }
+}
+
+/// By his e-mail address, or else by his username.
+pub(super) fn author_of(name: &str) -> Author {
+    let (email, username) = if name.contains('@') { (name, "") } else { ("", name) };
+    Author { email: email.into(), username: username.into(), name: String::new() }
+}
+
+pub(super) fn time_of(text: Option<&str>, notes: &mut Vec<String>) -> Option<i64> {
+    let text = text?;
+    let time = date::parse(text);
+    if time.is_none() {
+        notes.push(format!("{text:?} is no date that can be read"));
+    }
+    time
+}
+
+/// Only what says that it is for readers comes out.
+pub(super) fn is_draft(status: &str, notes: &mut Vec<String>) -> bool {
+    match status.to_lowercase().as_str() {
+        "published" | "publish" | "public" | "live" | "scheduled" | "future" => false,
+        "draft" | "pending" => true,
+        other => {
+            notes.push(format!("its status {other} is not known: it is a draft"));
+            true
+        }
     }
 }
 
@@ -178,6 +286,43 @@ fn value_of(field: &Field, cell: &str) -> Result<Value, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn first_row(table: &str) -> (u8, Entry) {
+        let mut bytes = table.as_bytes();
+        let separator = separator_of(&mut bytes).unwrap();
+        let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(bytes);
+        let columns: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+        (separator, entry_of("t", 2, &columns, &reader.records().next().unwrap().unwrap()))
+    }
+
+    #[test]
+    fn a_table_of_a_spreadsheet_is_read_whatever_stands_between_its_columns() {
+        for (table, wanted) in [
+            ("title,body\nOne,\"a;b\"\n", b','),
+            ("\u{feff}title;body;\"x,y,z\"\nOne;a,b;\n", b';'),
+            ("title\tbody\nOne\ta\n", b'\t'),
+            ("title\nOne\n", b','),
+        ] {
+            let (separator, entry) = first_row(table);
+            assert_eq!((separator, entry.title.as_str()), (wanted, "One"), "{table:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_says_so_comes_out_and_what_is_odd_is_told() {
+        let entry = |status: &str| first_row(&format!("title,status,date\nA,{status},soon\n")).1;
+        for status in ["Draft", "pending", "retired"] {
+            assert!(entry(status).is_draft, "{status}");
+        }
+        for status in ["", "Published", "publish"] {
+            assert!(!entry(status).is_draft, "{status}");
+        }
+        assert_eq!(entry("retired").notes.len(), 2);
+        let (_, full) = first_row("title,author,url,cover\nA,ada@x.org,https://old.org/a,/c.png\n");
+        assert_eq!(full.author.map(|author| author.email).as_deref(), Some("ada@x.org"));
+        assert_eq!(full.aliases, ["https://old.org/a"]);
+        assert!(full.changes.get(&COVER).is_some());
+    }
 
     #[test]
     fn rows_of_a_batch_are_read_and_the_bad_ones_told() {

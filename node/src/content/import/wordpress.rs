@@ -1,14 +1,15 @@
 //! An export of WordPress (WXR, which is RSS with names of its own): posts and pages with their authors, categories,
-//! tags, comments and old addresses. Read as a stream, one item in memory at a time. Survives characters that XML does
-//! not allow, names that do not match and an end that is missing; attachments and revisions are passed over.
+//! tags, comments and old addresses. Read as a stream, one item in memory at a time, twice: first where pictures are.
+//! Survives characters that XML does not allow, names that do not match and an end that is missing; attachments and
+//! revisions are passed over and told.
 
 mod item;
 mod markup;
 
+use super::Stream;
 use super::entry::{Item, Place};
 use super::intake::Intake;
-use super::unreadable;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exchange::Bounded;
 use crate::identity::author::Author;
 use item::{Post, Remark};
@@ -16,7 +17,7 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -28,14 +29,31 @@ const MAX_AUTHORS: usize = 10_000;
 const MAX_BROKEN: usize = 1_000;
 
 pub(super) fn read(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
-    let (inner, total_bytes) = super::open(file)?;
-    let (count, left) = (inner.count(), Rc::new(Cell::new(MAX_ITEM_BYTES)));
-    let bounded = Bounded { inner, left: left.clone(), message: "an item is longer than 32 MiB" };
+    let mut pictures = Pictures::default();
+    super::each_stream(file, ".xml", &mut |stream| {
+        pictures.find(stream);
+        Ok(())
+    })?;
+    let ended =
+        super::each_stream(file, ".xml", &mut |stream| read_stream(intake, stream, &pictures))?;
+    ended.map_or(Ok(()), |message| intake.add(Item::bad("the archive", message)))
+}
+
+/// Passes over what is not well formed where that is possible.
+fn reader_of<R: Read>(bounded: R) -> Reader<BufReader<R>> {
     let mut reader = Reader::from_reader(BufReader::new(bounded));
     let config = reader.config_mut();
     config.check_end_names = false;
     config.allow_unmatched_ends = true;
     config.allow_dangling_amp = true;
+    reader
+}
+
+fn read_stream(intake: &mut Intake<'_>, stream: Stream<'_>, pictures: &Pictures) -> Result<()> {
+    let Stream { name, reader: inner, count, size_bytes } = stream;
+    let left = Rc::new(Cell::new(MAX_ITEM_BYTES));
+    let mut reader =
+        reader_of(Bounded { inner, left: left.clone(), message: "an item is longer than 32 MiB" });
     let (mut buffer, mut source, mut broken) = (Vec::new(), Source::default(), 0);
     loop {
         buffer.clear();
@@ -45,12 +63,12 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
             Ok(Event::CData(text)) => source.push(&text),
             Ok(Event::GeneralRef(name)) => source.refer(&name),
             Ok(Event::End(end)) => {
-                let ended = source.end(end.name().as_ref());
+                let ended = source.end(end.name().as_ref(), pictures);
                 if source.post.is_none() {
                     left.set(MAX_ITEM_BYTES);
                 }
                 if let Some(item) = ended {
-                    intake.at(count.get(), total_bytes);
+                    intake.at(count.get(), size_bytes);
                     intake.add(item)?;
                 }
             }
@@ -61,7 +79,8 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
                 let goes_on =
                     matches!(error, quick_xml::Error::IllFormed(_)) && broken < MAX_BROKEN;
                 let place = reader.buffer_position();
-                intake.add(Item::bad(source.describe(place), unreadable(file, error)))?;
+                let message = format!("{name} cannot be read: {error}");
+                intake.add(Item::bad(source.describe(place), message))?;
                 (source.post, source.comment) = (None, None);
                 if !goes_on {
                     return Ok(());
@@ -70,8 +89,60 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
         }
     }
     match source.post {
-        Some(_) => intake.add(Item::bad(source.describe(total_bytes), "the file ends within it")),
+        Some(_) => intake.add(Item::bad(source.describe(size_bytes), "the file ends within it")),
+        None if !source.is_channel => Err(Error::Malformed(format!(
+            "{name} cannot be read: it is no export of WordPress (WXR)"
+        ))),
         None => Ok(()),
+    }
+}
+
+/// Where pictures are, by their numbers: posts name the one at their head so, and it may stand after them.
+#[derive(Default)]
+pub(super) struct Pictures(HashMap<String, String>);
+
+/// Pictures that are known.
+const MAX_PICTURES: usize = 100_000;
+
+impl Pictures {
+    /// Ends where the reading does; the second one tells of it.
+    fn find(&mut self, stream: Stream<'_>) {
+        let left = Rc::new(Cell::new(MAX_ITEM_BYTES));
+        let mut reader =
+            reader_of(Bounded { inner: stream.reader, left: left.clone(), message: "too long" });
+        let (mut buffer, mut text) = (Vec::new(), Vec::new());
+        let (mut id, mut address) = (String::new(), String::new());
+        while let Ok(event) = reader.read_event_into(&mut buffer) {
+            match event {
+                Event::Start(_) => text.clear(),
+                Event::Text(more) => text.extend_from_slice(&more),
+                Event::CData(more) => text.extend_from_slice(&more),
+                Event::End(end) => {
+                    let told = || String::from_utf8_lossy(text.trim_ascii()).into_owned();
+                    match end.name().as_ref() {
+                        b"wp:post_id" => id = told(),
+                        b"wp:attachment_url" => address = told(),
+                        b"item" => {
+                            let (id, address) =
+                                (std::mem::take(&mut id), std::mem::take(&mut address));
+                            if !address.is_empty() && self.0.len() < MAX_PICTURES {
+                                self.0.insert(id, address);
+                            }
+                            left.set(MAX_ITEM_BYTES);
+                        }
+                        _ => {}
+                    }
+                    text.clear();
+                }
+                Event::Eof => return,
+                _ => {}
+            }
+            buffer.clear();
+        }
+    }
+
+    pub fn get(&self, id: &str) -> Option<&str> {
+        self.0.get(id).map(String::as_str)
     }
 }
 
@@ -80,6 +151,8 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path) -> Result<()> {
 struct Source {
     /// The address of the blog: with an item's number it says where the item came from.
     base: String,
+    /// It is RSS at least.
+    is_channel: bool,
     authors: HashMap<String, Author>,
     author: Option<Author>,
     category: Option<Place>,
@@ -101,6 +174,7 @@ impl Source {
     fn start(&mut self, start: &BytesStart<'_>) {
         self.text.clear();
         match start.name().as_ref() {
+            b"channel" => self.is_channel = true,
             b"item" => self.post = Some(Post::default()),
             b"wp:comment" if self.post.is_some() => self.comment = Some(Remark::default()),
             b"wp:author" if self.post.is_none() => self.author = Some(Author::default()),
@@ -137,7 +211,7 @@ impl Source {
     }
 
     /// An item if this was its end.
-    fn end(&mut self, name: &[u8]) -> Option<Item> {
+    fn end(&mut self, name: &[u8], pictures: &Pictures) -> Option<Item> {
         let text = std::mem::take(&mut self.text);
         let text = text.trim();
         if let Some(comment) = &mut self.comment {
@@ -152,7 +226,7 @@ impl Source {
             match name {
                 b"item" => {
                     let post = self.post.take()?;
-                    return post.into_item(&self.base, &self.authors);
+                    return Some(post.into_item(&self.base, &self.authors, pictures));
                 }
                 b"wp:meta_key" => text.clone_into(&mut self.meta_key),
                 b"wp:meta_value" => post.meta(&self.meta_key, text),
@@ -173,22 +247,28 @@ impl Source {
                     self.authors.insert(author.username.clone(), author);
                 }
             }
-            b"wp:category" => return self.category.take().map(Item::Category),
+            b"wp:category" => {
+                let category = self.category.take()?;
+                let is_one = category.slug.as_deref() != Some(item::NO_CATEGORY);
+                return is_one.then_some(Item::Category(category));
+            }
             name => {
                 if let Some(author) = &mut self.author {
                     match name {
                         b"wp:author_login" => text.clone_into(&mut author.username),
                         b"wp:author_email" => text.clone_into(&mut author.email),
-                        b"wp:author_display_name" => text.clone_into(&mut author.name),
+                        b"wp:author_display_name" => author.name = markup::plain(text),
                         _ => {}
                     }
                 }
                 if let Some(category) = &mut self.category {
                     match name {
-                        b"wp:cat_name" => text.clone_into(&mut category.name),
+                        b"wp:cat_name" => category.name = markup::plain(text),
                         b"wp:category_nicename" => category.slug = item::slug(text),
                         b"wp:category_parent" => category.parent = item::slug(text),
-                        b"wp:category_description" => text.clone_into(&mut category.description),
+                        b"wp:category_description" => {
+                            category.description = markup::plain(text);
+                        }
                         _ => {}
                     }
                 }

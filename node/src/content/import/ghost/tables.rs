@@ -1,7 +1,7 @@
 //! The tables of a Ghost export as a stream: rows of the tables that are wanted, one at a time; all else is read over
 //! without being kept.
 
-use super::super::{date, open, unreadable};
+use super::super::{Stream, date};
 use crate::error::{Error, Result};
 use crate::exchange::Bounded;
 use serde::de::{
@@ -11,7 +11,6 @@ use serde_json::Value as Json;
 use std::cell::Cell;
 use std::fmt;
 use std::io::BufReader;
-use std::path::Path;
 use std::rc::Rc;
 
 /// The longest row.
@@ -60,22 +59,22 @@ impl Row<'_> {
 ///
 /// # Errors
 /// Those of the sink, and a file that is no such export at all.
-pub(super) fn each(file: &Path, sink: &mut dyn Sink) -> Result<Option<String>> {
-    let (inner, _) = open(file)?;
-    let (count, left) = (inner.count(), Rc::new(Cell::new(usize::MAX)));
+pub(super) fn each(stream: Stream<'_>, sink: &mut dyn Sink) -> Result<Option<String>> {
+    let Stream { name, reader: inner, count, .. } = stream;
+    let left = Rc::new(Cell::new(usize::MAX));
     let message = "a row is longer than 16 MiB";
     let reader = BufReader::new(Bounded { inner, left: left.clone(), message });
-    let mut walk = Walk { sink, left, count, refused: None, tables: 0 };
+    let mut walk = Walk { sink, left, count: count.clone(), refused: None, tables: 0 };
     let mut json = serde_json::Deserializer::from_reader(reader);
     let read = Level(&mut walk).deserialize(&mut json);
     if let Some(error) = walk.refused {
         return Err(error);
     }
+    let unreadable =
+        |why: &dyn fmt::Display| Err(Error::Malformed(format!("{name} cannot be read: {why}")));
     match read {
-        Err(error) if walk.tables == 0 => Err(unreadable(file, error)),
-        Ok(()) if walk.tables == 0 => {
-            Err(unreadable(file, "it holds no tables of Ghost (`db`, `data`)"))
-        }
+        Err(error) if walk.tables == 0 => unreadable(&error),
+        Ok(()) if walk.tables == 0 => unreadable(&"it holds no tables of Ghost (`db`, `data`)"),
         Ok(()) => Ok(None),
         Err(error) => Ok(Some(error.to_string())),
     }

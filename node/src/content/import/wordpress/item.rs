@@ -1,17 +1,19 @@
 //! One post or page of a WordPress export, from its elements to an entry.
 
 use super::super::super::post::{
-    EXCERPT, FORMAT, META_DESCRIPTION, META_TITLE, PINNED, TITLE, VISIBILITY,
+    COVER, EXCERPT, FORMAT, META_DESCRIPTION, META_TITLE, PINNED, TITLE, VISIBILITY,
 };
 use super::super::date;
-use super::super::entry::{Comment, Entry, Item, MAX_COMMENTS, Place, fitting, hash_of};
-use super::markup;
+use super::super::entry::{
+    Comment, Entry, Item, MAX_COMMENTS, Place, fitting, hash_of, is_address,
+};
+use super::{Pictures, markup};
 use crate::identity::author::Author;
 use atoll_storage::tx::Changes;
 use std::collections::HashMap;
 
 /// Under which nobody put anything.
-const NO_CATEGORY: &str = "uncategorized";
+pub(super) const NO_CATEGORY: &str = "uncategorized";
 
 #[derive(Debug, Default)]
 pub(super) struct Post {
@@ -32,6 +34,11 @@ pub(super) struct Post {
     date: String,
     modified_gmt: String,
     is_sticky: bool,
+    /// The number of the picture at its head.
+    picture: String,
+    attachment: String,
+    /// Comments that are none of people, or too many.
+    left_out: usize,
     meta_title: String,
     meta_description: String,
     categories: Vec<Place>,
@@ -75,7 +82,11 @@ impl Remark {
     fn into_comment(self) -> Comment {
         Comment {
             parent: Some(self.parent).filter(|parent| !matches!(parent.as_str(), "" | "0")),
-            author: Author { email: self.email, username: String::new(), name: self.name },
+            author: Author {
+                email: self.email,
+                username: String::new(),
+                name: markup::plain(&self.name),
+            },
             text: markup::plain(&self.content),
             approved: self.approved == "1",
             made_ms: date::parse(&self.date_gmt),
@@ -104,6 +115,7 @@ impl Post {
                 self.is_sticky = text == "1";
                 return;
             }
+            b"wp:attachment_url" => &mut self.attachment,
             b"category" => return self.lies_under(text),
             _ => return,
         };
@@ -112,7 +124,7 @@ impl Post {
 
     fn lies_under(&mut self, name: &str) {
         let nicename = std::mem::take(&mut self.nicename);
-        let place = Place { slug: slug(&nicename), ..Place::named(name) };
+        let place = Place { slug: slug(&nicename), ..Place::named(markup::plain(name)) };
         match self.domain.as_str() {
             "category" if nicename != NO_CATEGORY => self.categories.push(place),
             "post_tag" => self.tags.push(place),
@@ -127,6 +139,7 @@ impl Post {
             "_yoast_wpseo_metadesc" | "rank_math_description" => {
                 text.clone_into(&mut self.meta_description);
             }
+            "_thumbnail_id" => text.clone_into(&mut self.picture),
             _ => {}
         }
     }
@@ -134,36 +147,66 @@ impl Post {
     pub fn remark(&mut self, remark: Remark) {
         if self.comments.len() < MAX_COMMENTS && remark.is_comment() {
             self.comments.push(remark);
+        } else {
+            self.left_out += 1;
         }
     }
 
     pub fn source(&self) -> String {
         let name = if self.name.is_empty() { &self.title } else { &self.name };
-        format!("{} {} ({name})", if self.kind == "page" { "page" } else { "post" }, self.id)
+        let kind = if self.kind.is_empty() { "post" } else { &self.kind };
+        format!("{kind} {} ({name})", self.id)
     }
 
-    /// None for what is no post: attachments, menus, revisions, what is in the trash.
-    pub fn into_item(mut self, base: &str, authors: &HashMap<String, Author>) -> Option<Item> {
-        let is_post = matches!(self.kind.as_str(), "post" | "page");
-        if !is_post || matches!(self.status.as_str(), "trash" | "auto-draft" | "inherit") {
-            return None;
+    /// Why it is no post, if it is none.
+    fn skipped(&self) -> Option<String> {
+        if self.kind == "attachment" {
+            return Some(format!(
+                "files are not brought over: posts name it at {}",
+                self.attachment
+            ));
+        }
+        if !matches!(self.kind.as_str(), "post" | "page") {
+            return Some("is neither a post nor a page".to_owned());
+        }
+        match self.status.as_str() {
+            "trash" => Some("is in the trash".to_owned()),
+            "auto-draft" | "inherit" => Some("was never saved as a post".to_owned()),
+            _ => None,
+        }
+    }
+
+    pub fn into_item(
+        mut self,
+        base: &str,
+        authors: &HashMap<String, Author>,
+        pictures: &Pictures,
+    ) -> Item {
+        if let Some(why) = self.skipped() {
+            return Item::skipped(self.source(), why);
         }
         let source = self.source();
         if self.id.is_empty() {
-            return Some(Item::bad(source, "has no number: it could not be told from others"));
+            return Item::bad(source, "has no number: it could not be told from others");
         }
-        let hash = hash_of(&[format!("{self:?}").as_bytes()]);
+        let picture = pictures.get(&self.picture).filter(|address| is_address(address));
+        let hash = hash_of(&[format!("{self:?}{picture:?}").as_bytes()]);
+        let mut changes = self.changes();
+        if let Some(address) = picture {
+            changes.put(&COVER, fitting(&COVER, address));
+        }
+        let notes = self.notes();
         let mut categories = std::mem::take(&mut self.categories).into_iter();
         let category = categories.next();
         let tags = std::mem::take(&mut self.tags).into_iter().chain(categories).collect();
         let comments = std::mem::take(&mut self.comments);
         let made_ms = date::parse(&self.date_gmt).or_else(|| date::parse(&self.date));
-        Some(Item::Post(Box::new(Entry {
+        Item::Post(Box::new(Entry {
             origin: format!("wordpress:{base}#{}", self.id),
             hash,
             title: self.shown_title(),
             body: markup::body(&self.content),
-            changes: self.changes(),
+            changes,
             slug: slug(&self.name),
             may_rename: true,
             category,
@@ -176,7 +219,23 @@ impl Post {
             aliases: vec![self.link],
             comments: comments.into_iter().map(Remark::into_comment).collect(),
             source,
-        })))
+            notes,
+            ..Entry::default()
+        }))
+    }
+
+    /// What is other than it stood there.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = markup::notes(&self.content);
+        if self.left_out > 0 {
+            let advice =
+                "spam, what other blogs sent by themselves, what is in the trash or too much";
+            notes.push(format!("{} comments were left out: {advice}", self.left_out));
+        }
+        if !self.password.is_empty() {
+            notes.push("had a password: it is private here".to_owned());
+        }
+        notes
     }
 
     fn shown_title(&self) -> String {
