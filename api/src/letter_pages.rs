@@ -189,7 +189,7 @@ fn passwords(place: &Place, token: &str, wrong: Option<&str>) -> String {
              minlength=\"{least}\" required></label>"
         );
     }
-    let _ = write!(text, "<p>At least {least} characters.</p>\n");
+    let _ = writeln!(text, "<p>At least {least} characters.</p>");
     let form =
         Form { action: "/reset-password", token, fields: &fields, button: "Set the password" };
     text + &form.write(place)

@@ -167,6 +167,7 @@ fn tag_of(route: &Route) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atoll_storage::Field;
 
     const TITLE: Field = Field::text(1, "title").required().max(300).column();
     const STATUS: Field = Field::text(2, "status").choices(&["draft", "published"]).column();

@@ -100,7 +100,7 @@ impl Order {
         let host = ["https://", "http://"].iter().find_map(|scheme| site.strip_prefix(scheme));
         let is_plain = |c: char| c.is_alphanumeric() || "-._~:/%".contains(c);
         let fits = host.is_some_and(|host| !host.is_empty() && host.chars().all(is_plain));
-        if !site.is_empty() && !(fits && site.len() <= SITE_MAX) {
+        if !(site.is_empty() || fits && site.len() <= SITE_MAX) {
             let message = "takes an address such as https://old.example.org";
             return Err(Error::field("site", "malformed_address", message));
         }

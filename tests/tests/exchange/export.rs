@@ -50,7 +50,8 @@ fn unpacked(archive: &[u8]) -> BTreeMap<String, BTreeMap<String, Json>> {
             continue;
         }
         entry.read_to_string(&mut lines).unwrap();
-        let Some((kind, _)) = name.split_once('-').filter(|_| name.ends_with(".jsonl")) else {
+        let Some((kind, _)) = name.strip_suffix(".jsonl").and_then(|name| name.split_once('-'))
+        else {
             continue;
         };
         for line in lines.lines() {

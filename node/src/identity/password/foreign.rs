@@ -32,12 +32,12 @@ impl<'a> Foreign<'a> {
         }
     }
 
-    pub fn is_of(self, password: &str) -> bool {
+    pub fn is_of(&self, password: &str) -> bool {
         match self {
             Self::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
             Self::Pbkdf2 { iterations, salt, hash } => {
                 let secret = password.as_bytes();
-                pbkdf2::verify(PBKDF2_HMAC_SHA256, iterations, &salt, secret, &hash).is_ok()
+                pbkdf2::verify(PBKDF2_HMAC_SHA256, *iterations, salt, secret, hash).is_ok()
             }
         }
     }
