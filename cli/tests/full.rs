@@ -73,7 +73,7 @@ impl Small {
     }
 
     /// Ends the node in order; whether `verify` found nothing then.
-    fn is_sound_at_the_end(mut self) -> bool {
+    fn ends_soundly(mut self) -> bool {
         let pid = self.told()["pid"].to_string();
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
         self.child.wait().unwrap().success()
@@ -116,5 +116,5 @@ async fn a_full_disk_refuses_writes_and_loses_none_that_was_answered() {
     }
     let listed = client.get("/api/v1/posts").await.expect(200).json();
     assert_eq!(listed["page"]["total"], answered.len());
-    assert!(small.is_sound_at_the_end(), "verify found something");
+    assert!(small.ends_soundly(), "verify found something");
 }

@@ -259,7 +259,7 @@ impl State {
     /// their documents. Returns what met a deletion unseen.
     ///
     /// With equal vectors two states can only differ by damage. Then nothing that either side has is taken for
-    /// deleted: both keep the union, and of two values under one dot the greater.
+    /// deleted: both keep the union, and of two values or times under one dot the greater.
     pub fn merge(&mut self, mine: &Vector, other: &Self, theirs: &Vector) -> Lost {
         let is_repair = mine == theirs;
         let deleted_there = |dot: Dot| theirs.covers(dot) && !is_repair;
@@ -267,7 +267,10 @@ impl State {
         self.creations.retain(|dot, _| other.creations.contains_key(dot) || !deleted_there(*dot));
         let news = other.creations.iter().filter(|(dot, _)| !deleted_here(**dot));
         let news: Vec<_> = news.map(|(dot, hlc)| (*dot, *hlc)).collect();
-        self.creations.extend(news);
+        for (dot, hlc) in news {
+            let known = self.creations.entry(dot).or_insert(hlc);
+            *known = (*known).max(hlc);
+        }
 
         let find = |cells: &[Cell], c: &Cell| {
             let same = |o: &&Cell| o.dot == c.dot && o.field == c.field && o.element == c.element;
@@ -280,6 +283,7 @@ impl State {
                     let mut cell = cell.clone();
                     cell.on.extend(twin.on);
                     cell.value = cell.value.max(twin.value);
+                    cell.hlc = cell.hlc.max(twin.hlc);
                     cells.push(cell);
                 }
                 None if !deleted_there(cell.dot) => cells.push(cell.clone()),

@@ -53,6 +53,12 @@ fn a_link_over_which_a_year_passed_goes_on() {
     simulator::run(283).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// Two lives of a node had written to one record under one dot, at different times: a repair swapped the times.
+#[test]
+fn a_repair_ends_where_two_writes_bear_one_name() {
+    simulator::run(832).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// Each step of two nodes that meet, one run a step: by ops, and by snapshot since their logs were trimmed.
 #[test]
 fn a_node_killed_at_any_step_of_a_meeting_loses_nothing() {
