@@ -251,7 +251,7 @@ fn a_database_cut_in_half_is_told_and_left_alone() {
     assert_eq!(std::fs::read(&file).unwrap().len(), whole.len() / 2);
     let examined = run(folder.path(), &["doctor"]);
     assert_eq!(code(&examined), 1);
-    assert!(out(&examined).contains("restore a backup"), "{}", out(&examined));
+    assert!(out(&examined).contains("restore it from a backup"), "{}", out(&examined));
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn a_tenant_is_exported_and_comes_back_in_another_folder() {
     let report: Json = serde_json::from_slice(&tried.stdout).unwrap();
     assert_eq!((&report["created"], &report["failed"]), (&1.into(), &1.into()), "{report}");
     let imported = run(folder.path(), &["import", "csv", "posts.csv"]);
-    assert!(out(&imported).contains("1 created, 0 updated, 0 unchanged, 1 failed"));
+    assert!(out(&imported).contains("1 created, 0 updated, 0 unchanged, 0 skipped, 1 failed"));
     let told = json(&run(folder.path(), &["export", "all.tar.zst", "--json"]));
     assert!(told["records"].as_u64() >= Some(3), "{told}");
     let unknown = run(folder.path(), &["export", "none.tar.zst", "--tenant", "nowhere"]);

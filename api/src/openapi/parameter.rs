@@ -78,12 +78,17 @@ fn known(name: &str) -> Option<(Value, &'static str)> {
             (number(1, i32::MAX as u32), "The number of another version: answers the differences.")
         }
         "dry_run" => (flag(), "Tries everything and writes nothing."),
-        "error" | "error_description" => (text(), "What the provider says went wrong."),
+        "error" | "error_description" | "error_uri" => {
+            (text(), "What the provider says went wrong.")
+        }
         "featured" | "pinned" => (json!({ "type": "boolean" }), "Only those that are so."),
         "format" => (
             json!({ "type": "string", "enum": atoll_node::content::import::Format::NAMES }),
             "What the file is.",
         ),
+        "iss" | "session_state" | "scope" | "authuser" | "prompt" | "hd" => {
+            (text(), "What providers add; not looked at.")
+        }
         "from" => (time(), "Not before this time."),
         "include" => (text(), "`password_hashes` exports them too."),
         "mine" => (flag(), "Only one's own."),
@@ -93,7 +98,12 @@ fn known(name: &str) -> Option<(Value, &'static str)> {
         "q" => (text(), "Words to look for."),
         "queue" => (text(), "Only jobs of this queue."),
         "reassign_to" => (text(), "Where what hangs on it goes: an id or a name."),
+        "return_to" => (text(), "A path on this site to come back to, such as `/welcome`."),
         "render" => (flag(), "With the body as sanitised HTML."),
+        "site" => (
+            text(),
+            "Where the posts stood, to complete their addresses: `https://old.example.org`.",
+        ),
         "sort" => (text(), "A minus descends."),
         "state" => (text(), "Only jobs in this state."),
         "status" => (text(), "Only those with this status."),
@@ -102,8 +112,10 @@ fn known(name: &str) -> Option<(Value, &'static str)> {
         "target" => {
             (json!({ "type": "string", "format": "uuid" }), "Only what was done to this record.")
         }
-        "tenant" => (text(), "The tenant to sign in to: an id or a slug."),
+        "tenant" => (text(), "The tenant that is meant: an id or a slug."),
+        "threaded" => (flag(), "Answers under what they answer, in the order of the thread."),
         "to" => (time(), "Not after this time."),
+        "token" => (text(), "What the letter's link holds."),
         "trashed" => (flag(), "What is in the trash, and nothing else."),
         "tree" => (flag(), "All of them as a tree, each with its `children`."),
         "type" => (text(), "Only of this type; of events, those whose type begins so."),
