@@ -22,20 +22,20 @@ pub(super) struct Pool(SyncSender<Work>);
 
 impl Pool {
     pub(super) fn new() -> Result<Self> {
-        Self::of("atoll-pool", THREADS, 0)
+        Self::of("atoll-pool", THREADS, Place::AmongAll)
     }
 
     /// For passwords. Its queue is as long as people wait for a sign-in.
     pub(super) fn for_hashing() -> Result<Self> {
-        Self::of("atoll-hash", THREADS, HASHING_STANDS_BACK)
+        Self::of("atoll-hash", THREADS, Place::Back(HASHING_STANDS_BACK))
     }
 
     /// One thread that stands back behind all that requests wait for, with the threads that its work begins.
     pub(super) fn in_background(name: &str) -> Result<Self> {
-        Self::of(name, 1, STAND_BACK)
+        Self::of(name, 1, Place::Last)
     }
 
-    fn of(name: &str, threads: usize, nice: i32) -> Result<Self> {
+    fn of(name: &str, threads: usize, place: Place) -> Result<Self> {
         let (sender, receiver) = sync_channel::<Work>(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..threads {
@@ -43,10 +43,7 @@ impl Pool {
             std::thread::Builder::new()
                 .name(format!("{name}-{number}"))
                 .spawn(move || {
-                    // On Linux a priority is a thread's own, and inherited. Without it the work is done all the same.
-                    if nice != 0 {
-                        let _ = rustix::process::nice(nice);
-                    }
+                    place.take();
                     work(&receiver);
                 })
                 .map_err(|error| Error::Internal(format!("cannot start a thread: {error}")))?;
@@ -69,6 +66,42 @@ impl Pool {
         receiver.await.map_err(|_| Error::Internal("a task on the pool panicked".to_owned()))
     }
 }
+
+/// Where a thread stands when others want the processor too. On Linux that is a thread's own, and inherited by the
+/// threads that it begins. Where the system refuses, the work is done all the same.
+#[derive(Clone, Copy)]
+enum Place {
+    AmongAll,
+    Back(i32),
+    /// Runs when no other thread wants to, and gives way at once.
+    Last,
+}
+
+impl Place {
+    fn take(self) {
+        match self {
+            Self::AmongAll => {}
+            Self::Back(nice) => drop(rustix::process::nice(nice)),
+            Self::Last => stand_last(),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn stand_last() {
+    use thread_priority::unix::set_thread_priority_and_policy;
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, thread_native_id,
+    };
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    if let Err(error) = set {
+        tracing::debug!(?error, "a thread that should stand last stands among all");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stand_last() {}
 
 fn work(queue: &Mutex<Receiver<Work>>) {
     loop {

@@ -12,8 +12,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SHORT_PAUSE: Duration = Duration::from_millis(250);
 /// Pages of the log that are much.
 const MANY: i64 = 2_000;
-/// From so many pages on the log is begun anew.
-const LONG: i64 = 8_000;
+/// From so many pages on the log is begun anew: 64 MiB.
+const LONG: i64 = 16_000;
+/// So few pages are moved while writers wait, if that can be.
+const FEW: i64 = 200;
+const MOST_PASSES: usize = 6;
 /// What a checkpoint waits for readers, at most: writers wait with it.
 const WAIT: Duration = Duration::from_millis(10);
 
@@ -26,15 +29,12 @@ pub(super) fn run(path: &Path, stopped: &Receiver<()>, shared: &Shared) {
         let version: i64 = conn.query_row("PRAGMA data_version", [], |r| r.get(0)).unwrap_or(0);
         if version != seen || stop {
             seen = version;
-            let pages = once(&conn, "PASSIVE");
+            let (pages, _) = once(&conn, "PASSIVE");
             pause = if pages > MANY { SHORT_PAUSE } else { PAUSE };
             if stop {
                 once(&conn, "TRUNCATE");
             } else if pages > LONG {
-                // The second pass leaves next to nothing for the third, which writers wait for.
-                once(&conn, "PASSIVE");
-                let _seat = lock(&shared.db);
-                once(&conn, "RESTART");
+                begin_anew(&conn, shared);
             }
         }
         if stop {
@@ -43,8 +43,20 @@ pub(super) fn run(path: &Path, stopped: &Receiver<()>, shared: &Shared) {
     }
 }
 
-/// The pages that the log held.
-fn once(conn: &Connection, mode: &str) -> i64 {
+/// Writers wait for the last pass. Each one before it leaves what was written meanwhile, so less and less.
+fn begin_anew(conn: &Connection, shared: &Shared) {
+    for _ in 0..MOST_PASSES {
+        let (pages, moved) = once(conn, "PASSIVE");
+        if pages - moved < FEW {
+            break;
+        }
+    }
+    let _seat = lock(&shared.db);
+    once(conn, "RESTART");
+}
+
+/// The pages that the log held, and those that were moved.
+fn once(conn: &Connection, mode: &str) -> (i64, i64) {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
-    conn.query_row(&sql, [], |row| row.get(1)).unwrap_or(0)
+    conn.query_row(&sql, [], |row| Ok((row.get(1)?, row.get(2)?))).unwrap_or_default()
 }
