@@ -13,8 +13,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// Requests that share a commit, at most.
+/// Requests that share a commit, at most and, if so many wait, at least.
 const GROUP: usize = 256;
+const SMALL_GROUP: usize = 4;
 /// Groups that wait to be synced, beside the one that is.
 pub(super) const UNSYNCED: usize = 1;
 
@@ -144,7 +145,11 @@ fn run_group(
         return group;
     }
     group.replies.push(first(db));
-    while group.replies.len() < GROUP
+    // Half of those under way: the others are being synced and answered meanwhile. If all went together, this thread, the
+    // disk and whoever waits would take turns.
+    let under_way = shared.waiting.load(Ordering::Relaxed) as usize;
+    let most = (under_way / 2).clamp(SMALL_GROUP, GROUP);
+    while group.replies.len() < most
         && let Some(next) = others.as_mut().and_then(|others| others.try_recv().ok())
     {
         group.replies.push(next(db));
