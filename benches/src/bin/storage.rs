@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// The one of the binary `atoll`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const TITLE: Field = Field::text(1, "title").column();
 const SLUG: Field = Field::text(2, "slug").claim("doc.slug");
 const STATUS: Field = Field::text(3, "status").column();
