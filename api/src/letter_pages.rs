@@ -3,6 +3,7 @@
 //! looked at changes nothing: programs that scan mail open its links.
 
 use crate::call::Call;
+use crate::pages::escape;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -246,21 +247,6 @@ fn page(call: &Call, place: &Place, status: StatusCode, title: &str, content: &s
     );
     let reply = Reply::text("text/html; charset=utf-8", html)?.status(status);
     Ok(reply.header(CONTENT_SECURITY_POLICY, policy).header(CACHE_CONTROL, "no-store"))
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

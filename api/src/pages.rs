@@ -26,6 +26,7 @@ use atoll_storage::{Id, Record};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION};
 use axum::http::{HeaderName, StatusCode};
 use html::Html;
+pub(crate) use html::escaped as escape;
 use layout::{Head, page, path_of};
 use serde_json::{Map, Value as Json, json};
 

@@ -95,6 +95,13 @@ fn is_address(text: &str) -> bool {
     (on_site && !text.starts_with("/\\")) || on_web
 }
 
+/// For pages that are written as plain text.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut into = String::with_capacity(text.len());
+    escape(text, &mut into);
+    into
+}
+
 fn escape(text: &str, into: &mut String) {
     for c in text.chars() {
         match c {

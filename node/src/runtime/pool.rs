@@ -9,8 +9,6 @@ use tokio::sync::oneshot;
 
 /// For work that somebody waits for.
 pub(super) const THREADS: usize = 2;
-/// How far work that nobody waits for stands back where the processor is short.
-const STAND_BACK: i32 = 19;
 /// And how far the hashing of passwords does: a sign-in may take long, and shall not slow down what others read.
 const HASHING_STANDS_BACK: i32 = 5;
 const QUEUE: usize = 64;

@@ -1,0 +1,288 @@
+//! Reading for replication: heads, ops out of the log, snapshots in chunks. Changes nothing.
+
+use super::{
+    ChunkHead, Lane, OpBatch, RecordKey, SnapshotBody, SnapshotChunk, SnapshotIndex, SnapshotRecord,
+};
+use crate::ahead;
+use crate::apply::{Place, digest_of};
+use crate::clock::Hlc;
+use crate::codec;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::heads::{StreamHead, read_heads};
+use crate::id::{Dot, Id, Origin, StreamId};
+use crate::op::Op;
+use crate::read::{Plans, load_content};
+use crate::schema::table_of;
+use crate::state::State;
+use crate::vector::Vector;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The reading half, alike over the writer's connection and a pooled one.
+pub(crate) struct LogReader<'c> {
+    pub conn: &'c Connection,
+    pub plans: &'c Plans,
+}
+
+/// A chunk is at most this much, unless one record alone is more.
+const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_RECORDS: u32 = 1_024;
+/// One call looks at no more rows of the log than this.
+const MAX_SCAN: usize = 20_000;
+
+impl LogReader<'_> {
+    pub fn heads(&self, tenants: Option<&[Id]>) -> Result<Vec<StreamHead>> {
+        let all = read_heads(self.conn, None)?.into_iter().map(|(_, head)| head);
+        Ok(all
+            .filter(|h| !h.is_empty() && tenants.is_none_or(|t| t.contains(&h.stream.tenant)))
+            .collect())
+    }
+
+    pub fn root(&self) -> Result<Digest> {
+        let mut root = Digest::default();
+        self.heads(None)?.iter().for_each(|head| root.add(head.leaf()));
+        Ok(root)
+    }
+
+    pub fn tenants(&self) -> Result<Vec<(Id, Digest)>> {
+        let mut tenants: BTreeMap<Id, Digest> = BTreeMap::new();
+        for head in self.heads(None)? {
+            tenants.entry(head.stream.tenant).or_default().add(head.leaf());
+        }
+        Ok(tenants.into_iter().collect())
+    }
+
+    pub fn head(&self, stream: &StreamId) -> Result<Option<StreamHead>> {
+        let heads = read_heads(self.conn, Some(stream.tenant))?;
+        Ok(heads.into_iter().map(|(_, head)| head).find(|head| head.stream == *stream))
+    }
+
+    pub fn log_end(&self) -> Result<u64> {
+        let end: i64 =
+            self.conn.query_row("SELECT coalesce(max(pos), 0) FROM op", [], |r| r.get(0))?;
+        Ok(end as u64)
+    }
+
+    fn origin_numbers(&self) -> Result<HashMap<Origin, i64>> {
+        let mut statement = self.conn.prepare_cached("SELECT bytes, id FROM origin")?;
+        let mut rows = statement.query([])?;
+        let mut numbers = HashMap::new();
+        while let Some(row) = rows.next()? {
+            if let Some(origin) = Origin::from_slice(row.get_ref(0)?.as_blob().unwrap_or_default())
+            {
+                numbers.insert(origin, row.get(1)?);
+            }
+        }
+        Ok(numbers)
+    }
+
+    pub fn start_of(&self, lane: Lane, known: &BTreeMap<StreamId, Vector>) -> Result<u64> {
+        let numbers = self.origin_numbers()?;
+        let mut start = self.log_end()? + 1;
+        let sql = "SELECT pos FROM op WHERE stream = ?1 AND origin = ?2 AND seq = ?3";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let nothing = Vector::default();
+        for (id, head) in read_heads(self.conn, None)? {
+            if !lane.carries(&head.stream) {
+                continue;
+            }
+            let theirs = known.get(&head.stream).unwrap_or(&nothing);
+            for (origin, seq) in &head.vector.0 {
+                let next = theirs.get(*origin).max(head.floor.get(*origin)) + 1;
+                if next <= *seq
+                    && let Some(number) = numbers.get(origin)
+                {
+                    let args = params![id, number, next as i64];
+                    let pos: Option<i64> = statement.query_row(args, |r| r.get(0)).optional()?;
+                    start = start.min(pos.map_or(start, |pos| pos as u64));
+                }
+            }
+        }
+        Ok(start)
+    }
+
+    pub fn ops(
+        &self,
+        lane: Lane,
+        from_pos: u64,
+        known: &BTreeMap<StreamId, Vector>,
+        max_ops: usize,
+        max_bytes: usize,
+    ) -> Result<OpBatch> {
+        let heads: HashMap<i64, StreamHead> = read_heads(self.conn, None)?.into_iter().collect();
+        let origins: HashMap<i64, Origin> =
+            self.origin_numbers()?.into_iter().map(|(o, n)| (n, o)).collect();
+        let sql = "SELECT pos, stream, origin, seq, hlc, kind, schema, key, payload FROM op WHERE pos >= ?1 \
+                   ORDER BY pos LIMIT ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params![from_pos as i64, MAX_SCAN as i64])?;
+        let mut batch = OpBatch { ops: vec![], next_pos: from_pos };
+        let mut bytes = 0;
+        while let Some(row) = rows.next()? {
+            let pos: i64 = row.get(0)?;
+            let (Some(head), Some(origin)) = (heads.get(&row.get(1)?), origins.get(&row.get(2)?))
+            else {
+                batch.next_pos = pos as u64 + 1;
+                continue;
+            };
+            let dot = Dot { origin: *origin, seq: row.get::<_, i64>(3)? as u64 };
+            let theirs = known.get(&head.stream);
+            let has = theirs.is_some_and(|v| v.covers(dot));
+            // Without what was trimmed before it, an op would only be parked there: that takes a snapshot.
+            let unreachable = head.floor.get(dot.origin) > theirs.map_or(0, |v| v.get(dot.origin));
+            if !lane.carries(&head.stream) || has || unreachable {
+                batch.next_pos = pos as u64 + 1;
+                continue;
+            }
+            let payload = row.get_ref(8)?.as_blob().unwrap_or_default();
+            bytes += payload.len() + 96;
+            if !batch.ops.is_empty() && (batch.ops.len() >= max_ops || bytes > max_bytes) {
+                break;
+            }
+            batch.next_pos = pos as u64 + 1;
+            let payload = match codec::decode(payload) {
+                Ok(payload) => payload,
+                Err(error) => {
+                    // Who needs it stays behind, notices, and takes the state instead.
+                    tracing::error!(%error, pos, "a row of the log is damaged and cannot be sent: verify this node");
+                    continue;
+                }
+            };
+            batch.ops.push(Op {
+                stream: head.stream.clone(),
+                dot,
+                hlc: Hlc(row.get::<_, i64>(4)? as u64),
+                kind: row.get(5)?,
+                schema: row.get(6)?,
+                key: Id(row.get(7)?),
+                payload,
+            });
+        }
+        Ok(batch)
+    }
+
+    /// Calls `each` with (kind, key, digest) of the stream's records in order, until it says stop.
+    pub(super) fn scan(
+        &self,
+        stream: &StreamId,
+        after: Option<RecordKey>,
+        upto: Option<RecordKey>,
+        mut each: impl FnMut(RecordKey, Digest, &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let sql = "SELECT id FROM stream WHERE tenant = ?1 AND scope = ?2";
+        let number: Option<i64> = self
+            .conn
+            .query_row(sql, params![stream.tenant.0, stream.scope], |r| r.get(0))
+            .optional()?;
+        let Some(number) = number else { return Ok(()) };
+        let mut statement =
+            self.conn.prepare_cached("SELECT DISTINCT kind FROM alien ORDER BY kind")?;
+        let aliens = statement
+            .query_map([], |r| r.get::<_, u16>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut kinds: BTreeSet<u16> = self.plans.kinds.iter().map(|k| k.code).collect();
+        kinds.extend(aliens);
+        for code in kinds {
+            let low = after.filter(|(kind, _)| *kind >= code);
+            if low.is_some_and(|(kind, _)| kind > code) || upto.is_some_and(|(kind, _)| kind < code)
+            {
+                continue;
+            }
+            let low = low.map(|(_, key)| key.0);
+            let high = upto.filter(|(kind, _)| *kind == code).map(|(_, key)| key.0);
+            let known = self.plans.of(code);
+            if known.is_some_and(|plan| plan.kind.scope != stream.scope) {
+                continue;
+            }
+            let table = known.map_or("alien".to_owned(), |plan| table_of(plan.kind));
+            let digest = if known.is_some() { "digest" } else { "NULL" };
+            let only = if known.is_some() { String::new() } else { format!("kind = {code} AND ") };
+            let sql = format!(
+                "SELECT key, {digest}, state FROM {table} WHERE {only}stream = ?1 AND key > ?2 AND key <= ?3 ORDER BY key"
+            );
+            let mut statement = self.conn.prepare_cached(&sql)?;
+            let low = low.map_or(vec![], |key| key.to_vec());
+            let high = high.map_or(vec![0xff; 17], |key| key.to_vec());
+            let mut rows = statement.query(params![number, low, high])?;
+            while let Some(row) = rows.next()? {
+                let key = Id(row.get(0)?);
+                let state = row.get_ref(2)?.as_blob().unwrap_or_default();
+                let place = Place { stream: number, tenant: stream.tenant, kind: code, key };
+                let stored = row.get_ref(1)?.as_blob().ok().and_then(Digest::from_slice);
+                let digest = stored.unwrap_or_else(|| digest_of(&place, state));
+                if !each((code, key), digest, state)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn snapshot_index(&self, stream: &StreamId) -> Result<SnapshotIndex> {
+        let vector = self.head(stream)?.map(|head| head.vector).unwrap_or_default();
+        let mut chunks: Vec<ChunkHead> = Vec::new();
+        let mut open = false;
+        self.scan(stream, None, None, |key, digest, _| {
+            match chunks.last_mut().filter(|c| open && c.last.0 == key.0) {
+                Some(chunk) => {
+                    chunk.last = key;
+                    chunk.count += 1;
+                    chunk.digest.add(digest);
+                }
+                None => chunks.push(ChunkHead { last: key, count: 1, digest }),
+            }
+            let full = chunks.last().is_some_and(|c| c.count >= CHUNK_RECORDS);
+            // The boundary depends on the record alone, so that both sides cut at the same places.
+            open = !full && blake3::hash(&key.1.0).as_bytes()[0] != 0;
+            Ok(true)
+        })?;
+        Ok(SnapshotIndex { stream: stream.clone(), vector, chunks })
+    }
+
+    pub fn snapshot_chunk(
+        &self,
+        stream: &StreamId,
+        after: Option<RecordKey>,
+        upto: Option<RecordKey>,
+    ) -> Result<SnapshotChunk> {
+        let heads = read_heads(self.conn, Some(stream.tenant))?;
+        let found = heads.into_iter().find(|(_, head)| head.stream == *stream);
+        let (number, head) = found.map_or((0, None), |(number, head)| (number, Some(head)));
+        let is_ahead = head.as_ref().is_some_and(|head| head.is_ahead);
+        let mut vector = head.map(|head| head.vector).unwrap_or_default();
+        let mut upto = upto;
+        if is_ahead {
+            let (end, more) = ahead::part(self.conn, number, after, upto)?;
+            vector.merge(&more);
+            upto = end;
+        }
+        let mut records: Vec<SnapshotRecord> = Vec::new();
+        let mut bytes = 0;
+        let mut cut = false;
+        self.scan(stream, after, upto, |(kind, key), _, state| {
+            if bytes > CHUNK_BYTES {
+                cut = true;
+                return Ok(false);
+            }
+            let bodies = self.bodies_of(number, key, state)?;
+            let text = |b: &SnapshotBody| b.born.len() + b.doc.as_ref().map_or(0, Vec::len);
+            bytes += 32 + state.len() + bodies.iter().map(text).sum::<usize>();
+            records.push(SnapshotRecord { kind, key, state: state.to_vec(), bodies });
+            Ok(true)
+        })?;
+        let upto = if cut { records.last().map(|r| (r.kind, r.key)) } else { upto };
+        Ok(SnapshotChunk { stream: stream.clone(), vector, after, upto, records })
+    }
+
+    fn bodies_of(&self, stream: i64, key: Id, state: &[u8]) -> Result<Vec<SnapshotBody>> {
+        let state = State::from_bytes(state)?;
+        let mut bodies = Vec::with_capacity(state.bodies.len());
+        for body in &state.bodies {
+            let content = load_content(self.conn, stream, key, body.field, body.creation)?;
+            let (field, creation) = (body.field, body.creation);
+            bodies.push(SnapshotBody { field, creation, born: content.born, doc: content.doc });
+        }
+        Ok(bodies)
+    }
+}
