@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 /// For work that somebody waits for.
 pub(super) const THREADS: usize = 2;
-/// And how far the hashing of passwords does: a sign-in may take long, and shall not slow down what others read.
+/// How far the hashing of passwords stands back: a sign-in may take long, and shall not slow down what others read.
 const HASHING_STANDS_BACK: i32 = 5;
 const QUEUE: usize = 64;
 
