@@ -22,20 +22,24 @@ pub fn routes() -> Vec<Route> {
         get("/verify-email", Public, show_verify)
             .query(&["token", "tenant"])
             .strict()
+            .page()
             .doc("The page of a letter's link that proves an e-mail address: one button."),
         post("/verify-email", Public, verify)
             .query(&["tenant"])
             .body_limit(MAX_FORM_BYTES)
             .strict()
+            .page()
             .doc("What the page's form sends: the token, as a form. Answers with a page."),
         get("/reset-password", Public, show_reset)
             .query(&["token", "tenant"])
             .strict()
+            .page()
             .doc("The page of a letter's link to a new password: one form."),
         post("/reset-password", Public, set_password)
             .query(&["tenant"])
             .body_limit(MAX_FORM_BYTES)
             .strict()
+            .page()
             .doc("What the page's form sends: the token and the password twice, as a form. Answers with a page."),
     ]
 }

@@ -26,11 +26,15 @@ pub(super) fn responses(route: &Route) -> Value {
     if route.takes.is_some() {
         refused.extend(["409", "413", "415", "422"]);
     }
+    if route.is_page {
+        // Who reads is told in words.
+        refused.clear();
+    }
     for status in refused {
         let (name, ..) = REFUSALS.iter().find(|(_, known, _)| *known == status).unwrap_or(&OTHER);
         all.insert(status.into(), refused_with(name));
     }
-    all.insert("default".into(), refused_with(OTHER.0));
+    all.insert("default".into(), refused_with(if route.is_page { ON_PAGE.0 } else { OTHER.0 }));
     Value::Object(all)
 }
 
@@ -47,6 +51,7 @@ const REFUSALS: [(&str, &str, &str); 9] = [
     ("TooManyRequests", "429", "Too many requests: `Retry-After` says when to come back."),
 ];
 const OTHER: (&str, &str, &str) = ("Problem", "default", "Refused or failed, and why.");
+const ON_PAGE: (&str, &str) = ("OnPage", "Not found, moved, or refused: told on a page.");
 
 pub(super) fn shared_responses() -> Value {
     let number = |doc: &str| json!({ "description": doc, "schema": { "type": "integer" } });
@@ -58,7 +63,14 @@ pub(super) fn shared_responses() -> Value {
         }
         ((*name).to_owned(), response)
     };
-    REFUSALS.iter().chain([&OTHER]).map(one).collect::<Map<_, _>>().into()
+    let mut all: Map<String, Value> = REFUSALS.iter().chain([&OTHER]).map(one).collect();
+    let text = json!({ "schema": { "type": "string" } });
+    let content = json!({
+        "text/html": text, "text/plain": text,
+        "application/problem+json": { "schema": reference("Problem") },
+    });
+    all.insert(ON_PAGE.0.into(), json!({ "description": ON_PAGE.1, "content": content }));
+    all.into()
 }
 
 fn success(route: &Route) -> Value {
@@ -67,10 +79,14 @@ fn success(route: &Route) -> Value {
         Some(Shape::Of(kind)) => reference(&type_name(kind)),
         Some(Shape::Fields(fields)) => of_fields(fields, false),
     };
+    // A tree comes whole, and so do the rows of a batch.
+    let is_paged = route.query.contains(&"cursor") || matches!(route.gives, Some(Shape::Of(_)));
+    let required: &[&str] =
+        if is_paged && !route.query.contains(&"tree") { &["data", "page"] } else { &["data"] };
     let schema = if route.is_list {
         json!({
             "type": "object",
-            "required": ["data", "page"],
+            "required": required,
             "properties": { "data": { "type": "array", "items": item }, "page": reference("Page") },
         })
     } else if route.is_plain {
