@@ -107,7 +107,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!(
         "cors_origins",
         "origins such as https://example.org, separated by commas; * for any, or nothing",
-        "Whose pages may call the API from a browser. No cookie is ever set or read.",
+        "Whose pages may call the API from a browser. They send a token; cookies do not come along.",
         cors_origins,
         origins
     ),
