@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 /// It is compressed already.
 pub(crate) const ARCHIVE: &str = "application/zstd";
+pub(crate) const BUNDLE: &str = "application/vnd.atoll.bundle";
 pub(crate) const LINES: &str = "application/jsonl";
 const PIECE_BYTES: u64 = 128 << 10;
 

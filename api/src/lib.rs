@@ -7,6 +7,7 @@ mod api_keys;
 mod audit;
 mod auth;
 mod autosaves;
+mod bundles;
 pub mod call;
 mod categories;
 mod comments;
@@ -110,6 +111,7 @@ pub fn all_routes() -> Vec<Route> {
         redirects::routes(),
         imports::routes(),
         exports::routes(),
+        bundles::routes(),
         jobs::routes(),
     ]
     .into_iter()

@@ -112,6 +112,9 @@ pub enum Command {
     /// How far this node and its peers are equal
     #[command(subcommand)]
     Sync(Sync),
+    /// What a courier carries on a stick between nodes that no network joins
+    #[command(subcommand)]
+    Bundle(Bundle),
     /// Bring content in
     #[command(subcommand)]
     Import(Import),
@@ -246,12 +249,58 @@ pub enum Peer {
         /// The line that `peer ticket` printed on the other node
         ticket: String,
     },
+    /// List a node by its public key, without a ticket; it has to list this one too
+    Add {
+        /// As `sync status` shows it on the other node
+        public_key: String,
+        /// What to call it
+        #[arg(long)]
+        name: String,
+        /// Where to dial it; without one it is met by couriers, or dials itself
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+    },
     /// List the nodes that this one knows
     List,
     /// Cut a node off, at once and until it joins again with a new ticket
     Remove {
         /// Its id, public key or name
         peer: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Bundle {
+    /// Write what other nodes lack into a bundle, split in volumes if it is long
+    Export {
+        /// The first volume, such as trip.atoll; later ones are trip.2.atoll and so on
+        file: PathBuf,
+        /// For this peer, by id, key or name: only what it lacks, as far as its last bundle told; can be repeated
+        #[arg(long, value_name = "PEER")]
+        to: Vec<String>,
+        /// Only those peers can read it
+        #[arg(long, requires = "to")]
+        lock: bool,
+        /// A volume is at most so many MiB long
+        #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=2_048))]
+        volume_mib: Option<u64>,
+    },
+    /// Write what this node has, so that another can make a bundle of what it lacks
+    Want {
+        /// A file that is not there yet
+        file: PathBuf,
+    },
+    /// Say what volumes hold and check every part, without taking anything in
+    Verify {
+        /// Volumes, or folders of them
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Take in what volumes hold; again, in part or in any order does no harm
+    Import {
+        /// Volumes, or folders of them
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
 }
 

@@ -24,7 +24,7 @@ mod surroundings;
 
 use atoll_node::config::Loaded;
 use atoll_node::content::import::Format;
-use atoll_node::{Config, Error, Node};
+use atoll_node::{Config, Error, Node, courier};
 use clap::{CommandFactory, Parser};
 use failure::{Exit, Failure, Outcome};
 use flags::{Command, Flags};
@@ -216,11 +216,15 @@ fn request_of(command: Command) -> Outcome<Request> {
             Request::PeerTicket { hours, addresses }
         }
         Command::Peer(flags::Peer::Join { ticket }) => Request::PeerJoin { ticket },
+        Command::Peer(flags::Peer::Add { public_key, name, address }) => {
+            Request::PeerAdd { public_key, name, address }
+        }
         Command::Peer(flags::Peer::List) => Request::PeerList,
         Command::Peer(flags::Peer::Remove { peer }) => Request::PeerRemove { peer },
         Command::Sync(flags::Sync::Status) => Request::SyncStatus,
         Command::Sync(flags::Sync::Now { timeout }) => Request::SyncNow { timeout_s: timeout },
         Command::Sync(flags::Sync::Conflicts { limit }) => Request::SyncConflicts { limit },
+        Command::Bundle(bundle) => bundle_of(bundle)?,
         Command::Import(import) => import_of(import)?,
         Command::Export(flags::Export { file, tenant, password_hashes }) => {
             Request::Export { file: to_be(&file)?, tenant, password_hashes }
@@ -233,6 +237,25 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Rebuild => Request::Rebuild,
         Command::Verify => Request::Verify,
         _ => return Err(Failure::failed("this command asks nothing of a node")),
+    })
+}
+
+fn bundle_of(bundle: flags::Bundle) -> Outcome<Request> {
+    use flags::Bundle as B;
+    let all = |files: Vec<std::path::PathBuf>| -> Outcome<Vec<std::path::PathBuf>> {
+        files.iter().map(|file| whole(file)).collect()
+    };
+    Ok(match bundle {
+        B::Export { file, to, lock, volume_mib } => {
+            let order = courier::Order { to, lock, volume_mib, want_only: false };
+            Request::BundleExport { file: to_be(&file)?, order }
+        }
+        B::Want { file } => {
+            let order = courier::Order { want_only: true, ..courier::Order::default() };
+            Request::BundleExport { file: to_be(&file)?, order }
+        }
+        B::Verify { files } => Request::BundleVerify { files: all(files)? },
+        B::Import { files } => Request::BundleImport { files: all(files)? },
     })
 }
 

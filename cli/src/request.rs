@@ -10,7 +10,7 @@ use atoll_node::exchange::export;
 use atoll_node::identity::user::table;
 use atoll_node::identity::{NewUser, tenant, user};
 use atoll_node::job::{self, Job};
-use atoll_node::{Actor, Node, Role, conflict, peer};
+use atoll_node::{Actor, Node, Role, conflict, courier, peer};
 use atoll_storage::Record;
 use atoll_storage::job::Wanted;
 use atoll_storage::query::Query;
@@ -31,11 +31,15 @@ pub enum Request {
     UserExport,
     PeerTicket { hours: u64, addresses: Vec<String> },
     PeerJoin { ticket: String },
+    PeerAdd { public_key: String, name: String, address: Option<String> },
     PeerList,
     PeerRemove { peer: String },
     SyncStatus,
     SyncNow { timeout_s: u64 },
     SyncConflicts { limit: usize },
+    BundleExport { file: PathBuf, order: courier::Order },
+    BundleVerify { files: Vec<PathBuf> },
+    BundleImport { files: Vec<PathBuf> },
     Import(Import),
     Export { file: PathBuf, tenant: Option<String>, password_hashes: bool },
     JobList { state: Option<String>, limit: usize },
@@ -102,6 +106,10 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
             )
         }
         Request::PeerJoin { ticket } => join(node, &ticket).await,
+        Request::PeerAdd { public_key, name, address } => {
+            let id = peer::add(node, &whole, &public_key, &name, address.as_deref()).await?;
+            Ok(json!({ "node": id.to_string(), "name": name }))
+        }
         Request::PeerList => {
             let peers = peer::list(node, &whole)?;
             Ok(Json::Array(peers.iter().map(peer_json).collect()))
@@ -110,6 +118,21 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         Request::SyncStatus => status(node),
         Request::SyncNow { timeout_s } => sync_now(node, timeout_s).await,
         Request::SyncConflicts { limit } => conflicts(node, limit),
+        Request::BundleExport { file, order } => {
+            let node = node.clone();
+            let tell = move |done, of| progress.tell(done, of);
+            blocking(move || as_json(courier::export(&node, &whole, &order, &file, tell)?)).await
+        }
+        Request::BundleVerify { files } => {
+            let node = node.clone();
+            let tell = move |done, of| progress.tell(done, of);
+            blocking(move || as_json(courier::verify(&node, &whole, &files, tell)?)).await
+        }
+        Request::BundleImport { files } => {
+            let node = node.clone();
+            let tell = move |done, of| progress.tell(done, of);
+            blocking(move || as_json(courier::import(&node, &whole, &files, tell)?)).await
+        }
         Request::Import(import) => import_content(node.clone(), import, progress).await,
         Request::Export { file, tenant, password_hashes } => {
             let actor = in_tenant(node, tenant.as_deref())?;

@@ -1,5 +1,7 @@
 //! Answers as people read them. With `--json` they are printed as they are.
 
+mod bundle;
+
 use crate::failure::{Failure, Outcome};
 use crate::request::{Progress, Request};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -36,6 +38,13 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
             );
             warn_of_loopback(&answer["addresses"]);
         }
+        Request::PeerAdd { .. } => {
+            say!("Listed {} as {}.", text(&answer["node"]), text(&answer["name"]));
+            complain!("It takes nothing from this node before it lists this one as well.");
+        }
+        Request::BundleExport { order, .. } => bundle::made(order, answer),
+        Request::BundleVerify { .. } => bundle::seen(answer, "holds"),
+        Request::BundleImport { .. } => bundle::seen(answer, "brought"),
         Request::PeerJoin { .. } => say!("Joined the network of {}.", text(&answer["name"])),
         Request::PeerList => peers(answer),
         Request::PeerRemove { .. } => {
@@ -83,6 +92,7 @@ pub fn outcome(request: &Request, answer: &Json) -> Outcome {
     match request {
         Request::Import(_) | Request::UserImport { .. } => import_outcome(answer),
         Request::Verify => verify_outcome(answer),
+        Request::BundleVerify { .. } | Request::BundleImport { .. } => bundle::outcome(answer),
         _ => Ok(()),
     }
 }

@@ -37,6 +37,8 @@ pub struct Config {
     pub mail: Mail,
     pub oidc: Oidc,
     pub limits: Limits,
+    /// Days for which the log of ops is kept; 0 keeps it for good.
+    pub history_days: u32,
     pub posts: Posts,
     pub import: Import,
     pub export: Export,
@@ -130,6 +132,7 @@ impl Default for Config {
             oidc: Oidc::default(),
             limits: Limits::default(),
             posts: Posts::default(),
+            history_days: 90,
             import: Import { max_bytes: 1 << 30 },
             export: Export { keep_hours: 48 },
         }

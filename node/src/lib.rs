@@ -7,6 +7,7 @@ pub mod community;
 pub mod config;
 pub mod conflict;
 pub mod content;
+pub mod courier;
 pub mod error;
 pub mod exchange;
 pub mod identity;

@@ -6,11 +6,14 @@ use crate::error::{Error, Result};
 use crate::identity::signing_key;
 use crate::runtime::Node;
 use atoll_storage::heads::StreamHead;
+use atoll_storage::peer::MAX_PEERS;
 use atoll_storage::read::{Quarantined, Read};
 use atoll_storage::tx::Tx;
 use atoll_storage::{Digest, NodeId, Origin};
+use atoll_sync::key::PublicKey;
+use atoll_sync::message::Hello;
 use atoll_sync::runner::{self, PeerStatus, Runner};
-use atoll_sync::ticket::Ticket;
+use atoll_sync::ticket::{MAX_ADDR_BYTES, Ticket};
 use std::time::Duration;
 
 /// The node in front of its peers.
@@ -109,10 +112,66 @@ pub async fn join(node: &Node, actor: &Actor, line: &str) -> Result<PeerStatus> 
     running(node)?.join(&ticket).await.map_err(refused)
 }
 
+/// Lists a node by its public key, without a ticket: one that is met only by couriers, or whose key somebody compared.
+/// Both have to list each other. Without an address it is not dialled.
+pub async fn add(
+    node: &Node,
+    actor: &Actor,
+    key: &str,
+    name: &str,
+    address: Option<&str>,
+) -> Result<NodeId> {
+    actor.require(Permission::SyncAdminister)?;
+    let key: PublicKey = key.parse().map_err(|_| {
+        let message =
+            "a public key is 64 hexadecimal digits, as `sync status` shows it on the other node";
+        Error::field("public_key", "malformed", message)
+    })?;
+    if key == node.key().public() {
+        return Err(Error::field("public_key", "own_key", "this is the key of this node itself"));
+    }
+    let name = Hello::short_name(name.trim());
+    if name.is_empty() {
+        return Err(Error::field("name", "required", "give the node a name to know it by"));
+    }
+    let address = address.map(str::trim).filter(|address| !address.is_empty());
+    if address.is_some_and(|address| address.len() > MAX_ADDR_BYTES || !address.contains(':')) {
+        return Err(Error::field("address", "malformed", "an address is written as host:port"));
+    }
+    let address = address.map(ToOwned::to_owned);
+    match node.sync() {
+        Some(runner) => runner.admit(key, name, address).await.map_err(refused)?,
+        None => {
+            let listed = node.store.write(move |tx: &mut Tx| {
+                if atoll_storage::peer::list(tx)?.len() >= MAX_PEERS {
+                    return Ok(false);
+                }
+                atoll_storage::peer::add(tx, &key.0, &name, address.as_deref())?;
+                Ok::<_, Error>(true)
+            });
+            if !listed.await? {
+                return Err(refused(runner::Error::TooManyPeers));
+            }
+        }
+    }
+    Ok(key.node_id())
+}
+
 /// Cuts a node off, at once, and withdraws the key that its tokens were signed with. It is named by its id, public key
 /// or name.
 pub async fn remove(node: &Node, actor: &Actor, named: &str) -> Result<NodeId> {
     actor.require(Permission::SyncAdminister)?;
+    let one = self::named(node, named)?;
+    match node.sync() {
+        Some(runner) => runner.remove(one).await.map_err(refused)?,
+        None => node.store.write(move |tx: &mut Tx| atoll_storage::peer::remove(tx, one)).await?,
+    };
+    node.store.write(move |tx: &mut Tx| signing_key::withdraw(tx, one)).await?;
+    Ok(one)
+}
+
+/// The one peer with this id, public key or name.
+pub(crate) fn named(node: &Node, named: &str) -> Result<NodeId> {
     let named = named.trim();
     let is_meant = |peer: &PeerStatus| {
         peer.node.to_string() == named || peer.public_key.to_string() == named || peer.name == named
@@ -121,19 +180,7 @@ pub async fn remove(node: &Node, actor: &Actor, named: &str) -> Result<NodeId> {
         peers(node).iter().filter(|peer| is_meant(peer)).map(|peer| peer.node).collect();
     match meant.as_slice() {
         [] => Err(Error::NotFound("peer")),
-        [one] => {
-            let one = *one;
-            match node.sync() {
-                Some(runner) => runner.remove(one).await.map_err(refused)?,
-                None => {
-                    node.store
-                        .write(move |tx: &mut Tx| atoll_storage::peer::remove(tx, one))
-                        .await?
-                }
-            };
-            node.store.write(move |tx: &mut Tx| signing_key::withdraw(tx, one)).await?;
-            Ok(one)
-        }
+        [one] => Ok(*one),
         _ => Err(Error::conflict("ambiguous", "several peers have this name: give the id of one")),
     }
 }

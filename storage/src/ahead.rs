@@ -120,6 +120,22 @@ pub(crate) fn prune(conn: &Connection, stream: i64, vector: &Vector) -> Result<b
     Ok(left)
 }
 
+/// What every record holds, if ranges cover all keys without a gap: the least of `mine` with each of them.
+pub(crate) fn held_by_all(conn: &Connection, stream: i64, mine: &Vector) -> Result<Option<Vector>> {
+    let mut end = vec![];
+    let mut held: Option<Vector> = None;
+    for range in ranges(conn, stream, &[], &END)? {
+        if range.low > end {
+            return Ok(None);
+        }
+        end = range.high;
+        let mut here = mine.clone();
+        here.merge(&range.vector);
+        held = Some(held.map_or_else(|| here.clone(), |held| held.least(&here)));
+    }
+    Ok(held.filter(|_| end == END))
+}
+
 /// How far from `after` on all records hold the same, at most to `upto`; and what they hold beyond the stream's vector.
 pub(crate) fn part(
     conn: &Connection,
@@ -164,7 +180,11 @@ mod tests {
         assert_eq!(part(&conn, 1, Some(key(8)), Some(key(9)))?, (Some(key(9)), vector(6)));
         assert_eq!(part(&conn, 1, Some(key(30)), None)?, (None, vector(7)));
         assert_eq!(part(&conn, 2, None, None)?, (None, Vector::default()));
+        assert_eq!(held_by_all(&conn, 1, &vector(4))?, Some(vector(5)));
+        assert_eq!(held_by_all(&conn, 1, &vector(9))?, Some(vector(9)));
+        assert_eq!(held_by_all(&conn, 2, &vector(4))?, None);
         assert!(prune(&conn, 1, &vector(6))?);
+        assert_eq!(held_by_all(&conn, 1, &vector(6))?, None);
         assert_eq!((seq(1)?, seq(15)?, seq(25)?), (0, 0, 7));
         assert_eq!(part(&conn, 1, None, None)?, (Some(key(20)), Vector::default()));
         assert!(!prune(&conn, 1, &vector(7))?);

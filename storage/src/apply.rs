@@ -293,7 +293,7 @@ impl Db {
             op.kind,
             op.schema,
             op.key.0,
-            codec::encode(&op.payload)
+            codec::pack(&op.payload)
         ])?;
         self.heads.advance(stream, op.dot);
         Ok(())

@@ -22,7 +22,12 @@ pub struct Claim {
 
 /// Names are compared in NFKC, lower case, without space around them.
 pub fn normalise(name: &str) -> String {
-    name.trim().nfkc().flat_map(char::to_lowercase).collect()
+    let name = name.trim();
+    // Which NFKC leaves alone.
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    name.nfkc().flat_map(char::to_lowercase).collect()
 }
 
 /// Splits `name~suffix` into the name claimed and the suffix of who lost it.

@@ -1,20 +1,17 @@
 //! One SQLite file and the one connection that writes to it. Requests run in savepoints of a group; the group
 //! commits once. Synchronous and without threads, so that a simulator can drive it as well as the writer thread.
 
-use crate::apply::Place;
 use crate::clock::{Clock, Hlc};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::id::{Dot, Id, NodeId, Origin, StreamId};
 use crate::kind::Kind;
-use crate::op::{BodyEdit, Op, Payload};
+use crate::op::Op;
 use crate::read::{Plans, Reader, load};
 use crate::record::Record;
 use crate::schema;
-use crate::store::indexed_pos;
 use crate::tx::Tx;
-use crate::vector::Vector;
 use crate::view::Unsettled;
 use rusqlite::{Connection, OpenFlags, params};
 use std::cell::RefCell;
@@ -488,62 +485,5 @@ impl Db {
 
     pub fn parked(&self) -> usize {
         self.parked_count
-    }
-
-    /// Moves what still needs the text of ops that go: bodies that were never edited into a table of their own, and
-    /// what the search index has not seen onto its list.
-    fn take_out(&self, stream: i64, tenant: Id, origin: i64, upto: u64) -> Result<()> {
-        let sql = "INSERT INTO dirty (kind, key) SELECT kind, key FROM op \
-                   WHERE stream = ?1 AND origin = ?2 AND seq <= ?3 AND pos > ?4";
-        let indexed = indexed_pos(&self.conn)? as i64;
-        self.conn.prepare_cached(sql)?.execute(params![stream, origin, upto as i64, indexed])?;
-        let sql = "SELECT o.seq, o.kind, o.key, o.payload, g.bytes FROM op o JOIN origin g ON g.id = o.origin \
-                   WHERE o.stream = ?1 AND o.origin = ?2 AND o.seq <= ?3";
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let mut rows = statement.query(params![stream, origin, upto as i64])?;
-        while let Some(row) = rows.next()? {
-            let payload = codec::decode(row.get_ref(3)?.as_blob().unwrap_or_default())?;
-            let Payload::Write(write) = payload else { continue };
-            let place = Place { stream, tenant, kind: row.get(1)?, key: Id(row.get(2)?) };
-            let origin = row.get_ref(4)?.as_blob().ok().and_then(Origin::from_slice);
-            let (Some(origin), seq) = (origin, row.get::<_, i64>(0)? as u64) else { continue };
-            let creation = Dot { origin, seq };
-            for body in write.bodies {
-                let BodyEdit::Born(text) = body.edit else { continue };
-                let record = self.load_state(&place).ok().flatten();
-                if record.is_some_and(|r| r.state.body_of(body.field, creation).is_some()) {
-                    let sql = "INSERT OR IGNORE INTO body (key, field, creation, born) VALUES (?1, ?2, ?3, ?4)";
-                    let args = params![place.key.0, body.field, creation.to_bytes(), text];
-                    self.conn.prepare_cached(sql)?.execute(args)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Drops what the log holds of a stream at or below `upto`, as far as it is here at all.
-    pub fn trim(&mut self, stream: &StreamId, upto: &Vector) -> Result<u64> {
-        let Some(head) = self.heads.head(stream).cloned() else { return Ok(0) };
-        let mut floor = Vector::default();
-        upto.0
-            .iter()
-            .for_each(|(origin, seq)| floor.raise(*origin, (*seq).min(head.vector.get(*origin))));
-        self.begin()?;
-        let result = self.savepoint(|db| {
-            let number = db.heads.stream_number(&db.conn, stream)?;
-            let mut dropped = 0;
-            for (origin, seq) in &floor.0 {
-                let origin = db.heads.origin_number(&db.conn, *origin)?;
-                db.take_out(number, stream.tenant, origin, *seq)?;
-                let sql = "DELETE FROM op WHERE stream = ?1 AND origin = ?2 AND seq <= ?3";
-                dropped += db.conn.execute(sql, params![number, origin, *seq as i64])? as u64;
-            }
-            schema::put_meta(&db.conn, "next_pos", &db.heads.next_pos.to_le_bytes())?;
-            db.heads.hlc_must_be_kept = true;
-            db.heads.raise_floor(number, &floor);
-            Ok(dropped)
-        });
-        self.commit()?;
-        result
     }
 }

@@ -331,7 +331,7 @@ fn born_text(conn: &Connection, stream: i64, field: u16, creation: Dot) -> Resul
 
 /// The text that an op of the log gave a body.
 pub(crate) fn born_in(payload: &[u8], field: u16) -> Result<String> {
-    if let Payload::Write(write) = crate::codec::decode(payload)? {
+    if let Payload::Write(write) = crate::codec::unpack(payload)? {
         for body in write.bodies.into_iter().filter(|body| body.field == field) {
             if let BodyEdit::Born(text) = body.edit {
                 return Ok(text);

@@ -122,6 +122,9 @@ pub trait Replica {
     fn hold(&mut self, stream: &StreamId, ranges: &[RecordRange], vector: &Vector) -> Result<()>;
     /// Counts a whole snapshot as received. The log cannot serve what it covers.
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()>;
+    /// As `finish_snapshot`, if chunks of whatever snapshots have come for all of the stream's keys; with the vector that all
+    /// of them hold. False if some have not.
+    fn finish_held(&mut self, stream: &StreamId) -> Result<bool>;
 }
 
 impl Db {
@@ -285,6 +288,19 @@ impl Db {
         })
     }
 
+    pub(crate) fn finish_held_in_group(&mut self, stream: &StreamId) -> Result<bool> {
+        let Some(head) = self.heads.head(stream).cloned() else { return Ok(true) };
+        if !head.is_ahead {
+            return Ok(true);
+        }
+        let number = self.heads.stream_number(&self.conn, stream)?;
+        let Some(held) = ahead::held_by_all(&self.conn, number, &head.vector)? else {
+            return Ok(false);
+        };
+        self.finish_snapshot_in_group(stream, &held)?;
+        Ok(true)
+    }
+
     /// Forgets what the stream's vector has caught up with.
     pub(crate) fn prune_ahead(&mut self, stream: i64) -> Result<()> {
         let vector = self.heads.vector(stream).filter(|_| self.heads.is_ahead(stream));
@@ -358,5 +374,8 @@ impl Replica for Db {
     }
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
         self.grouped(|db| db.finish_snapshot_in_group(stream, vector))
+    }
+    fn finish_held(&mut self, stream: &StreamId) -> Result<bool> {
+        self.grouped(|db| db.finish_held_in_group(stream))
     }
 }

@@ -21,12 +21,13 @@ CREATE TABLE IF NOT EXISTS op (
   pos INTEGER PRIMARY KEY, stream INTEGER NOT NULL, origin INTEGER NOT NULL, seq INTEGER NOT NULL,
   hlc INTEGER NOT NULL, kind INTEGER NOT NULL, schema INTEGER NOT NULL, key BLOB NOT NULL, payload BLOB NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS op_dot ON op (stream, origin, seq);
+CREATE TABLE IF NOT EXISTS log_mark (at_ms INTEGER PRIMARY KEY, pos INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alien (
   kind INTEGER NOT NULL, key BLOB NOT NULL, tenant BLOB NOT NULL, stream INTEGER NOT NULL, state BLOB NOT NULL,
   PRIMARY KEY (kind, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS body (
   key BLOB NOT NULL, field INTEGER NOT NULL, creation BLOB NOT NULL, born TEXT, text TEXT, doc BLOB,
-  PRIMARY KEY (key, field, creation)) WITHOUT ROWID;
+  PRIMARY KEY (key, field, creation));
 CREATE TABLE IF NOT EXISTS claim (
   tenant BLOB NOT NULL, space TEXT NOT NULL, name TEXT NOT NULL, key BLOB NOT NULL, kind INTEGER NOT NULL,
   field INTEGER NOT NULL, hlc INTEGER NOT NULL, dot BLOB NOT NULL, confirmed INTEGER NOT NULL,
@@ -60,6 +61,9 @@ CREATE INDEX IF NOT EXISTS answer_age ON answer (at_ms);
 CREATE TABLE IF NOT EXISTS peer (
   node BLOB PRIMARY KEY, public_key BLOB NOT NULL, name TEXT NOT NULL, address TEXT, added_ms INTEGER NOT NULL,
   removed_ms INTEGER, contact_ms INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS courier (
+  node BLOB PRIMARY KEY, has BLOB NOT NULL, bundle_key BLOB NOT NULL, made_ms INTEGER NOT NULL,
+  heard_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS invitation (
   secret_hash BLOB PRIMARY KEY, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
 ";
@@ -216,18 +220,12 @@ impl Plan {
             head.push_str(", c_tree_parent");
         }
         let tree = usize::from(kind.tree.is_some());
-        let names: String = kind.columns().map(|(name, _)| format!(", c_{name}")).collect();
-        let names = if tree == 1 { names + ", c_tree_parent" } else { names };
-        let count = 7 + kind.columns().count() + tree;
-        let marks: Vec<String> = (1..=count).map(|i| format!("?{i}")).collect();
+        let marks = vec!["?"; 7 + kind.columns().count() + tree];
         Self {
             kind,
             get: format!("SELECT {head} FROM {table} WHERE key = ?1"),
-            put: format!(
-                "INSERT OR REPLACE INTO {table} (key, tenant, stream, c_created_at, c_updated_at, digest, state{names}) \
-                 VALUES ({})",
-                marks.join(", ")
-            ),
+            // In the order in which `create_view` has them: the text is hashed whenever the statement is used.
+            put: format!("INSERT OR REPLACE INTO {table} VALUES ({})", marks.join(",")),
             remove: format!("DELETE FROM {table} WHERE key = ?1"),
             indexed_sets: kind.fields.iter().filter(is_set).copied().collect(),
             claims,

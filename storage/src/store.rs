@@ -277,6 +277,17 @@ impl Store {
         self.outside(move |db| db.trim(&stream, &upto))
     }
 
+    /// Notes how far the log is now, so that its parts have an age. To be called now and then.
+    pub fn mark_log(&self, now_ms: u64) -> Result<()> {
+        self.outside(move |db| db.mark_log(now_ms))
+    }
+
+    /// Drops ops that were in the log at a time already, at most `max_ops`; those who lack them are reconciled by state.
+    /// How many went.
+    pub fn trim_older(&self, than_ms: u64, max_ops: usize) -> Result<u64> {
+        self.outside(move |db| db.trim_older(than_ms, max_ops))
+    }
+
     pub fn rebuild(&self, progress: impl FnMut(u64, u64) + Send + 'static) -> Result<()> {
         self.outside(move |db| db.rebuild(progress))
     }
@@ -429,5 +440,9 @@ impl Replica for Store {
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
         let (stream, vector) = (stream.clone(), vector.clone());
         self.call(move |db| db.finish_snapshot_in_group(&stream, &vector))
+    }
+    fn finish_held(&mut self, stream: &StreamId) -> Result<bool> {
+        let stream = stream.clone();
+        self.call(move |db| db.finish_held_in_group(&stream))
     }
 }

@@ -33,6 +33,13 @@ impl Vector {
         other.0.iter().for_each(|(origin, seq)| self.raise(*origin, *seq));
     }
 
+    /// What both have.
+    #[must_use]
+    pub fn least(&self, other: &Self) -> Self {
+        let both = self.0.iter().map(|(origin, seq)| (*origin, (*seq).min(other.get(*origin))));
+        Self(both.filter(|(_, seq)| *seq > 0).collect())
+    }
+
     /// How many ops `self` has that `other` lacks.
     pub fn lead_over(&self, other: &Self) -> u64 {
         self.0.iter().map(|(origin, seq)| seq.saturating_sub(other.get(*origin))).sum()

@@ -45,18 +45,13 @@ fn column_value(record: &Record, field: &Field) -> Option<Value> {
     }
 }
 
-fn counted(record: &Record) -> Vec<(&'static str, Value)> {
+fn counted(kind: &Kind, columns: &[(&'static str, Value)]) -> Vec<(&'static str, Value)> {
     let mut buckets = vec![("", Value::Text(String::new()))];
-    if record.kind.counted.is_empty() {
-        return buckets;
-    }
-    for (name, value) in columns_of(record) {
-        if record.kind.counted.contains(&name)
-            && let Some(value) = crate::heads::bucket_of(&value)
-        {
-            buckets.push((name, value));
-        }
-    }
+    let columns = columns.iter().filter(|(name, _)| kind.counted.contains(name));
+    let value = |(name, value): &(&'static str, Value)| {
+        crate::heads::bucket_of(value).map(|value| (*name, value))
+    };
+    buckets.extend(columns.filter_map(value));
     buckets
 }
 
@@ -90,7 +85,6 @@ impl Db {
         self.forget_kept(place.kind, place.key);
         self.move_claims(place, old, record)?;
         self.move_elements(old, Some(record))?;
-        self.move_totals(old, Some(record));
         self.note_disputes(place, old, Some(record))?;
         if let Some(tree) = record.kind.tree {
             let parent = |r: &Record| r.state.register(tree).and_then(|c| c.value.as_id());
@@ -102,15 +96,17 @@ impl Db {
             }
         }
         let columns = columns_of(record);
+        self.move_totals(record.kind, place.tenant, old, &counted(record.kind, &columns));
         let (created, updated) = (record.created_ms() as i64, record.updated_ms() as i64);
         let digest = digest.to_bytes();
         let parent = record.tree_parent.map(|id| id.0);
         let mut args: Vec<&dyn ToSql> =
-            vec![&place.key.0, &place.tenant.0, &place.stream, &created, &updated, &digest, &state];
+            vec![&place.key.0, &place.tenant.0, &place.stream, &created, &updated];
         args.extend(columns.iter().map(|(_, value)| value as &dyn ToSql));
         if record.kind.tree.is_some() {
             args.push(&parent);
         }
+        args.extend([&digest as &dyn ToSql, &state]);
         let plan = self.plans.plan(place.kind)?;
         self.conn.prepare_cached(&plan.put)?.execute(args.as_slice())?;
         self.note_search(place)
@@ -122,7 +118,7 @@ impl Db {
             self.drop_claim(place, old, field)?;
         }
         self.move_elements(Some(old), None)?;
-        self.move_totals(Some(old), None);
+        self.move_totals(old.kind, old.tenant, Some(old), &[]);
         self.note_disputes(place, Some(old), None)?;
         if let Some(tree) = old.kind.tree {
             let before = old.state.register(tree).and_then(|c| c.value.as_id());
@@ -207,15 +203,19 @@ impl Db {
         Ok(())
     }
 
-    fn move_totals(&mut self, old: Option<&Record>, new: Option<&Record>) {
-        let before = old.map(counted).unwrap_or_default();
-        let now = new.map(counted).unwrap_or_default();
-        let Some(any) = new.or(old) else { return };
+    fn move_totals(
+        &mut self,
+        kind: &Kind,
+        tenant: Id,
+        old: Option<&Record>,
+        now: &[(&'static str, Value)],
+    ) {
+        let before = old.map(|old| counted(kind, &columns_of(old))).unwrap_or_default();
         for (column, value) in before.iter().filter(|b| !now.contains(b)) {
-            self.heads.count(any.kind.code, any.tenant, column, value.clone(), -1);
+            self.heads.count(kind.code, tenant, column, value.clone(), -1);
         }
         for (column, value) in now.iter().filter(|n| !before.contains(n)) {
-            self.heads.count(any.kind.code, any.tenant, column, value.clone(), 1);
+            self.heads.count(kind.code, tenant, column, value.clone(), 1);
         }
     }
 

@@ -88,7 +88,11 @@ fn fill_up(tx: &atoll_storage::Tx<'_>, is_full: bool) {
 }
 
 fn long(n: u64) -> Changes {
-    Changes::new().set(&TITLE, format!("note {n}")).body(&BODY, "text ".repeat(2_000))
+    // What does not become shorter in the log.
+    let text: String = (0..280)
+        .map(|word: u64| Id::natural(&[&n.to_le_bytes(), &word.to_le_bytes()]).to_string())
+        .collect();
+    Changes::new().set(&TITLE, format!("note {n}")).body(&BODY, text)
 }
 
 #[test]

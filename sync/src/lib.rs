@@ -1,3 +1,4 @@
+pub mod bundle;
 pub mod frame;
 pub mod key;
 pub mod message;

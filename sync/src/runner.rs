@@ -135,6 +135,22 @@ impl Runner {
         self.0.roster.status_of(&ticket.public_key).ok_or(Error::NotListed)
     }
 
+    /// Lists a peer without a ticket, by a key that somebody compared. It has to list this node too.
+    pub async fn admit(
+        &self,
+        key: PublicKey,
+        name: String,
+        address: Option<String>,
+    ) -> Result<(), Error> {
+        if key == self.0.endpoint.public_key() {
+            return Err(Error::OwnTicket);
+        }
+        if self.status().len() >= peer::MAX_PEERS {
+            return Err(Error::TooManyPeers);
+        }
+        self.0.list(key, name, address).await
+    }
+
     /// Takes a peer off the list and cuts its link at once. False if it was not on the list.
     pub async fn remove(&self, node: NodeId) -> Result<bool, Error> {
         let removed = self.0.store.write(move |tx: &mut Tx| peer::remove(tx, node)).await?;

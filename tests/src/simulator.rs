@@ -3,6 +3,7 @@
 //! nothing acknowledged may be gone. The same seed gives the same run.
 
 mod act;
+mod courier;
 mod kinds;
 mod model;
 mod nemesis;

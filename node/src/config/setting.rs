@@ -220,6 +220,14 @@ pub static SETTINGS: &[Setting] = &[
         post_path
     ),
     setting!(
+        "history_days",
+        "a number from 0 to 36500",
+        "Days for which the log of writes is kept. A node that was away for less gets what it lacks write by write; \
+         one that was away longer is reconciled with what is here now. 0 keeps the log for good.",
+        history_days,
+        |value| within(value, 0, 36_500)
+    ),
+    setting!(
         "import.max_bytes",
         "a number from 1024 to 1099511627776",
         "The largest file that is taken to be imported.",

@@ -4,6 +4,7 @@
 
 use super::workers::Stop;
 use crate::content::import;
+use crate::courier;
 use crate::error::{Error, Result};
 use crate::exchange::export;
 use crate::job as jobs;
@@ -25,6 +26,7 @@ const HANDLERS: &[(&str, Handler)] = &[
     (search::REBUILD, |node, job| Box::pin(rebuild_search(node, job))),
     (import::QUEUE, |node, job| Box::pin(import::work(node, job))),
     (export::QUEUE, |node, job| Box::pin(export::work(node, job))),
+    (courier::QUEUE, |node, job| Box::pin(courier::work(node, job))),
     (mail::QUEUE, |node, job| Box::pin(mail::send(node, job))),
 ];
 
@@ -33,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Jobs of one node that run at once.
 const AT_ONCE: usize = 2;
 /// Work that can take an hour. One more worker leaves it alone, so that letters do not wait for it.
-const LONG: &[&str] = &[search::REBUILD, import::QUEUE, export::QUEUE];
+const LONG: &[&str] = &[search::REBUILD, import::QUEUE, export::QUEUE, courier::QUEUE];
 /// Between two looks while much is written.
 const PAUSE: Duration = Duration::from_millis(250);
 

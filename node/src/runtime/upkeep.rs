@@ -3,6 +3,7 @@
 use super::workers::Stop;
 use crate::audit::{self, failure};
 use crate::content::{import, preview, trash};
+use crate::courier;
 use crate::exchange::{self, export};
 use crate::identity::{api_key, session, tenant, user};
 use crate::runtime::Node;
@@ -12,8 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const ROUND: Duration = Duration::from_secs(60);
+/// Ops that leave the log in one transaction, and how many of those there are in a round.
+const TRIM_OPS: usize = 500;
+const TRIM_STEPS: usize = 100;
 /// Whose jobs have folders of the exchange.
-const QUEUES: &[&str] = &[import::QUEUE, export::QUEUE];
+const QUEUES: &[&str] = &[import::QUEUE, export::QUEUE, courier::QUEUE];
 
 pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
     while !stop.during(ROUND).await {
@@ -30,6 +34,13 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         }
         if let Err(error) = preview::sweep(&node).await {
             tracing::warn!(%error, "preview links that have expired could not be dropped");
+        }
+        let trimmed = node.clone();
+        match tokio::task::spawn_blocking(move || shorten_log(&trimmed)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(ops)) => tracing::info!(ops, "old ops were dropped from the log"),
+            Ok(Err(error)) => tracing::warn!(%error, "the log could not be shortened"),
+            Err(error) => tracing::warn!(%error, "the shortening of the log was given up"),
         }
         let swept = node.clone();
         match tokio::task::spawn_blocking(move || exchange::sweep(&swept, QUEUES)).await {
@@ -61,6 +72,25 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
     if let Err(error) = failure::flush(&node, 0).await {
         tracing::warn!(%error, "failed sign-ins could not be noted");
     }
+}
+
+/// In small steps, so that no write waits long for one; what is left goes in the next round.
+fn shorten_log(node: &Node) -> atoll_storage::Result<u64> {
+    let now_ms = node.clock.now_ms();
+    node.store.mark_log(now_ms)?;
+    let kept_ms = u64::from(node.config.history_days) * 24 * 3_600_000;
+    let mut dropped = 0;
+    for _ in 0..TRIM_STEPS {
+        let step = match kept_ms {
+            0 => 0,
+            kept_ms => node.store.trim_older(now_ms.saturating_sub(kept_ms), TRIM_OPS)?,
+        };
+        if step == 0 {
+            break;
+        }
+        dropped += step;
+    }
+    Ok(dropped)
 }
 
 pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {

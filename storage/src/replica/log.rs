@@ -141,7 +141,7 @@ impl LogReader<'_> {
                 break;
             }
             batch.next_pos = pos as u64 + 1;
-            let payload = match codec::decode(payload) {
+            let payload = match codec::unpack(payload) {
                 Ok(payload) => payload,
                 Err(error) => {
                     // Who needs it stays behind, notices, and takes the state instead.

@@ -1,5 +1,6 @@
 //! The evils that befall nodes and links, as the seed's plan allows, and their end.
 
+use super::courier;
 use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
 use super::world::World;
 use atoll_storage::op::{BodyEdit, BodyWrite, CellWrite, Count, Seen, Write};
@@ -51,6 +52,9 @@ pub fn strike(world: &mut World) -> Outcome {
         } else if world.rng.percent(2) {
             restore(world, node)?;
         }
+    }
+    if plan.couriers && world.rng.percent(5) {
+        courier::carry(world)?;
     }
     if plan.copies {
         if world.nodes[node].backup.is_none() && world.rng.percent(10) {

@@ -34,6 +34,8 @@ pub struct Plan {
     pub full_disks: bool,
     /// Old copies of a file are put back by hand, without a word to the node.
     pub copies: bool,
+    /// Bundles are carried from node to node, also to those that are away; some are cut off or damaged on the way.
+    pub couriers: bool,
 }
 
 impl Plan {
@@ -68,6 +70,7 @@ impl Plan {
             chunk_records: if rng.percent(60) { Some(rng.pick(&[1, 2, 5])) } else { None },
             full_disks: rng.percent(15),
             copies: in_files && rng.percent(20),
+            couriers: rng.percent(35),
         }
     }
 
@@ -99,6 +102,7 @@ impl Plan {
             chunk_records: by_snapshot.then_some(3),
             full_disks: false,
             copies: false,
+            couriers: false,
         }
     }
 }

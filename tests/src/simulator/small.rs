@@ -101,4 +101,7 @@ impl Replica for Small<'_> {
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
         self.db.finish_snapshot(stream, vector)
     }
+    fn finish_held(&mut self, stream: &StreamId) -> Result<bool> {
+        self.db.finish_held(stream)
+    }
 }

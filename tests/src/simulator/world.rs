@@ -57,6 +57,9 @@ pub struct Outcome {
     pub copies: u64,
     /// Records that two lives of a node wrote to under one name.
     pub collided: u64,
+    /// Bundles that arrived whole, and not whole.
+    pub bundles: u64,
+    pub damaged_bundles: u64,
 }
 
 impl World {
@@ -318,5 +321,7 @@ impl Outcome {
         self.refused_full += other.refused_full;
         self.copies += other.copies;
         self.collided += other.collided;
+        self.bundles += other.bundles;
+        self.damaged_bundles += other.damaged_bundles;
     }
 }

@@ -1,0 +1,45 @@
+//! What bundles told of the nodes that made them: what they have, and what answers to them can be locked with. Local; a
+//! guess that is behind costs a larger bundle, and nothing else.
+
+use crate::codec;
+use crate::error::Result;
+use crate::id::{NodeId, StreamId};
+use crate::read::Read;
+use crate::tx::Tx;
+use crate::vector::Vector;
+use rusqlite::{OptionalExtension, params};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correspondent {
+    pub node: NodeId,
+    pub has: BTreeMap<StreamId, Vector>,
+    pub bundle_key: [u8; 32],
+    /// When the bundle was made, by its maker's clock.
+    pub made_ms: u64,
+    /// When it came, by this node's.
+    pub heard_ms: u64,
+}
+
+/// None for a node that no bundle came from.
+pub fn find(reader: &impl Read, node: NodeId) -> Result<Option<Correspondent>> {
+    let sql = "SELECT has, bundle_key, made_ms, heard_ms FROM courier WHERE node = ?1";
+    let mut statement = reader.conn().prepare_cached(sql)?;
+    let row = statement.query_row([node.0], |r| {
+        Ok((r.get::<_, Vec<u8>>(0)?, r.get(1)?, r.get::<_, i64>(2)?, r.get::<_, i64>(3)?))
+    });
+    let Some((has, bundle_key, made_ms, heard_ms)) = row.optional()? else { return Ok(None) };
+    let (made_ms, heard_ms) = (made_ms as u64, heard_ms as u64);
+    Ok(Some(Correspondent { node, has: codec::decode(&has)?, bundle_key, made_ms, heard_ms }))
+}
+
+/// Keeps what the bundle told, unless a later one was here before it.
+pub fn note(tx: &mut Tx<'_>, correspondent: &Correspondent) -> Result<()> {
+    let Correspondent { node, has, bundle_key, made_ms, heard_ms } = correspondent;
+    let sql = "INSERT INTO courier VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET \
+               has = excluded.has, bundle_key = excluded.bundle_key, made_ms = excluded.made_ms, \
+               heard_ms = excluded.heard_ms WHERE excluded.made_ms >= made_ms";
+    let args = params![node.0, codec::encode(has), bundle_key, *made_ms as i64, *heard_ms as i64];
+    tx.conn().execute(sql, args)?;
+    Ok(())
+}

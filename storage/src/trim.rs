@@ -1,0 +1,124 @@
+//! Shortening the log: what goes is no longer sent op by op, and whoever lacks it is reconciled by state. Never drops what a
+//! record still needs.
+
+use crate::apply::Place;
+use crate::codec;
+use crate::db::Db;
+use crate::error::Result;
+use crate::id::{Dot, Id, Origin, StreamId};
+use crate::op::{BodyEdit, Payload};
+use crate::schema;
+use crate::store::indexed_pos;
+use crate::vector::Vector;
+use rusqlite::{OptionalExtension, params};
+use std::collections::BTreeMap;
+
+/// Between two notes of how far the log was at a time.
+const MARK_EVERY_MS: u64 = 3_600_000;
+
+impl Db {
+    /// Notes how far the log is now. By these notes its parts have an age, whatever time the ops themselves bear.
+    pub(crate) fn mark_log(&mut self, now_ms: u64) -> Result<()> {
+        let sql = "SELECT max(at_ms) FROM log_mark";
+        let last: Option<i64> = self.conn.query_row(sql, [], |r| r.get(0))?;
+        // A clock that was set back marks anew.
+        if last.is_none_or(|last| now_ms.abs_diff(last as u64) >= MARK_EVERY_MS) {
+            let sql = "INSERT OR REPLACE INTO log_mark VALUES (?1, ?2)";
+            self.conn.execute(sql, params![now_ms as i64, self.heads.next_pos - 1])?;
+        }
+        Ok(())
+    }
+
+    /// Drops ops that were in the log already at a time, at most `max_ops`. How many went.
+    pub(crate) fn trim_older(&mut self, than_ms: u64, max_ops: usize) -> Result<u64> {
+        let sql = "SELECT at_ms, pos FROM log_mark WHERE at_ms <= ?1 ORDER BY at_ms DESC LIMIT 1";
+        let mark = self
+            .conn
+            .query_row(sql, [than_ms as i64], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)));
+        let Some((at_ms, pos)) = mark.optional()? else { return Ok(0) };
+        let mut dropped = 0;
+        for (stream, upto) in self.oldest(pos, max_ops)? {
+            dropped += self.trim(&stream, &upto)?;
+        }
+        if dropped == 0 {
+            self.conn.execute("DELETE FROM log_mark WHERE at_ms < ?1", [at_ms])?;
+        }
+        Ok(dropped)
+    }
+
+    /// The first ops of the log up to a position, as the vectors that end with them.
+    fn oldest(&self, pos: i64, max_ops: usize) -> Result<BTreeMap<StreamId, Vector>> {
+        let sql = "SELECT s.tenant, s.scope, g.bytes, max(o.seq) FROM \
+                   (SELECT stream, origin, seq FROM op WHERE pos <= ?1 ORDER BY pos LIMIT ?2) o \
+                   JOIN stream s ON s.id = o.stream JOIN origin g ON g.id = o.origin \
+                   GROUP BY o.stream, o.origin";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params![pos, max_ops as i64])?;
+        let mut oldest: BTreeMap<StreamId, Vector> = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let stream = StreamId { tenant: Id(row.get(0)?), scope: row.get(1)? };
+            let origin = row.get_ref(2)?.as_blob().ok().and_then(Origin::from_slice);
+            if let Some(origin) = origin {
+                oldest.entry(stream).or_default().raise(origin, row.get::<_, i64>(3)? as u64);
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// Moves what still needs the text of ops that go: bodies that were never edited into a table of their own, and
+    /// what the search index has not seen onto its list.
+    fn take_out(&self, stream: i64, tenant: Id, origin: i64, upto: u64) -> Result<()> {
+        let sql = "INSERT INTO dirty (kind, key) SELECT kind, key FROM op \
+                   WHERE stream = ?1 AND origin = ?2 AND seq <= ?3 AND pos > ?4";
+        let indexed = indexed_pos(&self.conn)? as i64;
+        self.conn.prepare_cached(sql)?.execute(params![stream, origin, upto as i64, indexed])?;
+        let sql = "SELECT o.seq, o.kind, o.key, o.payload, g.bytes FROM op o JOIN origin g ON g.id = o.origin \
+                   WHERE o.stream = ?1 AND o.origin = ?2 AND o.seq <= ?3";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params![stream, origin, upto as i64])?;
+        while let Some(row) = rows.next()? {
+            let payload = codec::unpack(row.get_ref(3)?.as_blob().unwrap_or_default())?;
+            let Payload::Write(write) = payload else { continue };
+            let place = Place { stream, tenant, kind: row.get(1)?, key: Id(row.get(2)?) };
+            let origin = row.get_ref(4)?.as_blob().ok().and_then(Origin::from_slice);
+            let (Some(origin), seq) = (origin, row.get::<_, i64>(0)? as u64) else { continue };
+            let creation = Dot { origin, seq };
+            for body in write.bodies {
+                let BodyEdit::Born(text) = body.edit else { continue };
+                let record = self.load_state(&place).ok().flatten();
+                if record.is_some_and(|r| r.state.body_of(body.field, creation).is_some()) {
+                    let sql = "INSERT OR IGNORE INTO body (key, field, creation, born) VALUES (?1, ?2, ?3, ?4)";
+                    let args = params![place.key.0, body.field, creation.to_bytes(), text];
+                    self.conn.prepare_cached(sql)?.execute(args)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what the log holds of a stream at or below `upto`, as far as it is here at all.
+    pub fn trim(&mut self, stream: &StreamId, upto: &Vector) -> Result<u64> {
+        let Some(head) = self.heads.head(stream).cloned() else { return Ok(0) };
+        let mut floor = Vector::default();
+        upto.0
+            .iter()
+            .for_each(|(origin, seq)| floor.raise(*origin, (*seq).min(head.vector.get(*origin))));
+        self.begin()?;
+        let result = self.savepoint(|db| {
+            let number = db.heads.stream_number(&db.conn, stream)?;
+            let mut dropped = 0;
+            for (origin, seq) in &floor.0 {
+                let origin = db.heads.origin_number(&db.conn, *origin)?;
+                db.take_out(number, stream.tenant, origin, *seq)?;
+                let sql = "DELETE FROM op WHERE stream = ?1 AND origin = ?2 AND seq <= ?3";
+                dropped += db.conn.execute(sql, params![number, origin, *seq as i64])? as u64;
+            }
+            schema::put_meta(&db.conn, "next_pos", &db.heads.next_pos.to_le_bytes())?;
+            db.heads.hlc_must_be_kept = true;
+            db.heads.raise_floor(number, &floor);
+            Ok(dropped)
+        });
+        self.commit()?;
+        result
+    }
+}

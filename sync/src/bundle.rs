@@ -1,0 +1,94 @@
+//! Bundles: what a courier carries, on a stick or a card, between nodes that no network joins.
+//!
+//! A bundle is one file or several, its *volumes*. A volume is a row of parts, each signed by the node that made the
+//! bundle, so that every part counts for itself: what is cut off or damaged is named, and all else is taken. Parts hold
+//! what a link would carry: ops in the order in which the maker applied them, chunks of snapshots, and the maker's own
+//! vectors, so that the next bundle home holds just what is missing.
+//!
+//! A courier needs no trust. He can lose a bundle, bring it twice, late, in part or in any order; he cannot change it,
+//! and cannot read one that was locked for its recipients.
+
+mod export;
+mod frame;
+mod import;
+mod lock;
+mod volume;
+
+pub use export::{Exported, Order, Volumes, export};
+pub use import::{Damage, Report, import};
+pub use lock::{BundleKey, Recipient};
+pub use volume::{Head, Volume};
+
+use crate::key::PublicKey;
+use crate::message::Packed;
+use atoll_storage::{NodeId, StreamId, Vector};
+use bincode::{Decode, Encode};
+use std::io;
+use thiserror::Error;
+
+/// The format that this release writes, and the latest that it reads.
+pub const FORMAT: u16 = 1;
+/// What fits on any file system that a stick comes with.
+pub const MAX_VOLUME_BYTES: u64 = 2 << 30;
+pub const MIN_VOLUME_BYTES: u64 = 1 << 20;
+/// As on a link.
+pub const BATCH_OPS: usize = 1_000;
+pub const SNAPSHOT_FROM_OPS: u64 = 2_000;
+pub const MAX_RECIPIENTS: usize = 64;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("reading or writing the bundle failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("this is no bundle, or its beginning and its end are both lost")]
+    NoBundle,
+    #[error("this bundle has format {0}, this release reads up to {FORMAT}: upgrade this node")]
+    Newer(u16),
+    #[error(
+        "the bundle is locked for other nodes ({for_whom}): have it made for this one, from what `atoll bundle want` \
+         writes here"
+    )]
+    NotForMe { for_whom: String },
+    #[error(
+        "the bundle was made by {name} ({key}), whom this node does not know: add that node as a peer first"
+    )]
+    Stranger { name: String, key: PublicKey },
+    #[error("a bundle is locked for {MAX_RECIPIENTS} nodes at most")]
+    TooManyRecipients,
+    #[error("the key of recipient {0} is not one")]
+    Recipient(NodeId),
+    #[error("the system gave no random bytes: check the machine, then try again")]
+    Random,
+    #[error(transparent)]
+    Store(#[from] atoll_storage::Error),
+}
+
+impl Error {
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Store(error) => matches!(error, atoll_storage::Error::Full),
+            _ => false,
+        }
+    }
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a node has: streams with their vectors.
+pub type Want = Vec<(StreamId, Vector)>;
+
+/// What a part holds.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+enum Part {
+    /// A piece of what the maker has. All pieces together are all of it.
+    Want(Want),
+    /// `Vec<Op>`.
+    Ops(Packed),
+    /// `SnapshotChunk`.
+    Chunk(Packed),
+    /// The last part, in the last volume.
+    End { parts: u32, volumes: u32 },
+}

@@ -1,0 +1,253 @@
+//! Making a bundle: what a receiver lacks, as ops where the log has them and as a snapshot where it has not.
+
+use super::frame::MAX_PART_BYTES;
+use super::lock::Locker;
+use super::volume::{Head, VolumeWriter};
+use super::{
+    BundleKey, Error, FORMAT, MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, Part, Recipient, Result, Want,
+};
+use crate::key::NodeKey;
+use crate::message::{Hello, Packed};
+use atoll_storage::{Lane, Replica, StreamHead, StreamId, Vector, codec};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+const BATCH_BYTES: usize = 2 << 20;
+const WANT_BYTES: usize = 256 << 10;
+
+/// Where volumes go.
+pub trait Volumes {
+    type File: Write;
+    fn begin(&mut self, volume: u32) -> io::Result<Self::File>;
+    /// The volume is whole; it is on disk when this returns.
+    fn end(&mut self, volume: u32, file: Self::File) -> io::Result<()>;
+}
+
+pub struct Order<'a> {
+    /// What the receiver has, as far as it is known; nothing for a new node.
+    pub known: BTreeMap<StreamId, Vector>,
+    /// Which streams to pack.
+    pub carries: &'a dyn Fn(&StreamId) -> bool,
+    /// Without any, whoever has the file can read it.
+    pub recipients: Vec<Recipient>,
+    /// Only this node's vectors, for others to make a bundle from.
+    pub want_only: bool,
+    pub volume_bytes: u64,
+    /// Ops in one part at most.
+    pub batch_ops: usize,
+    /// A stream that the receiver has nothing of goes as a snapshot from so many ops on.
+    pub snapshot_from_ops: u64,
+    pub name: &'a str,
+    pub now_ms: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Exported {
+    pub volumes: u32,
+    pub parts: u32,
+    pub bytes: u64,
+    pub ops: u64,
+    /// Records that went as snapshots.
+    pub records: u64,
+}
+
+/// Writes a bundle. `progress` is told ops and records written, and of how many (more may come meanwhile).
+pub fn export<V: Volumes>(
+    replica: &mut dyn Replica,
+    key: &NodeKey,
+    order: &Order<'_>,
+    volumes: &mut V,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Exported> {
+    let mut heads = replica.heads(None)?;
+    heads.retain(|head| (order.carries)(&head.stream) && !head.is_empty());
+    let mut out = Writer::begin(key, order, volumes)?;
+    out.put_want(&heads)?;
+    if !order.want_only {
+        // Who may do what goes before everything else, also out of a bundle that is cut off.
+        heads.sort_by_key(|head| !head.stream.is_urgent());
+        let plan = plan(&heads, order);
+        let of = plan.records + plan.ops;
+        let snapshots = plan.snapshots.iter().map(|head| &head.stream);
+        for stream in snapshots {
+            out.put_snapshot(replica, stream, |done| progress(done, of))?;
+        }
+        for lane in [Lane::Urgent, Lane::Rest] {
+            out.put_ops(replica, lane, &plan.known, order, |done| progress(done, of))?;
+        }
+    }
+    out.finish()
+}
+
+struct Plan<'h> {
+    snapshots: Vec<&'h StreamHead>,
+    /// What ops are left out for: the receiver has them, or has their effect from a snapshot.
+    known: BTreeMap<StreamId, Vector>,
+    ops: u64,
+    records: u64,
+}
+
+fn plan<'h>(heads: &'h [StreamHead], order: &Order<'_>) -> Plan<'h> {
+    let known = &order.known;
+    let nothing = Vector::default();
+    let mut plan = Plan { snapshots: vec![], known: known.clone(), ops: 0, records: 0 };
+    for head in heads {
+        let theirs = known.get(&head.stream).unwrap_or(&nothing);
+        let lead = head.vector.lead_over(theirs);
+        let is_trimmed = head.floor.0.iter().any(|(origin, seq)| *seq > theirs.get(*origin));
+        let is_new = theirs.0.is_empty() && lead >= order.snapshot_from_ops;
+        if lead > 0 && (is_trimmed || is_new) {
+            plan.snapshots.push(head);
+            plan.records += head.records;
+            plan.known.entry(head.stream.clone()).or_default().merge(&head.vector);
+        } else {
+            plan.ops += lead;
+        }
+    }
+    plan
+}
+
+struct Writer<'a, V: Volumes> {
+    key: &'a NodeKey,
+    head: Head,
+    locker: Option<Locker>,
+    volumes: &'a mut V,
+    volume_bytes: u64,
+    open: Option<VolumeWriter<'a, V::File>>,
+    done: Exported,
+}
+
+impl<'a, V: Volumes> Writer<'a, V> {
+    fn begin(key: &'a NodeKey, order: &Order<'_>, volumes: &'a mut V) -> Result<Self> {
+        let mut bundle = [0; 16];
+        getrandom::fill(&mut bundle).map_err(|_| Error::Random)?;
+        let (locker, sealed) = match order.recipients.as_slice() {
+            [] => (None, vec![]),
+            recipients => {
+                let (locker, sealed) = Locker::new(&bundle, recipients)?;
+                (Some(locker), sealed)
+            }
+        };
+        let head = Head {
+            format: FORMAT,
+            bundle,
+            volume: 0,
+            creator: key.public(),
+            name: Hello::short_name(order.name),
+            made_ms: order.now_ms,
+            reply_key: BundleKey::of(key)?.public(),
+            sealed,
+        };
+        let volume_bytes = order.volume_bytes.clamp(MIN_VOLUME_BYTES, MAX_VOLUME_BYTES);
+        let done = Exported::default();
+        Ok(Self { key, head, locker, volumes, volume_bytes, open: None, done })
+    }
+
+    fn put(&mut self, part: &Part) -> Result<()> {
+        let number = self.done.parts;
+        let mut bytes = codec::encode(part);
+        if let Some(locker) = &self.locker {
+            bytes = locker.lock(number, bytes)?;
+        }
+        let is_full = |open: &VolumeWriter<'_, V::File>| {
+            open.written_bytes + bytes.len() as u64 + (8 << 10) > self.volume_bytes
+        };
+        if self.open.as_ref().is_some_and(is_full) {
+            self.end_volume()?;
+        }
+        if self.open.is_none() {
+            self.head.volume += 1;
+            self.done.volumes = self.head.volume;
+            let file = self.volumes.begin(self.head.volume)?;
+            self.open = Some(VolumeWriter::begin(file, self.key, &self.head)?);
+        }
+        let is_locked = self.locker.is_some();
+        if let Some(open) = &mut self.open {
+            open.put(number, &bytes, is_locked)?;
+        }
+        self.done.parts += 1;
+        Ok(())
+    }
+
+    fn end_volume(&mut self) -> Result<()> {
+        if let Some(open) = self.open.take() {
+            let (file, bytes) = open.finish()?;
+            self.done.bytes += bytes;
+            self.volumes.end(self.head.volume, file)?;
+        }
+        Ok(())
+    }
+
+    fn put_want(&mut self, heads: &[StreamHead]) -> Result<()> {
+        let mut want: Want = Vec::new();
+        let mut bytes = 0;
+        for head in heads {
+            let one = (head.stream.clone(), head.vector.clone());
+            bytes += codec::encode(&one).len();
+            want.push(one);
+            if bytes > WANT_BYTES {
+                self.put(&Part::Want(std::mem::take(&mut want)))?;
+                bytes = 0;
+            }
+        }
+        self.put(&Part::Want(want))
+    }
+
+    fn put_snapshot(
+        &mut self,
+        replica: &mut dyn Replica,
+        stream: &StreamId,
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
+        let mut after = None;
+        loop {
+            let chunk = replica.snapshot_chunk(stream, after, None)?;
+            self.put(&Part::Chunk(Packed::of(&chunk)))?;
+            self.done.records += chunk.records.len() as u64;
+            progress(self.done.records + self.done.ops);
+            after = chunk.upto;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn put_ops(
+        &mut self,
+        replica: &mut dyn Replica,
+        lane: Lane,
+        known: &BTreeMap<StreamId, Vector>,
+        order: &Order<'_>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
+        // What is written meanwhile goes into the next bundle.
+        let end = replica.log_end()?;
+        let mut from = replica.start_of(lane, known)?;
+        while from <= end {
+            let batch = replica.ops(lane, from, known, order.batch_ops, BATCH_BYTES)?;
+            let mut ops = batch.ops;
+            ops.retain(|op| (order.carries)(&op.stream));
+            if !ops.is_empty() {
+                self.done.ops += ops.len() as u64;
+                self.put(&Part::Ops(Packed::of(&ops)))?;
+                progress(self.done.records + self.done.ops);
+            }
+            if batch.next_pos <= from {
+                break;
+            }
+            from = batch.next_pos;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Exported> {
+        let (parts, volumes) = (self.done.parts + 1, self.done.volumes.max(1));
+        self.put(&Part::End { parts, volumes })?;
+        self.end_volume()?;
+        self.done.volumes = self.head.volume;
+        Ok(self.done)
+    }
+}
+
+// A part is a batch or a chunk, both bounded far below this.
+const _: () = assert!(BATCH_BYTES < MAX_PART_BYTES);

@@ -1,0 +1,185 @@
+//! Taking a bundle in: part by part, each whole one whatever became of the others, as often as one likes.
+
+use super::volume::{Item, Volume};
+use super::{Part, Result, Want};
+use crate::message::{unpack_chunk, unpack_ops};
+use atoll_storage::{Replica, StreamId, Vector};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek};
+
+/// More are not listed.
+const MAX_DAMAGES: usize = 100;
+const MAX_PARTS: u32 = 10_000_000;
+
+/// A part that could not be taken, or bytes that belong to none.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Damage {
+    pub volume: u32,
+    /// Unless not even that can be read.
+    pub part: Option<u32>,
+    pub from_byte: u64,
+    pub to_byte: u64,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Parts that were read, and how many the bundle has, if the last one was among them.
+    pub parts: u32,
+    pub of_parts: Option<u32>,
+    /// Numbers of parts, from and to, that are in none of the volumes given.
+    pub missing: Vec<(u32, u32)>,
+    pub damaged: Vec<Damage>,
+    pub ops: u64,
+    pub applied: u64,
+    pub had_already: u64,
+    pub quarantined: u64,
+    /// Ops whose past is in a part that did not come. They count as not received, so they come again.
+    pub waiting: u64,
+    /// Records that came in snapshots.
+    pub records: u64,
+    /// Streams of which a part of a snapshot is here, and the rest is not.
+    #[serde(skip)]
+    pub unfinished: Vec<StreamId>,
+    /// What the maker had.
+    #[serde(skip)]
+    pub want: Want,
+}
+
+impl Report {
+    /// True if all of the bundle was read and is here.
+    pub fn is_whole(&self) -> bool {
+        self.of_parts == Some(self.parts)
+            && self.damaged.is_empty()
+            && self.waiting == 0
+            && self.unfinished.is_empty()
+    }
+}
+
+/// Reads volumes of one bundle, in the order of their numbers, and gives what is whole to `replica`; without one, they are
+/// only checked. `progress` is told bytes.
+pub fn import<R: Read + Seek>(
+    mut replica: Option<&mut dyn Replica>,
+    mut volumes: Vec<Volume<R>>,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Report> {
+    volumes.sort_by_key(|volume| volume.head().volume);
+    let of_bytes = volumes.iter().map(|volume| volume.progress().1).sum();
+    let mut taking = Taking::default();
+    let mut before = 0;
+    for volume in &mut volumes {
+        let number = volume.head().volume;
+        while let Some(item) = volume.next()? {
+            match item {
+                Item::Part { number: part, .. } if part >= MAX_PARTS => {}
+                Item::Part { number, part } => taking.take(&mut replica, number, part)?,
+                Item::Damaged { number: part, from, to, why } => {
+                    let (from_byte, to_byte, why) = (from, to, why.to_owned());
+                    taking.damaged(Damage { volume: number, part, from_byte, to_byte, why });
+                }
+            }
+            progress(before + volume.progress().0, of_bytes);
+        }
+        before += volume.progress().1;
+    }
+    taking.finish(replica)
+}
+
+#[derive(Default)]
+struct Taking {
+    report: Report,
+    numbers: BTreeSet<u32>,
+    /// The highest ops that came, by stream.
+    tops: BTreeMap<StreamId, Vector>,
+    chunked: BTreeSet<StreamId>,
+}
+
+impl Taking {
+    fn take(
+        &mut self,
+        replica: &mut Option<&mut dyn Replica>,
+        number: u32,
+        part: Part,
+    ) -> Result<()> {
+        // The same part may stand in two copies of a volume.
+        if !self.numbers.insert(number) {
+            return Ok(());
+        }
+        match part {
+            Part::Want(want) => self.report.want.extend(want),
+            Part::End { parts, .. } => self.report.of_parts = Some(parts),
+            Part::Ops(packed) => match unpack_ops(&packed) {
+                Ok(ops) => {
+                    self.report.ops += ops.len() as u64;
+                    for op in &ops {
+                        let top = self.tops.entry(op.stream.clone()).or_default();
+                        top.raise(op.dot.origin, op.dot.seq);
+                    }
+                    if let Some(replica) = replica {
+                        // They may build on what a snapshot before them brought.
+                        Self::finish_streams(&mut self.chunked, *replica)?;
+                        let applied = replica.apply(ops)?;
+                        self.report.applied += applied.applied as u64;
+                        self.report.had_already += applied.skipped as u64;
+                        self.report.quarantined += applied.quarantined as u64;
+                    }
+                }
+                Err(error) => self.nonsense(number, error.to_string()),
+            },
+            Part::Chunk(packed) => match unpack_chunk(&packed) {
+                Ok(chunk) => {
+                    self.report.records += chunk.records.len() as u64;
+                    self.chunked.insert(chunk.stream.clone());
+                    if let Some(replica) = replica {
+                        replica.merge_chunk(&chunk)?;
+                    }
+                }
+                Err(error) => self.nonsense(number, error.to_string()),
+            },
+        }
+        Ok(())
+    }
+
+    /// Leaves those of which chunks are missing.
+    fn finish_streams(streams: &mut BTreeSet<StreamId>, replica: &mut dyn Replica) -> Result<()> {
+        for stream in std::mem::take(streams) {
+            if !replica.finish_held(&stream)? {
+                streams.insert(stream);
+            }
+        }
+        Ok(())
+    }
+
+    /// Signed by the maker, and still not to be used.
+    fn nonsense(&mut self, number: u32, why: String) {
+        self.numbers.remove(&number);
+        self.damaged(Damage { volume: 0, part: Some(number), from_byte: 0, to_byte: 0, why });
+    }
+
+    fn damaged(&mut self, damage: Damage) {
+        if self.report.damaged.len() < MAX_DAMAGES {
+            self.report.damaged.push(damage);
+        }
+    }
+
+    fn finish(mut self, replica: Option<&mut dyn Replica>) -> Result<Report> {
+        let report = &mut self.report;
+        report.parts = self.numbers.len() as u32;
+        let end = report.of_parts.or_else(|| self.numbers.last().map(|last| last + 1));
+        let mut expected = 0;
+        for number in self.numbers.iter().copied().chain(end) {
+            if number > expected {
+                report.missing.push((expected, number - 1));
+            }
+            expected = number + 1;
+        }
+        let Some(replica) = replica else { return Ok(self.report) };
+        Self::finish_streams(&mut self.chunked, replica)?;
+        report.unfinished = self.chunked.into_iter().collect();
+        for (stream, top) in self.tops {
+            let here = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
+            report.waiting += top.lead_over(&here);
+        }
+        Ok(self.report)
+    }
+}
