@@ -64,6 +64,17 @@ pub async fn join(node: &Arc<Node>, ticket: &str) -> Outcome<Joined> {
     Ok(Joined { name: peer.name, is_new: true })
 }
 
+/// Takes a new folder into the network of the node with this key, which no link leads to.
+pub async fn list(node: &Node, key: &str, name: &str) -> Outcome {
+    if belongs(node)? {
+        return Err(Failure::failed(
+            "this data folder belongs to a network already: use a new one, or `atoll peer add`",
+        ));
+    }
+    peer::add(node, &Actor::system(Id::NIL), key, name, None).await?;
+    Ok(())
+}
+
 fn belongs(node: &Node) -> Outcome<bool> {
     Ok(!tenant::ids(node)?.is_empty() || !peer::list(node, &Actor::system(Id::NIL))?.is_empty())
 }

@@ -175,6 +175,12 @@ pub struct Init {
     /// Join the network of the node that gave this ticket, instead of beginning a new one
     #[arg(long, value_name = "TICKET")]
     pub join: Option<String>,
+    /// Belong to the network of the node with this public key, without a link to it: a courier brings what it has
+    #[arg(long, value_name = "KEY", conflicts_with = "join")]
+    pub courier_from: Option<String>,
+    /// What to call that node
+    #[arg(long, value_name = "NAME", default_value = "core", requires = "courier_from")]
+    pub courier_name: String,
 }
 
 #[derive(Args, Debug)]

@@ -161,7 +161,13 @@ fn initialised(told: &Json, as_json: bool) -> Outcome {
     print(as_json, told, || {
         say!("data folder  {}", show::text(&told["data"]));
         say!("node         {}", show::text(&told["node"]));
-        if let Some(network) = told["joined"].as_str() {
+        say!("public key   {}", show::text(&told["public_key"]));
+        if let Some(network) = told["courier_from"].as_str() {
+            say!("It belongs to the network of {network}, which has to list it by its public key:");
+            say!(
+                "`atoll peer add` there. `atoll bundle want FILE` writes what a courier carries there."
+            );
+        } else if let Some(network) = told["joined"].as_str() {
             say!("in the network of {network}");
             say!("`atoll serve` starts it.");
         } else if told["made"] == true {

@@ -156,6 +156,13 @@ pub async fn init(config: Config, flags: flags::Init) -> Outcome<serde_json::Val
         "node": node.id().to_string(),
         "public_key": node.key().public().to_string(),
     });
+    if let Some(key) = flags.courier_from {
+        let listed = first::list(&node, &key, &flags.courier_name).await;
+        close(&node).await;
+        listed?;
+        told["courier_from"] = flags.courier_name.into();
+        return Ok(told);
+    }
     match flags.join {
         None => {
             let admin = first::found(&node).await?;

@@ -297,13 +297,13 @@ fn is_peer(node: &Node, head: &Head) -> Result<bool> {
 
 /// What the maker has, for the bundle that goes back to it.
 fn note(node: &Node, head: &Head, report: &Report) -> Result<()> {
-    // Without all of it, it would seem to have less.
-    if report.want.is_empty() || head.creator == node.key().public() {
+    let Some(want) = &report.want else { return Ok(()) };
+    if head.creator == node.key().public() {
         return Ok(());
     }
     let correspondent = Correspondent {
         node: head.creator.node_id(),
-        has: report.want.iter().cloned().collect(),
+        has: want.iter().cloned().collect(),
         bundle_key: head.reply_key,
         made_ms: head.made_ms,
         heard_ms: node.clock.now_ms(),

@@ -41,9 +41,9 @@ pub struct Report {
     /// Streams of which a part of a snapshot is here, and the rest is not.
     #[serde(skip)]
     pub unfinished: Vec<StreamId>,
-    /// What the maker had.
+    /// What the maker had, if the bundle tells: nothing at all, if it is a new node.
     #[serde(skip)]
-    pub want: Want,
+    pub want: Option<Want>,
 }
 
 impl Report {
@@ -106,7 +106,7 @@ impl Taking {
             return Ok(());
         }
         match part {
-            Part::Want(want) => self.report.want.extend(want),
+            Part::Want(want) => self.report.want.get_or_insert_default().extend(want),
             Part::End { parts, .. } => self.report.of_parts = Some(parts),
             Part::Ops(packed) => match unpack_ops(&packed) {
                 Ok(ops) => {
