@@ -68,6 +68,22 @@ wait_for_port() {
   done
 }
 
+# It listens before its first start has made a tenant to sign in to.
+wait_until_ready() {
+  local tries=300 status
+  while ((tries-- > 0)); do
+    status=''
+    if exec 3<>"/dev/tcp/127.0.0.1/$1"; then
+      printf 'GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3
+      read -r _ status _ <&3 || true
+      exec 3<&- 3>&-
+    fi 2>/dev/null
+    if [[ $status == 200 ]]; then return; fi
+    sleep 0.1
+  done
+  fail "Atoll is not ready after 30 s"
+}
+
 # PostgreSQL refuses to run as root.
 as_postgres() { if ((EUID == 0)); then (cd / && runuser -u postgres -- "$@"); else "$@"; fi; }
 
@@ -127,6 +143,7 @@ start_atoll() {
   "$atoll" serve --data "$folder/atoll" --listen "127.0.0.1:$atoll_port" --sync-listen 127.0.0.1:0 --set limits.rate=0 >"$folder/atoll.log" 2>&1 </dev/null &
   pids=($!)
   wait_for_port Atoll "$atoll_port" 30
+  wait_until_ready "$atoll_port"
 }
 
 stop_atoll() {
