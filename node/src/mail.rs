@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub const QUEUE: &str = "mail.send";
 /// With more jobs than this waiting, no letter is ordered.
 const MOST_WAITING: u64 = 10_000;
+/// Of one tenant, so that there is room for the letters of others.
+const MOST_WAITING_OF_A_TENANT: u64 = 2_000;
 
 /// What a letter is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -90,12 +92,13 @@ impl Order {
     /// # Errors
     /// `Store(Busy)` if too much waits already.
     pub fn enqueue(&self, tx: &mut Tx) -> Result<()> {
-        if job::depth(tx)? >= MOST_WAITING {
+        let own = job::depth_in_turn_of(tx, self.tenant_id)?;
+        if own >= MOST_WAITING_OF_A_TENANT || job::depth(tx)? >= MOST_WAITING {
             return Err(Error::Store(atoll_storage::Error::Busy));
         }
         let payload = serde_json::to_value(self).map_err(|e| Error::Internal(e.to_string()))?;
         let now_ms = tx.now_ms();
-        tx.enqueue(QUEUE, &payload, now_ms)?;
+        tx.enqueue_in_turn_of(self.tenant_id, QUEUE, &payload, now_ms)?;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Work to be done later, once at least, on this node: kept in the same file, retried with growing pauses, and
-//! set aside when it keeps failing. A job is held under a numbered lease; whoever lost the lease can note nothing.
+//! set aside when it keeps failing. A job is held under a numbered lease; whoever lost the lease can note nothing. Tenants
+//! take turns, so that none waits for all that another has asked for.
 
 use crate::error::Result;
 use crate::id::Id;
@@ -25,6 +26,8 @@ pub struct Job {
     pub id: i64,
     /// None: the node's own work, which belongs to nobody.
     pub tenant: Option<Id>,
+    /// Whose turn it takes: the tenant that it is done for, also where it is not shown to it.
+    pub share: Option<Id>,
     /// Whoever asked for it.
     pub user: Option<Id>,
     pub queue: String,
@@ -59,7 +62,7 @@ pub struct Progress {
 }
 
 const COLUMNS: &str = "id, queue, payload, run_at_ms, attempts, state, error, done, of, result, tenant, user, lease, \
-                       created_ms, started_ms, ended_ms, note, position";
+                       created_ms, started_ms, ended_ms, note, position, share";
 
 fn job_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
     let json = |at: usize| -> rusqlite::Result<serde_json::Value> {
@@ -87,7 +90,37 @@ fn job_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
         ended_ms: time(15)?,
         note: row.get::<_, Option<String>>(16)?.unwrap_or_default(),
         position: json(17)?,
+        share: Id::from_slice(row.get_ref(18)?.as_blob()?),
     })
+}
+
+/// What can be taken at ?1, from other queues than ?2; of the queues ?3 only of those who have none of them running.
+const DUE: &str = "state IN ('waiting', 'running') AND run_at_ms <= ?1 \
+                   AND queue NOT IN (SELECT value FROM json_each(?2)) \
+                   AND NOT (queue IN (SELECT value FROM json_each(?3)) AND EXISTS \
+                   (SELECT 1 FROM job AS other WHERE other.state = 'running' AND other.run_at_ms > ?1 \
+                   AND other.share = job.share AND other.queue IN (SELECT value FROM json_each(?3))))";
+
+/// Which job a worker takes next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn<'a> {
+    /// Queues that it takes nothing from.
+    pub but: &'a [&'a str],
+    /// Queues of which a tenant has one job at a time, all of them together.
+    pub one_each: &'a [&'a str],
+    /// Whose job was taken last: the next is of whoever comes after him.
+    pub after: Option<Id>,
+}
+
+impl Turn<'_> {
+    fn queues(&self) -> [String; 2] {
+        [self.but, self.one_each].map(|queues| serde_json::Value::from(queues).to_string())
+    }
+}
+
+/// Nobody comes before all tenants.
+fn share_of(share: Option<Id>) -> Vec<u8> {
+    share.map_or_else(Vec::new, |id| id.0.to_vec())
 }
 
 impl Tx<'_> {
@@ -98,7 +131,18 @@ impl Tx<'_> {
         payload: &serde_json::Value,
         run_at_ms: u64,
     ) -> Result<i64> {
-        self.enqueue_for(None, None, queue, payload, run_at_ms)
+        self.put_job(None, None, None, queue, payload, run_at_ms)
+    }
+
+    /// Work of the node itself that it does for a tenant, in the tenant's turn.
+    pub fn enqueue_in_turn_of(
+        &mut self,
+        share: Id,
+        queue: &str,
+        payload: &serde_json::Value,
+        run_at_ms: u64,
+    ) -> Result<i64> {
+        self.put_job(None, None, Some(share), queue, payload, run_at_ms)
     }
 
     /// Work that somebody of a tenant asked for.
@@ -110,35 +154,55 @@ impl Tx<'_> {
         payload: &serde_json::Value,
         run_at_ms: u64,
     ) -> Result<i64> {
-        let sql = "INSERT INTO job (queue, payload, run_at_ms, tenant, user, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.put_job(tenant, user, tenant, queue, payload, run_at_ms)
+    }
+
+    fn put_job(
+        &mut self,
+        tenant: Option<Id>,
+        user: Option<Id>,
+        share: Option<Id>,
+        queue: &str,
+        payload: &serde_json::Value,
+        run_at_ms: u64,
+    ) -> Result<i64> {
+        let sql = "INSERT INTO job (queue, payload, run_at_ms, tenant, user, created_ms, share) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         self.conn().prepare_cached(sql)?.execute(params![
             queue,
             payload.to_string(),
             run_at_ms as i64,
             tenant.map(|id| id.0),
             user.map(|id| id.0),
-            self.now_ms() as i64
+            self.now_ms() as i64,
+            share_of(share)
         ])?;
         Ok(self.conn().last_insert_rowid())
     }
 
     /// Takes the next job that is due, for `lease_ms`. One whose lease ran out is taken again.
     pub fn take_job(&mut self, lease_ms: u64) -> Result<Option<Job>> {
-        self.take_job_but(lease_ms, &[])
+        self.take_job_in(lease_ms, Turn::default())
     }
 
-    /// As [`Tx::take_job`], of other queues than these.
-    pub fn take_job_but(&mut self, lease_ms: u64, queues: &[&str]) -> Result<Option<Job>> {
-        let sql = format!(
-            "UPDATE job SET state = 'running', attempts = attempts + 1, lease = lease + 1, run_at_ms = ?1 + ?2, \
-             started_ms = coalesce(started_ms, ?1), ended_ms = NULL WHERE id = \
-             (SELECT id FROM job WHERE state IN ('waiting', 'running') AND run_at_ms <= ?1 \
-             AND queue NOT IN (SELECT value FROM json_each(?3)) ORDER BY run_at_ms LIMIT 1) \
-             RETURNING {COLUMNS}"
-        );
-        let but = serde_json::Value::from(queues).to_string();
-        let args = params![self.now_ms() as i64, lease_ms as i64, but];
-        Ok(self.conn().prepare_cached(&sql)?.query_row(args, job_of).optional()?)
+    /// As [`Tx::take_job`], the one whose turn it is.
+    pub fn take_job_in(&mut self, lease_ms: u64, turn: Turn<'_>) -> Result<Option<Job>> {
+        // Of those who come after the last one; else from the start again.
+        for (than, last) in [(">", share_of(turn.after)), (">=", share_of(None))] {
+            let sql = format!(
+                "UPDATE job SET state = 'running', attempts = attempts + 1, lease = lease + 1, run_at_ms = ?1 + ?4, \
+                 started_ms = coalesce(started_ms, ?1), ended_ms = NULL WHERE id = \
+                 (SELECT id FROM job WHERE {DUE} AND share {than} ?5 ORDER BY share, run_at_ms LIMIT 1) \
+                 RETURNING {COLUMNS}"
+            );
+            let [but, one_each] = turn.queues();
+            let args = params![self.now_ms() as i64, but, one_each, lease_ms as i64, last];
+            let taken = self.conn().prepare_cached(&sql)?.query_row(args, job_of).optional()?;
+            if taken.is_some() {
+                return Ok(taken);
+            }
+        }
+        Ok(None)
     }
 
     /// Makes due at once what a process left running that is no more. For the start of a node only.
@@ -240,12 +304,12 @@ pub fn find(reader: &impl Read, id: i64) -> Result<Option<Job>> {
     Ok(reader.conn().prepare_cached(&sql)?.query_row([id], job_of).optional()?)
 }
 
-/// Whether [`Tx::take_job_but`] would give one.
-pub fn is_due(reader: &impl Read, now_ms: u64, but: &[&str]) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM job WHERE state IN ('waiting', 'running') AND run_at_ms <= ?1 \
-               AND queue NOT IN (SELECT value FROM json_each(?2)))";
-    let args = params![now_ms as i64, serde_json::Value::from(but).to_string()];
-    Ok(reader.conn().prepare_cached(sql)?.query_row(args, |r| r.get(0))?)
+/// Whether [`Tx::take_job_in`] would give one.
+pub fn is_due(reader: &impl Read, now_ms: u64, turn: Turn<'_>) -> Result<bool> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM job WHERE {DUE})");
+    let [but, one_each] = turn.queues();
+    let args = params![now_ms as i64, but, one_each];
+    Ok(reader.conn().prepare_cached(&sql)?.query_row(args, |r| r.get(0))?)
 }
 
 /// Which jobs of a tenant are listed.
@@ -290,6 +354,13 @@ pub fn of_queue(reader: &impl Read, queue: &str, limit: usize) -> Result<Vec<Job
 pub fn depth(reader: &impl Read) -> Result<u64> {
     let sql = "SELECT count(*) FROM job WHERE state IN ('waiting', 'running')";
     let n: i64 = reader.conn().prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+    Ok(n as u64)
+}
+
+/// How many jobs wait or run that are done for a tenant, those among them that are not shown to it.
+pub fn depth_in_turn_of(reader: &impl Read, share: Id) -> Result<u64> {
+    let sql = "SELECT count(*) FROM job WHERE share = ?1 AND state IN ('waiting', 'running')";
+    let n: i64 = reader.conn().prepare_cached(sql)?.query_row([share.0], |r| r.get(0))?;
     Ok(n as u64)
 }
 

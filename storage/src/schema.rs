@@ -78,9 +78,13 @@ const LATER_COLUMNS: &[(&str, &str, &str)] = &[
     ("job", "ended_ms", "INTEGER"),
     ("job", "note", "TEXT"),
     ("job", "position", "TEXT"),
+    ("job", "share", "BLOB NOT NULL DEFAULT x''"),
 ];
 
-const LATER_INDEXES: &str = "CREATE INDEX IF NOT EXISTS job_tenant ON job (tenant, id);";
+const LATER_INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS job_tenant ON job (tenant, id);
+CREATE INDEX IF NOT EXISTS job_turn ON job (share, run_at_ms) WHERE state IN ('waiting', 'running');
+";
 
 pub const DERIVED_TABLES: [&str; 3] = ["claim", "element", "total"];
 

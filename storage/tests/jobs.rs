@@ -1,7 +1,7 @@
 //! Jobs and their leases, and records that are older than their node, over a real database.
 
-use atoll_storage::job::{self, Job, Progress, Wanted};
-use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, NodeId, Read, Result};
+use atoll_storage::job::{self, Job, Progress, Turn, Wanted};
+use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, NodeId, Read, Result, Tx};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -144,11 +144,63 @@ fn a_worker_leaves_alone_what_is_not_its_work() {
     let (mut db, _) = node();
     let id = enqueue(&mut db, None);
     let mut take_but = |queues: &[&str]| {
-        let is_due = db.transact(|tx| job::is_due(tx, START_MS, queues)).unwrap();
-        let job = db.transact(|tx| tx.take_job_but(LEASE_MS, queues)).unwrap();
+        let turn = Turn { but: queues, ..Turn::default() };
+        let is_due = db.transact(|tx| job::is_due(tx, START_MS, turn)).unwrap();
+        let job = db.transact(|tx| tx.take_job_in(LEASE_MS, turn)).unwrap();
         assert_eq!(job.is_some(), is_due, "{queues:?}");
         job
     };
     assert!(take_but(&["other", "work"]).is_none());
     assert_eq!(take_but(&["other"]).map(|job| job.id), Some(id));
+}
+
+#[test]
+fn tenants_take_turns_however_many_jobs_one_of_them_has() {
+    let (mut db, _) = node();
+    let (north, south) = (Id([1; 16]), Id([2; 16]));
+    (0..1_000).for_each(|_| drop(enqueue(&mut db, Some(north))));
+    let of_node = enqueue(&mut db, None);
+    let of_south = enqueue(&mut db, Some(south));
+    let letter = json!({ "to": "somebody of the south" });
+    let in_turn = |tx: &mut Tx<'_>| tx.enqueue_in_turn_of(south, "mail", &letter, START_MS);
+    let unseen = db.transact(in_turn).unwrap();
+    let (mut taken, mut after) = (Vec::new(), None);
+    for _ in 0..6 {
+        let turn = Turn { after, ..Turn::default() };
+        let job = db.transact(|tx| tx.take_job_in(LEASE_MS, turn)).unwrap().unwrap();
+        assert!(db.transact(|tx| tx.finish_job(&job, &json!(null))).unwrap());
+        after = job.share;
+        taken.push(job);
+    }
+    let shares: Vec<_> = taken.iter().map(|job| job.share).collect();
+    assert_eq!(shares, [Some(north), Some(south), None, Some(north), Some(south), Some(north)]);
+    assert_eq!((taken[1].id, taken[2].id, taken[4].id), (of_south, of_node, unseen));
+    assert_eq!(taken[4].tenant, None, "it is shown to nobody");
+    assert_eq!(db.transact(|tx| job::depth_in_turn_of(tx, north)).unwrap(), 997);
+}
+
+#[test]
+fn of_long_work_a_tenant_has_one_at_a_time() {
+    let (mut db, passed_ms) = node();
+    let (north, south) = (Id([1; 16]), Id([2; 16]));
+    enqueue(&mut db, Some(north));
+    enqueue(&mut db, Some(north));
+    let turn = Turn { one_each: &["other", "work"], ..Turn::default() };
+    let take = |db: &mut Db, now_ms| {
+        let is_due = db.transact(|tx| job::is_due(tx, now_ms, turn)).unwrap();
+        let job = db.transact(|tx| tx.take_job_in(LEASE_MS, turn)).unwrap();
+        assert_eq!(job.is_some(), is_due);
+        job
+    };
+    let first = take(&mut db, START_MS).unwrap();
+    assert!(take(&mut db, START_MS).is_none(), "the second waits for the first");
+    enqueue(&mut db, Some(south));
+    assert_eq!(take(&mut db, START_MS).and_then(|job| job.share), Some(south));
+    assert!(db.transact(|tx| tx.finish_job(&first, &json!(null))).unwrap());
+    assert_eq!(take(&mut db, START_MS).and_then(|job| job.share), Some(north));
+    passed_ms.store(LEASE_MS + 1, Ordering::SeqCst);
+    assert!(
+        take(&mut db, START_MS + LEASE_MS + 1).is_some(),
+        "whose lease ran out stands in nobody's way"
+    );
 }

@@ -11,11 +11,12 @@ use crate::job as jobs;
 use crate::mail;
 use crate::runtime::Node;
 use crate::search;
-use atoll_storage::job::{self, Job};
+use atoll_storage::Id;
+use atoll_storage::job::{self, Job, Turn};
 use atoll_storage::tx::Tx;
 use serde_json::Value as Json;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub type Running = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -34,7 +35,8 @@ const HANDLERS: &[(&str, Handler)] = &[
 const LOOK: Duration = Duration::from_secs(5);
 /// Jobs of one node that run at once.
 const AT_ONCE: usize = 2;
-/// Work that can take an hour. One more worker leaves it alone, so that letters do not wait for it.
+/// Work that can take an hour. One more worker leaves it alone, so that letters do not wait for it; and of each tenant one
+/// such job runs at a time, so that no tenant waits for all that another has asked for.
 const LONG: &[&str] = &[search::REBUILD, import::QUEUE, export::QUEUE, courier::QUEUE];
 /// Between two looks while much is written.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -44,21 +46,38 @@ pub(super) async fn run(node: Arc<Node>, stop: Stop) {
     if let Err(error) = node.store.write(|tx: &mut Tx| tx.reclaim_jobs()).await {
         tracing::warn!(%error, "jobs that were cut off go on when their leases end");
     }
+    let last = Arc::new(Last::default());
     let kinds = [&[][..]; AT_ONCE].into_iter().chain([LONG]);
-    let runners: Vec<_> =
-        kinds.map(|but| tokio::spawn(work(node.clone(), stop.clone(), but))).collect();
+    let start = |but| tokio::spawn(work(node.clone(), stop.clone(), last.clone(), but));
+    let runners: Vec<_> = kinds.map(start).collect();
     for runner in runners {
         let _ = runner.await;
     }
 }
 
+/// Whose job was taken last, by any of the workers.
+#[derive(Default)]
+struct Last(Mutex<Option<Id>>);
+
+impl Last {
+    fn turn(&self, but: &'static [&'static str]) -> Turn<'static> {
+        let after = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Turn { but, one_each: LONG, after }
+    }
+
+    fn note(&self, job: &Job) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = job.share;
+    }
+}
+
 /// `but`: queues that it takes nothing from.
-async fn work(node: Arc<Node>, mut stop: Stop, but: &'static [&'static str]) {
+async fn work(node: Arc<Node>, mut stop: Stop, last: Arc<Last>, but: &'static [&'static str]) {
     let mut commits = node.store.subscribe();
     while !stop.is_stopped() {
         commits.mark_unchanged();
-        match next(&node, but).await {
+        match next(&node, last.turn(but)).await {
             Ok(Some(job)) => {
+                last.note(&job);
                 perform(&node, job, &mut stop).await;
                 continue;
             }
@@ -76,12 +95,12 @@ async fn work(node: Arc<Node>, mut stop: Stop, but: &'static [&'static str]) {
 }
 
 /// Taking a job costs a write, so there is none while nothing is due.
-async fn next(node: &Node, but: &'static [&'static str]) -> Result<Option<Job>> {
+async fn next(node: &Node, turn: Turn<'static>) -> Result<Option<Job>> {
     let now_ms = node.clock.now_ms();
-    if !node.store.read(|reader| job::is_due(reader, now_ms, but))? {
+    if !node.store.read(|reader| job::is_due(reader, now_ms, turn))? {
         return Ok(None);
     }
-    Ok(node.store.write(|tx: &mut Tx| tx.take_job_but(jobs::LEASE_MS, but)).await?)
+    Ok(node.store.write(move |tx: &mut Tx| tx.take_job_in(jobs::LEASE_MS, turn)).await?)
 }
 
 async fn perform(node: &Arc<Node>, job: Job, stop: &mut Stop) {
