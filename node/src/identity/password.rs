@@ -119,13 +119,15 @@ pub fn is_foreign(hash: &str) -> bool {
     Foreign::parse(hash).is_some()
 }
 
-/// A hash that can be taken over: one of ours, bcrypt, or PBKDF2 as Django or passlib writes it; none that would cost too much.
+/// A hash that can be taken over: one of ours, bcrypt, or PBKDF2 as Django, passlib or werkzeug writes it; none that would
+/// cost too much.
 pub fn check_hash(field: &str, hash: &str) -> Result<(), FieldError> {
     if affordable(hash) || is_foreign(hash) {
         return Ok(());
     }
     let message = format!(
-        "must be argon2id, bcrypt up to a cost of {}, or pbkdf2_sha256 of Django or passlib up to {} iterations",
+        "must be argon2id, bcrypt up to a cost of {}, or PBKDF2 of Django, passlib or werkzeug (SHA-1, SHA-256, SHA-512) \
+         up to {} iterations",
         foreign::MOST_COST,
         foreign::MOST_ITERATIONS
     );
