@@ -50,10 +50,13 @@ pub fn routes() -> Vec<Route> {
             .body_limit(table::BODY_BYTES)
             .strict()
             .doc("Makes an account of every row of a CSV table with the columns email, username, display_name, role, \
-                  and password or password_hash (argon2id, bcrypt, or pbkdf2_sha256 of Django or passlib). A bad row stops nothing. \
-                  With dry_run=true nothing is made."),
+                  and password or password_hash (argon2id, bcrypt, or PBKDF2 of Django, passlib or werkzeug); or of every row \
+                  of a table that was exported, whose accounts may be here. A bad row stops nothing. With dry_run=true \
+                  nothing is made."),
         get("/api/v1/users/export", Can(Permission::UsersAdminister), table::export)
-            .doc("The tenant's accounts as CSV, without their passwords."),
+            .query(&["password_hashes"])
+            .doc("The tenant's accounts as CSV, to be read or imported elsewhere. With password_hashes=true the hashes too, \
+                  by which people sign in there."),
         post("/api/v1/users", Can(Permission::UsersAdminister), create)
             .takes_fields(CREATE)
             .gives(&USER)

@@ -227,8 +227,12 @@ pub enum User {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Print all users as CSV, without their passwords
-    Export,
+    /// Print all users as CSV, which `user import` takes
+    Export {
+        /// With the hashes of passwords, by which people sign in where it is imported
+        #[arg(long)]
+        password_hashes: bool,
+    },
     /// Give a user a new password and end all sessions
     ResetPassword {
         /// E-mail address, username or id

@@ -214,7 +214,9 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::User(flags::User::Import { file, dry_run }) => {
             Request::UserImport { file: whole(&file)?, dry_run }
         }
-        Command::User(flags::User::Export) => Request::UserExport,
+        Command::User(flags::User::Export { password_hashes }) => {
+            Request::UserExport { password_hashes }
+        }
         Command::User(flags::User::ResetPassword { user, password_stdin }) => {
             Request::UserResetPassword { user, password: password(password_stdin)? }
         }

@@ -28,7 +28,7 @@ pub enum Request {
     UserList { limit: usize },
     UserResetPassword { user: String, password: Option<String> },
     UserImport { file: PathBuf, dry_run: bool },
-    UserExport,
+    UserExport { password_hashes: bool },
     PeerTicket { hours: u64, addresses: Vec<String> },
     PeerJoin { ticket: String },
     PeerAdd { public_key: String, name: String, address: Option<String> },
@@ -96,7 +96,7 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
             reset_password(node, &user, password).await
         }
         Request::UserImport { file, dry_run } => import_users(node, &file, dry_run).await,
-        Request::UserExport => export_users(node),
+        Request::UserExport { password_hashes } => export_users(node, password_hashes),
         Request::PeerTicket { hours, addresses } => {
             let lifetime = Duration::from_secs(hours * 3_600);
             let ticket = peer::ticket(node, &whole, lifetime, addresses).await?;
@@ -313,11 +313,11 @@ async fn import_users(node: &Node, file: &std::path::Path, dry_run: bool) -> Out
     serde_json::to_value(report).map_err(Failure::failed)
 }
 
-fn export_users(node: &Node) -> Outcome<Json> {
+fn export_users(node: &Node, with_hashes: bool) -> Outcome<Json> {
     let actor = in_default(node)?;
-    let (mut csv, mut after) = table::export(node, &actor, None)?;
+    let (mut csv, mut after) = table::export(node, &actor, with_hashes, None)?;
     while after.is_some() {
-        let (more, next) = table::export(node, &actor, after)?;
+        let (more, next) = table::export(node, &actor, with_hashes, after)?;
         csv.push_str(&more);
         after = next;
     }

@@ -29,7 +29,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
             );
         }
         Request::UserImport { .. } => accounts(answer),
-        Request::UserExport => put!("{}", text(&answer["csv"])),
+        Request::UserExport { .. } => put!("{}", text(&answer["csv"])),
         Request::PeerTicket { .. } => {
             say!("{}", text(&answer["ticket"]));
             complain!(
@@ -159,7 +159,9 @@ fn user(answer: &Json) {
 
 fn accounts(answer: &Json) {
     let made = if answer["dry_run"] == true { "would be created" } else { "created" };
-    say!("{} {made}, {} failed", text(&answer["created"]), text(&answer["failed"]));
+    let [created, same, failed] =
+        ["created", "unchanged", "failed"].map(|name| text(&answer[name]));
+    say!("{created} {made}, {same} unchanged, {failed} failed");
     for row in answer["rows"].as_array().into_iter().flatten() {
         for error in row["errors"].as_array().into_iter().flatten() {
             let (field, message) = (text(&error["field"]), text(&error["message"]));

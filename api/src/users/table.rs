@@ -14,6 +14,9 @@ use bytes::Bytes;
 pub(super) const REPORT: &[Field] = &[
     Field::flag(1, "dry_run").required(),
     Field::int(2, "created").required().doc("Accounts that were made, or would be."),
+    Field::int(4, "unchanged")
+        .required()
+        .doc("Rows of an exported table whose accounts are here as they stand there."),
     Field::int(3, "failed").required().doc("Rows that were refused; why, is under `rows`."),
 ];
 pub(super) const BODY_BYTES: usize = 2 << 20;
@@ -36,24 +39,27 @@ pub(super) async fn import(call: Call) -> Answer {
 }
 
 pub(super) async fn export(call: Call) -> Answer {
+    let with_hashes = call.param_as::<bool>("password_hashes")?.unwrap_or(false);
     // The first page before the answer begins: a refusal must still be one.
-    let first = table::export(&call.node, &call.actor, None)?;
-    let pages = futures_util::stream::unfold(Turn::Write(first, call), |turn| async move {
+    let first = table::export(&call.node, &call.actor, with_hashes, None)?;
+    let pages = futures_util::stream::unfold(Turn::Write(first, call), move |turn| async move {
         match turn {
             Turn::Write((text, next), call) => {
                 let rest = next.map_or(Turn::End, |next| Turn::Read(next, call));
                 Some((Ok(Bytes::from(text)), rest))
             }
-            Turn::Read(after, call) => match table::export(&call.node, &call.actor, Some(after)) {
-                Ok((text, next)) => {
-                    let rest = next.map_or(Turn::End, |next| Turn::Read(next, call));
-                    Some((Ok(Bytes::from(text)), rest))
+            Turn::Read(after, call) => {
+                match table::export(&call.node, &call.actor, with_hashes, Some(after)) {
+                    Ok((text, next)) => {
+                        let rest = next.map_or(Turn::End, |next| Turn::Read(next, call));
+                        Some((Ok(Bytes::from(text)), rest))
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "an export of accounts ended early");
+                        Some((Err(std::io::Error::other("ended early")), Turn::End))
+                    }
                 }
-                Err(error) => {
-                    tracing::error!(%error, "an export of accounts ended early");
-                    Some((Err(std::io::Error::other("ended early")), Turn::End))
-                }
-            },
+            }
             Turn::End => None,
         }
     });

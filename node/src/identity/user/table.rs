@@ -1,5 +1,5 @@
-//! Accounts as a table: taken over from another system with their password hashes, and given out for a spreadsheet.
-//! A bad row is a line of the report and stops nothing. A password that is given in the clear is hashed at once and
+//! Accounts as a table: taken over from another system with their password hashes, and given out for a spreadsheet, or to be
+//! taken in again elsewhere. A bad row is a line of the report and stops nothing. A password that is given in the clear is hashed at once and
 //! never told; a hash of another system is replaced by one of ours at the next sign-in.
 
 use super::{
@@ -16,7 +16,7 @@ use crate::runtime::Node;
 use atoll_storage::query::{Cursor, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Id, Record, Value};
+use atoll_storage::{Field, Id, Record, Value};
 use serde_json::json;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -36,10 +36,22 @@ const AT_ONCE: usize = 200;
 /// Accounts of one page of the export.
 const PAGE: usize = 500;
 
-const COLUMNS: [&str; 6] =
-    ["email", "username", "display_name", "role", "password", "password_hash"];
+const COLUMNS: [&str; 10] = [
+    "email",
+    "username",
+    "display_name",
+    "role",
+    "password",
+    "password_hash",
+    "id",
+    "roles",
+    "status",
+    "created_ms",
+];
 const EXPORTED: [&str; 8] =
     ["id", "email", "username", "display_name", "role", "roles", "status", "created_ms"];
+/// Whether an account may be used; one that was deleted is in no table.
+const STATUSES: [&str; 2] = ["active", "disabled"];
 
 /// One row as it was written.
 #[derive(Clone, Default)]
@@ -51,6 +63,16 @@ pub struct Row {
     roles: Vec<String>,
     password: String,
     password_hash: String,
+    /// Empty: active.
+    status: String,
+    made_ms: Option<u64>,
+    /// Of a table that was exported: the account may be here, and its password may be nobody's to give.
+    exported: Option<Exported>,
+}
+
+#[derive(Clone, Copy)]
+struct Exported {
+    id: Option<Id>,
 }
 
 /// What became of a row.
@@ -72,12 +94,15 @@ pub struct Outcome {
 pub struct Report {
     pub dry_run: bool,
     pub created: usize,
+    /// Rows of an exported table whose accounts are here as they stand there.
+    pub unchanged: usize,
     pub failed: usize,
     pub rows: Vec<Outcome>,
 }
 
 /// The rows of a CSV file, whose first line names the columns: `email`, and any of `username`, `display_name`,
-/// `role` (names with commas or semicolons between), `password`, `password_hash`.
+/// `role` and `roles` (names with commas or semicolons between), `password`, `password_hash`, `status`, `created_ms`. With
+/// the column `id` it is a table that [`export`] wrote.
 ///
 /// # Errors
 /// `Malformed` for what is no such table, or has an unknown column; `Invalid` (`too_many`) beyond the bounds.
@@ -98,6 +123,7 @@ pub fn read(csv: &[u8], bounds: Bounds) -> Result<Vec<Row>> {
         let message = "the first row must name the columns, one of them email";
         return Err(Error::Malformed(message.to_owned()));
     }
+    let is_exported = columns.iter().any(|name| name == "id");
     let mut rows = Vec::new();
     for row in reader.records() {
         if rows.len() == bounds.rows {
@@ -107,9 +133,11 @@ pub fn read(csv: &[u8], bounds: Bounds) -> Result<Vec<Row>> {
         let row = row.map_err(unreadable)?;
         let cell = |name: &str| {
             let at = columns.iter().position(|column| column == name);
-            at.and_then(|at| row.get(at)).unwrap_or_default()
+            let cell = at.and_then(|at| row.get(at)).unwrap_or_default();
+            if is_exported { as_meant(cell) } else { cell }
         };
-        let names = cell("role").split([',', ';']).map(str::trim);
+        // In what was exported, a comma is part of a role's name.
+        let names = cell("role").split([',', ';']).chain(cell("roles").split(';')).map(str::trim);
         rows.push(Row {
             email: normal_email(cell("email")),
             username: cell("username").trim().to_lowercase(),
@@ -117,6 +145,9 @@ pub fn read(csv: &[u8], bounds: Bounds) -> Result<Vec<Row>> {
             roles: names.filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             password: cell("password").to_owned(),
             password_hash: cell("password_hash").trim().to_owned(),
+            status: cell("status").trim().to_lowercase(),
+            made_ms: cell("created_ms").trim().parse().ok(),
+            exported: is_exported.then(|| Exported { id: Id::parse(cell("id").trim()) }),
         });
     }
     if rows.iter().filter(|row: &&Row| !row.password.is_empty()).count() > bounds.passwords {
@@ -132,11 +163,13 @@ pub fn read(csv: &[u8], bounds: Bounds) -> Result<Vec<Row>> {
 /// A row whose fields were looked at, with the hash of its password.
 struct Candidate {
     row: Row,
-    hash: String,
+    /// None for an account that has no password yet.
+    hash: Option<String>,
     must_change_password: bool,
 }
 
-/// Makes an account of every row that can be one; with `dry_run` only says what would become of them.
+/// Makes an account of every row that can be one; with `dry_run` only says what would become of them. A row of an exported
+/// table whose account is here changes nothing: it is counted if it says the same, and refused if not.
 ///
 /// # Errors
 /// Only what stops all: a missing permission, a store that is full or busy. What was made before it stays.
@@ -163,11 +196,11 @@ pub async fn import(node: &Node, actor: &Actor, rows: Vec<Row>, dry_run: bool) -
     }
     let mut ready = Vec::with_capacity(candidates.len());
     for (place, row) in candidates {
-        let must_change_password = row.password_hash.is_empty();
-        let hash = match (dry_run, must_change_password) {
-            (true, _) => String::new(),
-            (false, true) => hash(node, row.password.clone()).await?,
-            (false, false) => row.password_hash.clone(),
+        let must_change_password = !row.password.is_empty();
+        let hash = match (row.password_hash.as_str(), must_change_password) {
+            ("", true) if !dry_run => Some(hash(node, row.password.clone()).await?),
+            ("", _) => None,
+            (given, _) => Some(given.to_owned()),
         };
         ready.push((place, Candidate { row, hash, must_change_password }));
     }
@@ -186,11 +219,12 @@ pub async fn import(node: &Node, actor: &Actor, rows: Vec<Row>, dry_run: bool) -
 }
 
 impl Report {
-    fn add(&mut self, place: usize, outcome: Result<(Option<Id>, String)>) {
+    fn add(&mut self, place: usize, outcome: Result<Made>) {
         match outcome {
-            Ok((id, username)) => {
+            Ok(Made { id, username, is_new }) => {
                 let username = Some(username);
-                self.created += 1;
+                self.created += usize::from(is_new);
+                self.unchanged += usize::from(!is_new);
                 self.rows.push(Outcome { row: place + 1, id, username, errors: vec![] });
             }
             Err(Error::Invalid(errors)) => self.refuse(place, errors),
@@ -211,6 +245,7 @@ fn wrong_fields(row: &Row) -> Vec<FieldError> {
     let secret = match (row.password.is_empty(), row.password_hash.is_empty()) {
         (false, true) => password::check("password", &row.password, &[&row.email, &row.username]),
         (true, false) => password::check_hash("password_hash", &row.password_hash),
+        (true, true) if row.exported.is_some() => Ok(()),
         (true, true) => {
             Err(FieldError::new("password", "required", "is required, or else password_hash"))
         }
@@ -224,10 +259,22 @@ fn wrong_fields(row: &Row) -> Vec<FieldError> {
         let message = format!("takes at most {} characters", DISPLAY_NAME.max);
         errors.push(FieldError::new("display_name", "too_long", message));
     }
+    if !row.status.is_empty() && !STATUSES.contains(&row.status.as_str()) {
+        let message = format!("must be one of {}", STATUSES.join(", "));
+        errors.push(FieldError::new("status", "unknown_choice", message));
+    }
     errors
 }
 
-type Placed = (usize, Result<(Option<Id>, String)>);
+/// The account of a row.
+struct Made {
+    /// None in a dry run.
+    id: Option<Id>,
+    username: String,
+    is_new: bool,
+}
+
+type Placed = (usize, Result<Made>);
 
 /// A row is refused before it has written anything, so that the others can be kept; a failure of the store is no
 /// row's fault and ends the import.
@@ -242,24 +289,75 @@ fn create_some(tx: &mut Tx, actor: &Actor, rows: Vec<(usize, Candidate)>) -> Res
     Ok(made)
 }
 
-fn create(tx: &mut Tx, actor: &Actor, candidate: Candidate) -> Result<(Option<Id>, String)> {
+fn create(tx: &mut Tx, actor: &Actor, candidate: Candidate) -> Result<Made> {
     let Candidate { row, hash, must_change_password } = candidate;
+    if let Some(user) = there(tx, actor, &row)? {
+        return unchanged(tx, &user, &row);
+    }
     let (rank, made) = fitting(tx, actor, &row, 1)?;
     let mut changes = names_of(&row)
         .set(&DISPLAY_NAME, Some(row.display_name).filter(|name| !name.is_empty()))
         .set(&ROLE, rank.name())
-        .set(&STATUS, "active")
+        .set(&STATUS, if row.status.is_empty() { STATUSES[0] } else { &row.status })
         .set(&PASSWORD_HASH, hash)
         .set(&MUST_CHANGE_PASSWORD, must_change_password);
     for role in made {
         changes = changes.add(&ROLE_IDS, role.key);
     }
     let key = tx.new_id();
-    let user = tx.create(&USER, actor.tenant, key, changes)?;
+    let user = match row.made_ms {
+        Some(ms) => tx.create_at(&USER, actor.tenant, key, changes, (ms, ms))?,
+        None => tx.create(&USER, actor.tenant, key, changes)?,
+    };
     let payload = json!({ "user_id": key, "username": row.username, "role": rank.name() });
     announce(tx, "cortex.user.registered", actor.tenant, actor.user, payload)?;
     audit::note(tx, actor, "user.imported", None, Some(&user))?;
-    Ok((Some(key), row.username))
+    Ok(Made { id: Some(key), username: row.username, is_new: true })
+}
+
+/// The account that a row of an exported table tells of, if it is here: by its id, or else by both its names.
+fn there(reader: &impl Read, actor: &Actor, row: &Row) -> Result<Option<Record>> {
+    let Some(exported) = row.exported else { return Ok(None) };
+    let holder = |field: &Field, name: &str| {
+        reader.claimed(actor.tenant, field.claim.unwrap_or_default(), name)
+    };
+    let by_id = exported.id.map_or(Ok(None), |id| reader.get(&USER, id))?;
+    if let Some(user) = by_id.filter(|user| user.tenant == actor.tenant) {
+        return Ok(Some(user));
+    }
+    let by_email = holder(&EMAIL, &row.email)?;
+    match by_email
+        .filter(|key| holder(&USERNAME, &row.username).is_ok_and(|other| other == Some(*key)))
+    {
+        Some(key) => Ok(reader.get(&USER, key)?),
+        None => Ok(None),
+    }
+}
+
+/// # Errors
+/// `Invalid` that names every column that says something else.
+fn unchanged(reader: &impl Read, user: &Record, row: &Row) -> Result<Made> {
+    let (rank, made) = role::named(reader, user.tenant, &row.roles)?;
+    let own: HashSet<Id> = user.set(&ROLE_IDS).filter_map(Value::as_id).collect();
+    let wanted: HashSet<Id> = made.iter().map(|role| role.key).collect();
+    let status = if row.status.is_empty() { STATUSES[0] } else { &row.status };
+    let same = [
+        ("email", user.text(&EMAIL) == row.email),
+        ("username", user.text(&USERNAME) == row.username),
+        ("display_name", user.text(&DISPLAY_NAME) == row.display_name),
+        ("role", user.text(&ROLE) == rank.name()),
+        ("roles", own == wanted),
+        ("status", user.text(&STATUS) == status),
+    ];
+    let message = "is another here: an import changes no account that is there";
+    let differing = same.into_iter().filter(|(_, same)| !same);
+    let errors: Vec<FieldError> =
+        differing.map(|(name, _)| FieldError::new(name, "differs", message)).collect();
+    if errors.is_empty() {
+        let username = row.username.clone();
+        return Ok(Made { id: Some(user.key), username, is_new: false });
+    }
+    Err(Error::Invalid(errors))
 }
 
 fn names_of(row: &Row) -> Changes {
@@ -288,17 +386,25 @@ fn try_all(
         let mut good = 0;
         let mut outcomes: Vec<Placed> = Vec::with_capacity(rows.len());
         for (place, candidate) in rows {
-            let outcome = match fitting(reader, actor, &candidate.row, good + 1) {
+            let outcome = match tried(reader, actor, &candidate.row, good + 1) {
                 Err(Error::Store(error)) => return Err(error),
-                outcome => outcome.map(|_| (None, candidate.row.username.clone())),
+                outcome => outcome,
             };
-            good += u64::from(outcome.is_ok());
+            good += u64::from(outcome.as_ref().is_ok_and(|made| made.is_new));
             outcomes.push((*place, outcome));
         }
         Ok(outcomes)
     })?;
     outcomes.into_iter().for_each(|(place, outcome)| report.add(place, outcome));
     Ok(())
+}
+
+fn tried(reader: &impl Read, actor: &Actor, row: &Row, more: u64) -> Result<Made> {
+    if let Some(user) = there(reader, actor, row)? {
+        return unchanged(reader, &user, row);
+    }
+    fitting(reader, actor, row, more)?;
+    Ok(Made { id: None, username: row.username.clone(), is_new: true })
 }
 
 /// A hash of another system's making becomes one of ours, now that its password is known. Nodes that do so apart
@@ -329,10 +435,12 @@ pub(super) async fn upgrade(node: &Node, user: Record, password: String) -> Resu
 }
 
 /// A page of the tenant's accounts as lines of CSV, the first with the names of the columns; and where the next one
-/// begins. Formulas are made harmless to spreadsheets.
+/// begins. Formulas are made harmless to spreadsheets. `with_hashes`: with the hashes of passwords, by which people sign in
+/// where the table is imported.
 pub fn export(
     node: &Node,
     actor: &Actor,
+    with_hashes: bool,
     after: Option<Cursor>,
 ) -> Result<(String, Option<Cursor>)> {
     actor.require(Permission::UsersAdminister)?;
@@ -353,8 +461,9 @@ pub fn export(
     })?;
     let mut csv = csv::Writer::from_writer(Vec::new());
     let failed = |error: csv::Error| Error::Internal(format!("writing CSV: {error}"));
+    let last = with_hashes.then_some("password_hash");
     if is_first {
-        csv.write_record(EXPORTED).map_err(failed)?;
+        csv.write_record(EXPORTED.into_iter().chain(last)).map_err(failed)?;
     }
     for user in page.records.iter().filter(|user| !erase::is_erased(user)) {
         let made = user.set(&ROLE_IDS).filter_map(Value::as_id);
@@ -369,7 +478,8 @@ pub fn export(
             user.text(&STATUS).to_owned(),
             user.created_ms().to_string(),
         ];
-        csv.write_record(&cells).map_err(failed)?;
+        let hash = with_hashes.then(|| user.text(&PASSWORD_HASH).to_owned());
+        csv.write_record(cells.into_iter().chain(hash)).map_err(failed)?;
     }
     let bytes = csv.into_inner().map_err(|error| Error::Internal(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|error| Error::Internal(error.to_string()))?;
@@ -378,10 +488,16 @@ pub fn export(
 
 /// What a spreadsheet would take for a formula gets an apostrophe before it.
 fn harmless(cell: &str) -> String {
-    let begins = |c: char| {
-        matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠')
-    };
-    if cell.starts_with(begins) { format!("'{cell}") } else { cell.to_owned() }
+    if cell.starts_with(begins_formula) { format!("'{cell}") } else { cell.to_owned() }
+}
+
+/// A cell as it was before it was made harmless.
+fn as_meant(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|rest| rest.starts_with(begins_formula)).unwrap_or(cell)
+}
+
+fn begins_formula(c: char) -> bool {
+    matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠')
 }
 
 #[cfg(test)]
@@ -432,7 +548,9 @@ mod tests {
     fn a_formula_is_made_harmless() {
         for bad in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"] {
             assert!(harmless(bad).starts_with('\''), "{bad}");
+            assert_eq!(as_meant(&harmless(bad)), bad);
         }
+        assert_eq!(as_meant("'tis"), "'tis");
         assert_eq!(harmless("Ada =)"), "Ada =)");
     }
 }
