@@ -24,6 +24,8 @@ use tokio::io::AsyncWriteExt;
 
 /// What was sent to be imported.
 pub(crate) const BODY: &str = "body";
+/// What an archive says of itself.
+const HEAD: &str = "atoll.json";
 /// The folder of an archive that holds files, each named by its hash.
 const FILES: &str = "files/";
 /// A folder that no job names is one that a request fills; after so long it is none's.

@@ -294,6 +294,22 @@ impl Tx<'_> {
         increments: &[(&Field, u64)],
         members: &[(&Field, &[u8])],
     ) -> Result<()> {
+        let registers: Vec<(&Field, Vec<(u16, u8)>)> = members
+            .iter()
+            .map(|(field, member)| (*field, vec![Sketch::register_of(member)]))
+            .collect();
+        self.count_up(kind, tenant, key, increments, &registers)
+    }
+
+    /// As `count`, with registers of sketches as they were counted elsewhere.
+    pub fn count_up(
+        &mut self,
+        kind: &'static Kind,
+        tenant: Id,
+        key: Id,
+        increments: &[(&Field, u64)],
+        sketches: &[(&Field, Vec<(u16, u8)>)],
+    ) -> Result<()> {
         let target = match self.get(kind, key)? {
             Some(record) => Target::of(record),
             None => Target::free(kind, tenant, key),
@@ -305,8 +321,8 @@ impl Tx<'_> {
             let mine = state.totals.get(&(field.code, self.db.origin)).copied().unwrap_or(0);
             counts.push(Count::Total { field: field.code, total: mine.saturating_add(*by) });
         }
-        for (field, member) in members {
-            let (index, rank) = Sketch::register_of(member);
+        let all = sketches.iter().flat_map(|(field, all)| all.iter().map(move |one| (field, *one)));
+        for (field, (index, rank)) in all {
             let seen = state.sketches.get(&field.code).map_or(0, |s| s.rank(index));
             let twin = counts.iter_mut().find_map(|c| match c {
                 Count::Sketch { field: f, registers } if *f == field.code => Some(registers),

@@ -16,6 +16,7 @@ use crate::identity::tenant;
 use crate::identity::tenant::quota::{self, Quota};
 use crate::kinds;
 use crate::runtime::Node;
+use atoll_storage::query::Query;
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Derived, Field, Id, Kind, Record, SearchText, Type, Value};
@@ -57,6 +58,8 @@ pub const OLD_SLUGS: Field =
     Field::set(21, "old_slugs", Type::Text).max(1_000).column().read_only().private();
 /// A hash of the file that it was last imported from.
 pub const IMPORTED_HASH: Field = Field::bytes(22, "imported_hash").max(32).secret();
+/// A hash of where it came from, without its tenant: by it an import finds a post that was restored in another.
+pub const IMPORTED_FROM: Field = Field::bytes(33, "imported_from").max(16).column().secret();
 /// Beside the first author. Each of them may do what an author may.
 pub const AUTHOR_IDS: Field =
     referring(Field::set(30, "author_ids", Type::Id).max(20).column(), "user")
@@ -73,7 +76,7 @@ pub const SCHEDULED: &str = "scheduled";
 pub const PUBLISHED: &str = "published";
 pub const ARCHIVED: &str = "archived";
 const PUBLIC: &str = "public";
-const MEMBERS: &str = "members";
+pub const MEMBERS: &str = "members";
 const ROLE: &str = "role";
 /// The stage of what is in the trash, whatever its status.
 pub(super) const TRASHED: &str = "trashed";
@@ -107,6 +110,7 @@ pub static POST: Kind = Kind {
         AUTHOR_IDS,
         VISIBLE_TO_ROLES,
         NOINDEX,
+        IMPORTED_FROM,
     ],
     derived: &[
         Derived { name: "live", ty: Type::Bool, value: |post| Value::Bool(is_live(post)) },
@@ -128,6 +132,7 @@ pub static POST: Kind = Kind {
         &["+aside", "due_at"],
         &["category_id", "live", "front"],
         &["author_id", "live", "published_at"],
+        &["+imported_from"],
     ],
     counted: &["live", "shown_to_viewers", "shown_to_moderators", "trashed", "status", "stage"],
     search: Some(searched),
@@ -174,6 +179,14 @@ fn shown_column(role: Option<Role>) -> &'static str {
         Some(Role::Moderator) => "shown_to_moderators",
         _ => "live",
     }
+}
+
+/// What the actor's lists of posts hold that are for reading.
+pub(crate) fn readable(query: Query, actor: &Actor) -> Query {
+    if actor.can(Permission::PostsWrite) {
+        return query.filter("stage", PUBLISHED);
+    }
+    query.filter(shown_column(actor.role), true)
 }
 
 /// What readers' lists are ordered by, if they ask for no other order: the pinned first, then the latest.

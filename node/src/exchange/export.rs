@@ -1,10 +1,11 @@
 //! A tenant as an archive: tar under zstd, with a file of JSON Lines for each kind, cut into pieces, and the pictures of
-//! its users. Holds no key and no token; hashes of passwords only if they are asked for. Works in constant memory, on a thread that may wait; cut
+//! its users. Holds no key and no token, only hashes of them, and of passwords, if they are asked for. Works in constant memory, on a thread that may wait; cut
 //! off, it begins anew.
 
 use super::line::{self, PARTS, Part};
-use super::{FILES, Folder, fetched};
+use super::{FILES, Folder, HEAD, fetched};
 use crate::access::{Actor, Permission};
+use crate::audit::AUDIT_ENTRY;
 use crate::content::post::{BODY, POST};
 use crate::content::version::{HEADS, POST_VERSION};
 use crate::error::{Error, Result};
@@ -34,7 +35,7 @@ const PIECE_BYTES: usize = 4 << 20;
 const PAGE: usize = 50;
 const LEVEL: i32 = 3;
 
-/// What is exported beside what everybody may have who administers the tenant.
+/// What is exported beside what everybody may have who administers the tenant. The hashes are those of API keys, too.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Order {
     pub password_hashes: bool,
@@ -139,7 +140,7 @@ fn write(node: &Node, actor: &Actor, order: Order, to: &Path, tell: Tell<'_>) ->
     let file = private(to).map_err(unwritable)?;
     let encoder = zstd::stream::write::Encoder::new(file, LEVEL).map_err(unwritable)?;
     let of =
-        PARTS.iter().try_fold(0, |sum, part| Ok::<_, Error>(sum + count(node, actor, part)?))?;
+        parts(order).try_fold(0, |sum, part| Ok::<_, Error>(sum + count(node, actor, part)?))?;
     let mut archive = Archive {
         tar: tar::Builder::new(encoder),
         piece: Vec::new(),
@@ -156,9 +157,12 @@ fn write(node: &Node, actor: &Actor, order: Order, to: &Path, tell: Tell<'_>) ->
         "exported_ms": node.clock.now_ms(),
         "password_hashes": order.password_hashes,
     });
-    archive.file("atoll.json", head.to_string().as_bytes())?;
-    for part in PARTS {
+    archive.file(HEAD, head.to_string().as_bytes())?;
+    for part in parts(order) {
         archive.part(node, actor, order, part)?;
+    }
+    if actor.can(Permission::AuditRead) {
+        archive.lines(node, actor, order, &AUDIT, "audit")?;
     }
     let (records, files_missing) = (archive.done, archive.files_missing);
     let files = archive.files.len() as u64 - files_missing;
@@ -175,6 +179,13 @@ fn private(to: &Path) -> std::io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(to)
+}
+
+/// To be read, and never restored: what somebody did stands in the log of where he did it.
+static AUDIT: Part = Part::of(&AUDIT_ENTRY);
+
+fn parts(order: Order) -> impl Iterator<Item = &'static Part> {
+    PARTS.iter().filter(move |part| order.password_hashes || !part.needs_hashes)
 }
 
 fn query(actor: &Actor, part: &Part) -> Query {
@@ -206,28 +217,39 @@ impl Archive<'_> {
         if part.kind.code == tenant::TENANT.code {
             let own = node.store.read(|reader| reader.get(part.kind, actor.tenant))?;
             self.line(&line::of(&own.ok_or(Error::NotFound("tenant"))?, part.told))?;
-            return self.cut(part, 1);
+            return self.cut(part.kind.plural, 1);
         }
-        let with_hashes: &[&Field] = &[&user::PASSWORD_HASH];
+        self.lines(node, actor, order, part, part.kind.plural)
+    }
+
+    /// `name`: what its files are called.
+    fn lines(
+        &mut self,
+        node: &Node,
+        actor: &Actor,
+        order: Order,
+        part: &Part,
+        name: &str,
+    ) -> Result<()> {
         let is_user = part.kind.code == user::USER.code;
-        let told = if is_user && order.password_hashes { with_hashes } else { part.told };
+        let told = part.secrets(order.password_hashes);
         let (mut after, mut number) = (None, 1);
         loop {
-            let (lines, next) = page(node, actor, part, told, after)?;
+            let (lines, next) = page(node, actor, part, &told, after)?;
             for line in &lines {
                 if is_user {
                     self.picture(node, line)?;
                 }
                 self.line(line)?;
                 if self.piece.len() >= PIECE_BYTES {
-                    self.cut(part, number)?;
+                    self.cut(name, number)?;
                     number += 1;
                 }
             }
             (self.tell)(self.done, self.of)?;
             after = next;
             if after.is_none() {
-                return self.cut(part, number);
+                return self.cut(name, number);
             }
         }
     }
@@ -253,12 +275,12 @@ impl Archive<'_> {
     }
 
     /// `posts-0001.jsonl`.
-    fn cut(&mut self, part: &Part, number: u32) -> Result<()> {
+    fn cut(&mut self, name: &str, number: u32) -> Result<()> {
         let piece = std::mem::take(&mut self.piece);
         if piece.is_empty() {
             return Ok(());
         }
-        self.file(&format!("{}-{number:04}.jsonl", part.kind.plural), &piece)
+        self.file(&format!("{name}-{number:04}.jsonl"), &piece)
     }
 
     fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {

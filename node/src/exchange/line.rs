@@ -1,33 +1,68 @@
-//! A record as a line of an archive, and back: what its kind declares, less what only one node counts and what is
-//! secret. The same text for the same record, so that two archives can be compared.
+//! A record as a line of an archive, and back: what its kind declares, less what is secret. The same text for the same record, so that two archives can be compared.
 
 use crate::community::{comment, like};
 use crate::content::{category, post, redirect, tag, version};
-use crate::identity::{role, tenant, user};
+use crate::identity::{api_key, oidc, role, tenant, user};
+use crate::insight;
 use crate::mail::template;
 use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Kind, Merge, Record, Shown, Type, Value};
 use serde_json::{Map, Value as Json, json};
+use std::fmt::Write;
 
 /// A kind that archives hold, with the secrets that are told all the same.
 pub(super) struct Part {
     pub kind: &'static Kind,
     pub told: &'static [&'static Field],
+    /// Told only if hashes are asked for.
+    pub hashes: &'static [&'static Field],
+    /// It means nothing without them.
+    pub needs_hashes: bool,
+}
+
+impl Part {
+    pub const fn of(kind: &'static Kind) -> Self {
+        Self { kind, told: &[], hashes: &[], needs_hashes: false }
+    }
+
+    const fn telling(mut self, told: &'static [&'static Field]) -> Self {
+        self.told = told;
+        self
+    }
+
+    const fn with_hashes(mut self, hashes: &'static [&'static Field]) -> Self {
+        self.hashes = hashes;
+        self
+    }
+
+    const fn not_without(mut self) -> Self {
+        self.needs_hashes = true;
+        self
+    }
+
+    /// The secrets that are told.
+    pub fn secrets(&self, with_hashes: bool) -> Vec<&'static Field> {
+        let hashes = if with_hashes { self.hashes } else { &[] };
+        self.told.iter().chain(hashes).copied().collect()
+    }
 }
 
 /// In the order in which they are restored: what others refer to comes first.
 pub(super) static PARTS: &[Part] = &[
-    Part { kind: &tenant::TENANT, told: &[] },
-    Part { kind: &role::ROLE, told: &[] },
-    Part { kind: &user::USER, told: &[] },
-    Part { kind: &category::CATEGORY, told: &[] },
-    Part { kind: &tag::TAG, told: &[] },
-    Part { kind: &post::POST, told: &[&post::IMPORTED_HASH] },
-    Part { kind: &version::POST_VERSION, told: &[&version::SNAPSHOT, &version::FIRST] },
-    Part { kind: &comment::COMMENT, told: &[] },
-    Part { kind: &like::LIKE, told: &[] },
-    Part { kind: &redirect::REDIRECT, told: &[] },
-    Part { kind: &template::MAIL_TEMPLATE, told: &[] },
+    Part::of(&tenant::TENANT),
+    Part::of(&role::ROLE),
+    Part::of(&user::USER).with_hashes(&[&user::PASSWORD_HASH]),
+    Part::of(&api_key::API_KEY).with_hashes(&[&api_key::HASH]).not_without(),
+    Part::of(&oidc::OIDC_PROVIDER),
+    Part::of(&category::CATEGORY),
+    Part::of(&tag::TAG),
+    Part::of(&post::POST).telling(&[&post::IMPORTED_HASH, &post::IMPORTED_FROM]),
+    Part::of(&version::POST_VERSION).telling(&[&version::SNAPSHOT, &version::FIRST]),
+    Part::of(&insight::POST_STATS),
+    Part::of(&comment::COMMENT),
+    Part::of(&like::LIKE),
+    Part::of(&redirect::REDIRECT),
+    Part::of(&template::MAIL_TEMPLATE),
 ];
 
 pub(super) fn part(name: &str) -> Option<&'static Part> {
@@ -48,7 +83,8 @@ pub(super) fn of(record: &Record, told: &[&Field]) -> Json {
             Merge::Body => Json::from(record.body(field)),
             Merge::Register if field.claim.is_some() => Json::from(record.opt_text(field)),
             Merge::Register => json(record.value(field)),
-            Merge::Counter | Merge::Sketch => Json::Null,
+            Merge::Counter => Json::from(record.total(field)),
+            Merge::Sketch => Json::from(sketch_of(record, field)),
         };
         if !value.is_null() && value != Json::Array(vec![]) {
             fields.insert(field.name.to_owned(), value);
@@ -59,6 +95,15 @@ pub(super) fn of(record: &Record, told: &[&Field]) -> Json {
         "created_ms": record.created_ms(),
         "updated_ms": record.updated_ms(),
         "fields": fields,
+    })
+}
+
+/// Each register as four digits of its place and two of its rank.
+fn sketch_of(record: &Record, field: &Field) -> String {
+    let registers = record.state.sketches.get(&field.code).map(|sketch| sketch.registers());
+    registers.unwrap_or_default().into_iter().fold(String::new(), |mut text, (index, rank)| {
+        let _ = write!(text, "{index:04x}{rank:02x}");
+        text
     })
 }
 
@@ -100,7 +145,7 @@ fn value_of(field: &Field, json: &Json) -> Option<Value> {
     }
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
     rest.is_empty().then(|| pairs.iter().map(|[high, low]| (high * 16 + low) as u8).collect())

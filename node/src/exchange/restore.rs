@@ -2,11 +2,13 @@
 //! a name already, what the archive says of its own holder is said of him. Nobody gets a right above that of whoever
 //! imports, and nothing that was changed here since is taken back.
 
+mod figures;
 mod guard;
 
 use super::line::{self, Part};
-use super::{FILES, Unpacking};
+use super::{FILES, HEAD, Unpacking};
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::community::like::{self, Target};
 use crate::content::import::entry::Item;
 use crate::content::import::intake::Intake;
@@ -15,7 +17,10 @@ use crate::content::post::{self, BODY, POST};
 use crate::content::redirect;
 use crate::content::version::{self, HEADS, POST_VERSION};
 use crate::error::{Error, Result};
+use crate::identity::api_key::API_KEY;
+use crate::identity::oidc::{self, OIDC_PROVIDER};
 use crate::identity::{avatar, role, tenant, user};
+use crate::insight::POST_STATS;
 use crate::kinds;
 use crate::mail::{Letter, template};
 use crate::runtime::Node;
@@ -23,7 +28,7 @@ use atoll_storage::blob::{self, BlobId};
 use atoll_storage::read::Read as _;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Event, Field, Id, Merge, Record, Value};
-use guard::{check, curbed, humbled, refuse_foreign, refuse_taken, room};
+use guard::{check, curbed, humbled, lent, refuse_foreign, refuse_taken, room};
 use serde_json::{Value as Json, json};
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
@@ -65,7 +70,7 @@ impl std::fmt::Debug for Restored {
 
 /// Takes every line of every part.
 pub(crate) fn read(node: &Node, intake: &mut Intake<'_>, file: &Path) -> Result<()> {
-    let known = Shared::default();
+    let (known, mut is_ours) = (Shared::default(), false);
     let may_have_files = intake.actor()?.can(Permission::UsersAdminister) && !intake.is_dry_run();
     let ended = Unpacking::open(file)?.each(&mut |path, content, count, of| {
         intake.at(count.get(), of);
@@ -74,11 +79,14 @@ pub(crate) fn read(node: &Node, intake: &mut Intake<'_>, file: &Path) -> Result<
             return kept.map_or_else(|why| intake.add(Item::bad(path, why)), Ok);
         }
         let noun = path.strip_suffix(".jsonl").and_then(|name| name.split('-').next());
-        match noun.and_then(line::part) {
-            Some(part) => read_part(node, intake, part, path, content, &known),
-            None => Ok(()),
-        }
+        let part = noun.and_then(line::part);
+        is_ours |= part.is_some() || path == HEAD;
+        part.map_or(Ok(()), |part| read_part(node, intake, part, path, content, &known))
     })?;
+    if !is_ours {
+        let message = "the archive is none that `atoll export` or an export over HTTP wrote";
+        return Err(Error::Malformed(message.to_owned()));
+    }
     ended.map_or(Ok(()), |message| intake.add(Item::bad("the archive", message)))
 }
 
@@ -125,6 +133,10 @@ fn read_part(
                     intake.add(Item::bad(source, "is no JSON"))?;
                     continue;
                 };
+                if let Some(why) = refused_here(node, part, &line) {
+                    intake.add(Item::bad(source, why))?;
+                    continue;
+                }
                 let (size_bytes, known) = (bytes.len(), known.clone());
                 let dry_run = intake.is_dry_run();
                 let restored = Restored { source, size_bytes, part, line, known, dry_run };
@@ -142,11 +154,19 @@ fn read_part(
     Ok(())
 }
 
+/// What only the node itself can say: which providers it may ask.
+fn refused_here(node: &Node, part: &Part, line: &Json) -> Option<&'static str> {
+    let issuer = line["fields"][oidc::ISSUER.name].as_str().unwrap_or_default();
+    let is_refused = part.kind.code == OIDC_PROVIDER.code && !oidc::may_be_asked(node, issuer);
+    is_refused.then_some("the provider is none that this node may ask: see oidc.internal_hosts")
+}
+
 /// Of a line that an earlier life of this import has done: who stands for it.
 fn remember(node: &Node, actor: &Actor, restored: &Restored) -> Result<()> {
     let Some(key) = id_of(&restored.line) else { return Ok(()) };
     let part = restored.part;
-    let Ok(changes) = line::changes_of(part, part.told, &restored.line) else { return Ok(()) };
+    let told = part.secrets(true);
+    let Ok(changes) = line::changes_of(part, &told, &restored.line) else { return Ok(()) };
     let holder = node.store.read(|reader| Ok(holder_of(reader, actor, part, key, &changes)))??;
     if let Some(holder) = holder {
         restored.is_stood_for(key, holder);
@@ -232,6 +252,7 @@ fn key_here(actor: &Actor, part: &Part, changes: &Changes, key: Id) -> Result<Id
             let target = Target::named(text(&like::TARGET_KIND), id(&like::TARGET_ID));
             Ok(like::key_of(actor.tenant, target.ok_or_else(odd)?, id(&like::USER_ID)))
         }
+        code if code == OIDC_PROVIDER.code => Ok(oidc::key_of(actor.tenant)),
         code if code == template::MAIL_TEMPLATE.code => {
             let letter = Letter::parse(text(&template::NAME)).ok_or_else(odd)?;
             Ok(template::key_of(actor.tenant, letter))
@@ -251,14 +272,15 @@ fn id_taken() -> Error {
 
 pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, restored: &Restored) -> Result<Done> {
     let (part, line) = (restored.part, &restored.line);
-    let is_user = part.kind.code == user::USER.code;
-    let told: &[&Field] = if is_user { &[&user::PASSWORD_HASH] } else { part.told };
-    let changes = line::changes_of(part, told, line).map_err(Error::Malformed)?;
+    let missing = || Error::Malformed("has no id".to_owned());
+    if part.kind.code == POST_STATS.code {
+        return figures::put(tx, actor, restored, id_of(line).ok_or_else(missing)?);
+    }
+    let changes = line::changes_of(part, &part.secrets(true), line).map_err(Error::Malformed)?;
     let changes = restored.translated(changes);
     if part.kind.code == tenant::TENANT.code {
         return settings(tx, actor, &changes);
     }
-    let missing = || Error::Malformed("has no id".to_owned());
     let own = id_of(line).ok_or_else(missing)?;
     let key = key_here(actor, part, &changes, own)?;
     refuse_foreign(tx, actor, part, &changes)?;
@@ -274,7 +296,12 @@ pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, restored: &Restored) -> Result
     let changes = match part.kind.code {
         code if code == user::USER.code => humbled(tx, actor, key, changes)?,
         code if code == role::ROLE.code => curbed(actor, changes)?,
-        code if code == template::MAIL_TEMPLATE.code => {
+        code if code == API_KEY.code => lent(tx, actor, changes)?,
+        // What was set here stands; its secret is for its own issuer.
+        code if code == OIDC_PROVIDER.code && tx.get(&OIDC_PROVIDER, key)?.is_some() => {
+            return done(Fate::Unchanged, key);
+        }
+        code if code == template::MAIL_TEMPLATE.code || code == OIDC_PROVIDER.code => {
             actor.require(Permission::UsersAdminister)?;
             changes
         }
@@ -294,7 +321,11 @@ pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, restored: &Restored) -> Result
         None => {
             refuse_taken(tx, actor, key, &changes)?;
             room(tx, actor, part, None, &changes)?;
-            tx.create_at(part.kind, actor.tenant, key, changes, times_ms)?;
+            let made = tx.create_at(part.kind, actor.tenant, key, changes, times_ms)?;
+            if [API_KEY.code, OIDC_PROVIDER.code].contains(&part.kind.code) {
+                let action = format!("{}.restored", part.kind.name);
+                audit::note(tx, actor, &action, None, Some(&made))?;
+            }
             Fate::Created
         }
     };

@@ -126,7 +126,7 @@ impl Unpacking {
     /// Hands over every regular file. What ended the reading early, if anything did.
     ///
     /// # Errors
-    /// Those of `take`.
+    /// Those of `take`; `Malformed` for what is no archive at all.
     pub fn each(&mut self, take: Take<'_>) -> Result<Option<String>> {
         match self {
             Self::Tar(tar) => tar.each(take),
@@ -154,10 +154,15 @@ impl Tar {
             Ok(entries) => entries,
             Err(error) => return Ok(Some(error.to_string())),
         };
-        for _ in 0..MAX_ENTRIES {
+        for number in 0..MAX_ENTRIES {
             let mut entry = match entries.next() {
+                None if *size_bytes == 0 => return Err(no_archive()),
                 None => return Ok(None),
                 Some(Ok(entry)) => entry,
+                // What was made to be too long is told as such.
+                Some(Err(error)) if number == 0 && error.kind() != io::ErrorKind::InvalidData => {
+                    return Err(no_archive());
+                }
                 Some(Err(error)) => return Ok(Some(error.to_string())),
             };
             let size = usize::try_from(entry.size()).unwrap_or(usize::MAX);
@@ -169,6 +174,11 @@ impl Tar {
         }
         Ok(Some(too_many(MAX_ENTRIES)))
     }
+}
+
+fn no_archive() -> Error {
+    let message = "the file is no archive: takes zip, or tar, plain or under gzip or zstd";
+    Error::Malformed(message.to_owned())
 }
 
 #[cfg(test)]
@@ -228,6 +238,17 @@ mod tests {
         let bytes = gzip(&tar_of(&[("a", b"one"), ("b", &[7; 9_000])]));
         let (_, ended) = names(&bytes[..bytes.len() - 12]);
         assert!(ended.is_some());
+    }
+
+    #[test]
+    fn what_is_no_archive_is_refused_with_what_is_expected() {
+        for bytes in [&b""[..], b"# A page\n", &[7; 5_000], &gzip(b"# A page")] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(bytes).unwrap();
+            let mut unpacking = Unpacking::open(file.path()).unwrap();
+            let refused = unpacking.each(&mut |_, _, _, _| Ok(())).unwrap_err();
+            assert!(refused.to_string().contains("zip, or tar"), "{refused}");
+        }
     }
 
     #[test]

@@ -6,13 +6,12 @@
 mod enrol;
 mod provider;
 mod reach;
-mod ticket;
 
+pub use super::ticket::{LIFETIME_S as TICKET_LIFETIME_S, redeem};
 pub(super) use provider::Providers;
-pub use ticket::{LIFETIME_S as TICKET_LIFETIME_S, redeem};
 
 use super::session::{self, Entry, SignedIn};
-use super::{announce, letter, refused, second_factor, tenant};
+use super::{announce, letter, refused, second_factor, tenant, ticket};
 use crate::access::{Actor, Permission};
 use crate::audit;
 use crate::error::{Error, Result};
@@ -87,12 +86,17 @@ impl Back {
         Err(Error::field("return_to", "malformed", "takes a path on this site, such as /welcome"))
     }
 
+    /// Its first page.
+    pub fn home() -> Self {
+        Self("/".to_owned())
+    }
+
     pub fn path(&self) -> &str {
         &self.0
     }
 }
 
-fn key_of(tenant: Id) -> Id {
+pub(crate) fn key_of(tenant: Id) -> Id {
     Id::natural(&[b"oidc_provider", &tenant.0])
 }
 
@@ -142,6 +146,11 @@ pub async fn put(node: &Node, actor: &Actor, new: NewProvider) -> Result<Record>
             Ok(record)
         })
         .await
+}
+
+/// Whether this node would take it for an issuer.
+pub(crate) fn may_be_asked(node: &Node, issuer: &str) -> bool {
+    check_issuer(&Reach::of(node), issuer).is_ok()
 }
 
 fn check_issuer(reach: &Reach, issuer: &str) -> Result<()> {

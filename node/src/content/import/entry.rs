@@ -3,17 +3,19 @@
 //! come over as it stood there is told.
 
 use super::super::post::{
-    AUTHOR_ID, AUTHOR_IDS, BODY, CATEGORY_ID, DRAFT, Draft, IMPORTED_HASH, POST, PUBLISH_AT,
-    PUBLISHED, PUBLISHED_AT, SCHEDULED, SLUG, STATUS, TAG_IDS, TITLE, change, emit, is_trashed,
+    AUTHOR_ID, AUTHOR_IDS, BODY, CATEGORY_ID, DRAFT, Draft, IMPORTED_FROM, IMPORTED_HASH, POST,
+    PUBLISH_AT, PUBLISHED, PUBLISHED_AT, SCHEDULED, SLUG, STATUS, TAG_IDS, TITLE, change, emit,
+    is_trashed,
 };
 use super::super::slug::checked;
 use super::super::{category, redirect, tag};
 use super::report::{Done, Fate};
 use crate::access::{Actor, Permission};
-use crate::community::comment::{self, Adopted};
+use crate::community::comment::{self, Adopted, COMMENT};
 use crate::error::{Error, Result};
 use crate::exchange::restore::Restored;
 use crate::identity::author::{self, Author};
+use atoll_storage::query::Query;
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Field, Id, Record, Value};
@@ -137,9 +139,10 @@ pub(crate) struct Entry {
 }
 
 pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<Done> {
-    let key = Id::natural(&[b"import", &actor.tenant.0, entry.origin.as_bytes()]);
     let mut notes = entry.notes.clone();
-    let (fate, post) = match tx.get_full(&POST, key)? {
+    let there = found(tx, actor, entry)?;
+    let key = there.as_ref().map_or_else(|| key_of(actor, entry), |post| post.key);
+    let (fate, post) = match there {
         Some(post) if post.bytes(&IMPORTED_HASH) == Some(&entry.hash) => {
             return Ok(Done::plain(Fate::Unchanged, key));
         }
@@ -158,6 +161,24 @@ pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, entry: &Entry) -> Result<Done>
     let comments = adopt(tx, actor, key, entry)?;
     let redirects = lead_here(tx, actor, key, entry, &mut notes)?;
     Ok(Done { comments, redirects, notes, ..Done::plain(fate, key) })
+}
+
+fn key_of(actor: &Actor, entry: &Entry) -> Id {
+    Id::natural(&[b"import", &actor.tenant.0, entry.origin.as_bytes()])
+}
+
+fn origin_of(entry: &Entry) -> Value {
+    Value::Bytes(hash_of(&[b"import origin", entry.origin.as_bytes()]))
+}
+
+/// The post that was made of it: here, or elsewhere and restored here.
+fn found(tx: &Tx<'_>, actor: &Actor, entry: &Entry) -> Result<Option<Record>> {
+    if let Some(post) = tx.get_full(&POST, key_of(actor, entry))? {
+        return Ok(Some(post));
+    }
+    let restored = Query::of(&POST, actor.tenant).filter(IMPORTED_FROM.name, origin_of(entry));
+    let restored = restored.sort(IMPORTED_FROM.name, false).limit(1).without_total().with_bodies();
+    Ok(tx.list(&restored)?.records.into_iter().next())
 }
 
 fn create(
@@ -262,6 +283,7 @@ fn tell(tx: &mut Tx<'_>, actor: &Actor, post: &Record) -> Result<()> {
 fn written(entry: &Entry) -> Changes {
     let changes =
         entry.changes.clone().set(&TITLE, entry.title.as_str()).body(&BODY, entry.body.as_str());
+    let changes = changes.set(&IMPORTED_FROM, origin_of(entry));
     changes.set(&IMPORTED_HASH, Value::Bytes(entry.hash.clone()))
 }
 
@@ -334,12 +356,18 @@ fn adopt(tx: &mut Tx<'_>, actor: &Actor, post: Id, entry: &Entry) -> Result<u64>
     if !actor.can(Permission::CommentsModerate) {
         return Ok(0);
     }
-    let key_of = |id: &str| {
+    let key_of = |id: &str| Id::natural(&[b"imported_comment", &post.0, id.as_bytes()]);
+    // As they were called once.
+    let old_key_of = |id: &str| {
         let origin = entry.origin.as_bytes();
         Id::natural(&[b"imported_comment", &actor.tenant.0, origin, id.as_bytes()])
     };
-    let known: HashMap<&str, Id> =
-        entry.comments.iter().map(|comment| (comment.id.as_str(), key_of(&comment.id))).collect();
+    let mut known: HashMap<&str, Id> = HashMap::with_capacity(entry.comments.len());
+    for comment in &entry.comments {
+        let old = old_key_of(&comment.id);
+        let key = if tx.get(&COMMENT, old)?.is_some() { old } else { key_of(&comment.id) };
+        known.insert(&comment.id, key);
+    }
     let mut new = 0;
     for comment in &entry.comments {
         let author = if comment.author.email.is_empty() {
@@ -348,7 +376,7 @@ fn adopt(tx: &mut Tx<'_>, actor: &Actor, post: Id, entry: &Entry) -> Result<u64>
             author::find(tx, actor.tenant, &comment.author)?
         };
         let parent = comment.parent.as_deref().and_then(|id| known.get(id).copied());
-        let key = key_of(&comment.id);
+        let key = known.get(comment.id.as_str()).copied().unwrap_or_else(|| key_of(&comment.id));
         let adopted = Adopted {
             post,
             parent: parent.filter(|parent| *parent != key),

@@ -58,7 +58,12 @@ fn read_stream(intake: &mut Intake<'_>, stream: Stream<'_>, pictures: &Pictures)
     loop {
         buffer.clear();
         match reader.read_event_into(&mut buffer) {
-            Ok(Event::Start(start)) => source.start(&start),
+            Ok(Event::Start(start)) => {
+                source.start(&start);
+                if source.post.is_some() && !source.is_wordpress {
+                    return Err(no_export(name));
+                }
+            }
             Ok(Event::Text(text)) => source.push(&text),
             Ok(Event::CData(text)) => source.push(&text),
             Ok(Event::GeneralRef(name)) => source.refer(&name),
@@ -78,6 +83,9 @@ fn read_stream(intake: &mut Intake<'_>, stream: Stream<'_>, pictures: &Pictures)
                 broken += 1;
                 let goes_on =
                     matches!(error, quick_xml::Error::IllFormed(_)) && broken < MAX_BROKEN;
+                if !source.is_wordpress && !goes_on {
+                    return Err(no_export(name));
+                }
                 let place = reader.buffer_position();
                 let message = format!("{name} cannot be read: {error}");
                 intake.add(Item::bad(source.describe(place), message))?;
@@ -90,11 +98,15 @@ fn read_stream(intake: &mut Intake<'_>, stream: Stream<'_>, pictures: &Pictures)
     }
     match source.post {
         Some(_) => intake.add(Item::bad(source.describe(size_bytes), "the file ends within it")),
-        None if !source.is_channel => Err(Error::Malformed(format!(
-            "{name} cannot be read: it is no export of WordPress (WXR)"
-        ))),
+        None if !source.is_wordpress => Err(no_export(name)),
         None => Ok(()),
     }
+}
+
+fn no_export(name: &str) -> Error {
+    Error::Malformed(format!(
+        "{name} cannot be read: it is no export of WordPress (WXR), as Tools, Export gives it"
+    ))
 }
 
 /// Where pictures are, by their numbers: posts name the one at their head so, and it may stand after them.
@@ -151,8 +163,8 @@ impl Pictures {
 struct Source {
     /// The address of the blog: with an item's number it says where the item came from.
     base: String,
-    /// It is RSS at least.
-    is_channel: bool,
+    /// It names what only WordPress has.
+    is_wordpress: bool,
     authors: HashMap<String, Author>,
     author: Option<Author>,
     category: Option<Place>,
@@ -173,8 +185,9 @@ impl Source {
 
     fn start(&mut self, start: &BytesStart<'_>) {
         self.text.clear();
+        self.is_wordpress |= start.name().as_ref().starts_with(b"wp:")
+            || start.name().as_ref() == b"rss" && !attribute(start, b"xmlns:wp").is_empty();
         match start.name().as_ref() {
-            b"channel" => self.is_channel = true,
             b"item" => self.post = Some(Post::default()),
             b"wp:comment" if self.post.is_some() => self.comment = Some(Remark::default()),
             b"wp:author" if self.post.is_none() => self.author = Some(Author::default()),

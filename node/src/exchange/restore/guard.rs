@@ -9,7 +9,7 @@ use crate::content::post::{self, BODY, POST};
 use crate::content::slug;
 use crate::error::{Error, Result};
 use crate::identity::tenant::quota::{self, Quota};
-use crate::identity::{avatar, role, user};
+use crate::identity::{api_key, avatar, role, user};
 use crate::kinds;
 use atoll_storage::blob::BlobId;
 use atoll_storage::read::Read as _;
@@ -122,6 +122,25 @@ pub(super) fn humbled(
     let role = changes.get(&user::ROLE).and_then(Value::as_text).and_then(Role::parse);
     if role.is_none_or(|role| actor.role.is_none_or(|own| role > own)) {
         changes.put(&user::ROLE, Role::Viewer.name());
+    }
+    Ok(changes)
+}
+
+/// A key comes back to an owner whom its importer may administer, or who is the importer himself: it acts as its owner.
+pub(super) fn lent(tx: &Tx<'_>, actor: &Actor, changes: Changes) -> Result<Changes> {
+    actor.require(Permission::UsersAdminister)?;
+    if changes.get(&api_key::HASH).is_none_or(Value::is_null) {
+        return Err(Error::Malformed(
+            "comes without its hash, and so is good for nothing".to_owned(),
+        ));
+    }
+    let owner = changes.get(&api_key::USER_ID).and_then(Value::as_id).unwrap_or_default();
+    let owner = tx.get(&user::USER, owner)?.filter(|owner| owner.tenant == actor.tenant);
+    let owner = owner.ok_or_else(|| {
+        Error::field(api_key::USER_ID.name, "unknown_reference", "there is no such user")
+    })?;
+    if actor.user != Some(owner.key) {
+        user::require_below(tx, actor, &owner)?;
     }
     Ok(changes)
 }
