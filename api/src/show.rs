@@ -7,6 +7,7 @@ use crate::moment::Moment;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::reply::Turn;
+use atoll_node::content::category::{self, CATEGORY};
 use atoll_node::{Actor, Permission};
 use atoll_storage::query::Page;
 use atoll_storage::read::Read;
@@ -306,12 +307,15 @@ fn reference(record: &Record, field: &Field) -> Option<Id> {
     if record.kind.tree == Some(field.code) { record.tree_parent() } else { record.id(field) }
 }
 
-/// What is not public (a draft, a comment that waits) is embedded only for those who see it anyway.
+/// What is not public (a draft, a comment or a category that waits) is embedded only for those who see it anyway.
 fn may_see(actor: &Actor, record: &Record) -> bool {
     let is_public = || {
         let text = record.kind.search.map(|search| search(record));
         text.is_none_or(|text| text.is_some_and(|text| text.public))
     };
+    if record.kind.code == CATEGORY.code {
+        return category::may_see(actor, record);
+    }
     record.tenant == actor.tenant
         && (is_public() || owns(actor, record) || administers(actor, record.kind))
 }

@@ -6,6 +6,7 @@ use crate::heads::total_value;
 use crate::id::Id;
 use crate::kind::{Field, Kind, Merge};
 use crate::record::Record;
+use crate::schema::table_of;
 use crate::value::Value;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -48,7 +49,7 @@ pub(crate) struct Bucket<'q> {
     pub is_rest: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Test {
     Is(String, &'static str, Value),
     IsNull(String, bool),
@@ -56,6 +57,8 @@ enum Test {
     Contains(u16, Value),
     /// A column, or else a set, that holds the value.
     Names(String, u16, Value),
+    /// A column that refers to a record which matches.
+    Within(String, Box<Query>),
 }
 
 #[derive(Clone)]
@@ -156,6 +159,14 @@ impl Query {
         self
     }
 
+    /// Records whose column refers to one that matches `others`, which are of another kind; order and limit of those are
+    /// nothing to it. By itself it is counted from the kept counts of the column, if those are kept.
+    #[must_use]
+    pub fn within(mut self, column: &str, others: Self) -> Self {
+        self.tests.push(Test::Within(column.into(), Box::new(others)));
+        self
+    }
+
     #[must_use]
     pub fn sort(mut self, column: &str, descending: bool) -> Self {
         self.sort = column.into();
@@ -224,7 +235,7 @@ impl Query {
         let says_so = |test: &Test| match test {
             Test::Is(column, op, value) => *column == self.sort && (*op != "=" || !value.is_null()),
             Test::IsNull(column, _) | Test::AnyOf(column, _) => *column == self.sort,
-            Test::Contains(..) | Test::Names(..) => false,
+            Test::Contains(..) | Test::Names(..) | Test::Within(..) => false,
         };
         if !self.kind.is_sparse(&self.sort) || self.tests.iter().any(says_so) {
             return vec![self.clone()];
@@ -321,9 +332,20 @@ impl Query {
                         n - 1
                     );
                 }
+                Test::Within(column, others) => {
+                    let referring = format!("{table}.{}", self.column(column)?);
+                    let _ = write!(sql, " AND {}", others.exists(&referring, args)?);
+                }
             }
         }
         Ok(sql)
+    }
+
+    /// That there is a match with this key.
+    fn exists(&self, key: &str, args: &mut Vec<Value>) -> Result<String> {
+        let table = table_of(self.kind);
+        let conditions = self.conditions(&table, args)?;
+        Ok(format!("EXISTS (SELECT 1 FROM {table} WHERE {table}.key = {key} AND {conditions})"))
     }
 
     /// Counts what matches by each of the values that its column or set holds: (value, count) of those with any.
@@ -403,6 +425,19 @@ impl Query {
             args.extend([Value::Id(tenant), value.clone()]);
             let sql = "SELECT count(*) FROM element WHERE kind = ?1 AND field = ?2 AND tenant = ?3 AND value = ?4";
             return Ok((sql.into(), args));
+        }
+        if let [Test::Within(column, others)] = self.tests.as_slice()
+            && let Some(tenant) = self.tenant
+            && self.kind.counted.contains(&column.as_str())
+        {
+            args.extend([Value::Int(i64::from(self.kind.code)), Value::Id(tenant)]);
+            args.push(Value::from(column.as_str()));
+            let exists = others.exists("total.value", &mut args)?;
+            let sql = format!(
+                "SELECT coalesce(sum(total.n), 0) FROM total WHERE total.kind = ?1 AND total.tenant = ?2 \
+                 AND total.col = ?3 AND total.n > 0 AND {exists}"
+            );
+            return Ok((sql, args));
         }
         let conditions = self.conditions(table, &mut args)?;
         Ok((format!("SELECT count(*) FROM {table} WHERE {conditions}"), args))

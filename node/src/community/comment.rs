@@ -46,7 +46,7 @@ pub static COMMENT: Kind = Kind {
         &["author_id", "created_at"],
         &["parent_id"],
     ],
-    counted: &["status", SAID_ON],
+    counted: &["status", SAID_ON, POST_ID.name],
     search: Some(searched),
     doc: "What somebody said under a post.",
     ..Kind::new(40, "comment", "comments", super::SCOPE)
@@ -119,25 +119,21 @@ pub fn get(node: &Node, actor: &Actor, key: Id) -> Result<Record> {
     crate::content::read(node, |reader| seen(reader, actor, key))
 }
 
-/// All comments of the tenant for moderators; for others those that are open, or their own. What stands under a post
-/// that the actor does not see is left out of the page; the total, which is kept, counts it.
+/// The actor's own comments, wherever they stand; or those under the posts that lists show him: for moderators all of
+/// them, for others those that are open and were not removed.
 pub fn list(node: &Node, actor: &Actor, query: Query, own: bool) -> Result<Page> {
     let user = actor.require_user()?;
-    let query = match (own, actor.can(Permission::CommentsModerate)) {
-        (true, _) => query.filter("author_id", user),
-        (false, true) => query,
-        (false, false) => query.filter("open", true),
-    };
-    crate::content::read(node, |reader| {
-        let mut page = reader.list(&query)?;
-        let mut shown = Vec::with_capacity(page.records.len());
-        for comment in page.records.drain(..) {
-            if is_seen(reader, actor, &comment)? {
-                shown.push(comment);
-            }
+    let moderates = actor.can(Permission::CommentsModerate);
+    let query = match (own, actor.can(Permission::PostsWrite)) {
+        (true, _) => query.filter(AUTHOR_ID.name, user),
+        (false, true) if moderates => query,
+        (false, true) => query.is_not_null(SAID_ON),
+        (false, false) => {
+            let posts = post::readable(Query::of(&post::POST, actor.tenant), actor);
+            query.within(if moderates { POST_ID.name } else { SAID_ON }, posts)
         }
-        Ok(Page { records: shown, ..page })
-    })
+    };
+    Ok(node.store.read(|reader| reader.list(&query))?)
 }
 
 /// The comments of one post that the actor sees, and how many people can read in all.

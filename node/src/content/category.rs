@@ -62,7 +62,8 @@ const MAX_BELOW: usize = 1_000;
 /// Siblings that one request puts in order.
 pub const MAX_ORDERED: usize = 500;
 
-fn may_see(actor: &Actor, category: &Record) -> bool {
+/// One that waits for approval, or was rejected, is seen by who proposed it and by those who write categories.
+pub fn may_see(actor: &Actor, category: &Record) -> bool {
     let is_own = actor.user.is_some() && actor.user == category.id(&AUTHOR_ID);
     let is_public = category.text(&STATUS) == APPROVED;
     category.tenant == actor.tenant
