@@ -20,9 +20,9 @@ use crate::span;
 use admit::{check_names, may_enter};
 use atoll_node::{Actor, Node};
 use axum::body::Body;
-use axum::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use axum::http::header::{ACCEPT, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
 use find::{Endpoint, table_of};
 use std::future::poll_fn;
@@ -71,6 +71,23 @@ struct Seen {
     is_signed_in: bool,
     allow: Option<HeaderValue>,
     uri: Uri,
+    /// Of a browser that would rather have a page.
+    reader: Option<Reader>,
+}
+
+/// What tells a browser's tenant.
+struct Reader {
+    tenant: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+}
+
+impl Reader {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let accepted = headers.get(ACCEPT)?.to_str().ok()?;
+        let header = |name: &str| headers.get(name).cloned();
+        let is_one = accepted.contains("text/html");
+        is_one.then(|| Self { tenant: header("x-tenant"), host: header("host") })
+    }
 }
 
 enum Outcome {
@@ -118,6 +135,7 @@ impl App {
             is_signed_in: false,
             allow: None,
             uri: parts.uri.clone(),
+            reader: Reader::of(&parts.headers),
         };
         let peer = self.peer_of(&parts.headers, peer);
         let span = span::of(&seen.request_id, seen.is_get, parts.uri.path());

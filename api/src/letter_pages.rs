@@ -44,7 +44,7 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-const MAX_FORM_BYTES: usize = 8 << 10;
+pub(crate) const MAX_FORM_BYTES: usize = 8 << 10;
 const STYLE: &str = include_str!("letter_pages.css");
 const COLOUR: &str = "#1f4e79";
 
@@ -127,8 +127,12 @@ async fn set_password(call: Call) -> Answer {
     }
     match reset::reset(&call.node, place.tenant, token, new).await {
         Ok(()) => {
-            let text = "Your new password counts from now on, and you were signed out everywhere. Sign in with it.";
-            page(&call, &place, StatusCode::OK, "Password changed", &done(text))
+            let text = "Your new password counts from now on, and you were signed out everywhere.";
+            let link = format!(
+                "<p><a href=\"/sign-in{}\">Sign in with it</a></p>\n",
+                escape(&place.query)
+            );
+            page(&call, &place, StatusCode::OK, "Password changed", &(done(text) + &link))
         }
         Err(Error::Invalid(fields)) => match fields.iter().find(|f| f.field == "new_password") {
             Some(wrong) => again(&format!("The password {}.", wrong.message)),
@@ -141,7 +145,7 @@ async fn set_password(call: Call) -> Answer {
 const CHOOSE: &str = "Choose a new password";
 
 /// A form as browsers send it.
-fn form_of(call: &Call) -> Result<Params, Problem> {
+pub(crate) fn form_of(call: &Call) -> Result<Params, Problem> {
     let essence = call.header("content-type").unwrap_or_default().split(';').next();
     if essence
         .is_none_or(|text| !text.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
@@ -230,7 +234,7 @@ fn refused(call: &Call, place: &Place, title: &str, problem: Problem) -> Answer 
     })
 }
 
-fn sentence(message: &str) -> String {
+pub(crate) fn sentence(message: &str) -> String {
     let mut chars = message.chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", chars.as_str())

@@ -11,6 +11,7 @@ mod bundles;
 pub mod call;
 mod categories;
 mod comments;
+mod cookie;
 mod dispatch;
 mod docs_page;
 mod download;

@@ -3,6 +3,7 @@
 
 use crate::auth::{TOKENS, tokens};
 use crate::call::Call;
+use crate::cookie;
 use crate::problem::Problem;
 use crate::reply::{PROBLEM, Reply};
 use crate::route::Access::{Can, Public};
@@ -14,7 +15,7 @@ use atoll_node::identity::oidc::{
 use atoll_node::identity::tenant;
 use atoll_storage::Field;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
+use axum::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
 pub fn routes() -> Vec<Route> {
@@ -100,9 +101,9 @@ async fn start(call: Call) -> Answer {
         Some(back) => format!("{}{MARK}{}", started.seed, back.path()),
         None => started.seed,
     };
-    let cookie = cookie(&call, SEED, &kept, LIFETIME_S);
+    let kept = kept_as(&call, SEED, &kept, LIFETIME_S);
     let reply = Reply::none()?.status(StatusCode::FOUND);
-    Ok(reply.header(LOCATION, started.location).header(SET_COOKIE, cookie))
+    Ok(reply.header(LOCATION, started.location).header(SET_COOKIE, kept))
 }
 
 /// Between seed and path in the cookie; no seed has one in it.
@@ -120,7 +121,7 @@ async fn callback(call: Call) -> Answer {
         Err(problem) => format!("{site}{}#error={}", back.path(), problem.code()),
     };
     let reply = Reply::none()?.status(StatusCode::FOUND).header(LOCATION, place);
-    let mut reply = reply.header(SET_COOKIE, cookie(&call, SEED, "", 0));
+    let mut reply = reply.header(SET_COOKIE, kept_as(&call, SEED, "", 0));
     let answered = answer.map(|answer| answer.headers).unwrap_or_default();
     reply.headers.extend(answered.into_iter().filter(|(name, _)| name == SET_COOKIE));
     Ok(reply)
@@ -138,10 +139,10 @@ async fn answered(call: &Call, seed: &str, by_ticket: bool) -> Answer {
     let agent = call.user_agent();
     match oidc::finish(&call.node, seed, state, code, by_ticket, agent).await? {
         Finished::SignedIn(signed_in) => {
-            Ok(tokens(call, &signed_in)?.header(SET_COOKIE, cookie(call, SEED, "", 0)))
+            Ok(tokens(call, &signed_in)?.header(SET_COOKIE, kept_as(call, SEED, "", 0)))
         }
         Finished::Ticket { text, needs_code } => {
-            let ticket = cookie(call, TICKET, &text, TICKET_LIFETIME_S);
+            let ticket = kept_as(call, TICKET, &text, TICKET_LIFETIME_S);
             let reply = if needs_code { asks_for_code(call) } else { Reply::none()? };
             Ok(reply.header(SET_COOKIE, ticket))
         }
@@ -159,30 +160,20 @@ fn asks_for_code(call: &Call) -> Reply {
 
 async fn finish(call: Call) -> Answer {
     let form: Finish = call.json()?;
-    let ticket = cookie_of(&call, TICKET).unwrap_or_default();
+    let ticket = cookie::get(&call.headers, TICKET).unwrap_or_default();
     let signed_in = oidc::redeem(&call.node, ticket, form.code, call.user_agent()).await?;
-    Ok(tokens(&call, &signed_in)?.header(SET_COOKIE, cookie(&call, TICKET, "", 0)))
+    Ok(tokens(&call, &signed_in)?.header(SET_COOKIE, kept_as(&call, TICKET, "", 0)))
 }
 
-/// Only these paths see it, and no script.
-fn cookie(call: &Call, name: &str, value: &str, lifetime_s: u64) -> String {
-    let is_encrypted = call.node.config.public_url.starts_with("https://");
-    let secure = if is_encrypted { "; Secure" } else { "" };
-    format!(
-        "{name}={value}; Path=/api/v1/auth/oidc; Max-Age={lifetime_s}; HttpOnly; SameSite=Lax{secure}"
-    )
+/// Only these paths see it.
+fn kept_as(call: &Call, name: &str, value: &str, lifetime_s: u64) -> String {
+    cookie::set(call, name, value, "/api/v1/auth/oidc", lifetime_s)
 }
 
 /// The seed, and the path to go back to.
 fn kept_by(call: &Call) -> (&str, Option<&str>) {
-    let kept = cookie_of(call, SEED).unwrap_or_default();
+    let kept = cookie::get(&call.headers, SEED).unwrap_or_default();
     kept.split_once(MARK).map_or((kept, None), |(seed, path)| (seed, Some(path)))
-}
-
-fn cookie_of<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
-    let pairs = call.header(COOKIE.as_str())?.split(';');
-    let mut pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
 async fn show(call: Call) -> Answer {

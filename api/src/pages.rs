@@ -1,13 +1,15 @@
 //! The site as people read it: a page for each public post, the latest posts, those of a category, a tag, an author, and
 //! previews. One small renderer and no engine of themes: who wants another look builds it on the API, and names its
-//! addresses in `posts.path`. Lists tell everybody the same; a post shows to whoever sees it over the API.
+//! addresses in `posts.path`. A page shows what its reader sees over the API: a stranger, or whoever signed in on it.
 
 mod brand;
 mod html;
 mod layout;
 mod show;
+mod sign_in;
 
 use crate::call::Call;
+use crate::letter_pages::sentence;
 use crate::problem::Problem;
 use crate::redirects;
 use crate::reply::Reply;
@@ -20,18 +22,19 @@ use atoll_node::content::feed::{self, Heading, Label, Listing, Of};
 use atoll_node::content::post::{self as posts, POST, SLUG, authors, is_live};
 use atoll_node::content::preview;
 use atoll_node::search::{self, MAX_OFFSET, MAX_TEXT, Wanted};
-use atoll_node::{Actor, Error, Node, percent};
+use atoll_node::{Error, Node, percent};
 use atoll_storage::query::Cursor;
 use atoll_storage::{Id, Record};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION};
 use axum::http::{HeaderName, StatusCode};
 use html::Html;
 pub(crate) use html::escaped as escape;
-use layout::{Head, page, path_of};
+use layout::{Head, Who, page, path_of};
 use serde_json::{Map, Value as Json, json};
+pub(crate) use sign_in::session_of;
 
 pub fn routes() -> Vec<Route> {
-    vec![
+    let mut routes = vec![
         get("/", Public, front)
             .page()
             .query(&["cursor"])
@@ -54,13 +57,15 @@ pub fn routes() -> Vec<Route> {
         get("/search", Public, searched)
             .page()
             .query(&["q", "offset"])
-            .doc("Public posts that hold what was typed, as people read them."),
+            .doc("Posts that hold what was typed, as people read them."),
         get("/preview/{token}", Public, previewed)
             .page()
             .doc("The post that a preview link leads to, as people will read it."),
         get("/page.css", Public, style).page().doc("How pages look, in the tenant's colours."),
         get("/view.js", Public, script).page().doc("Tells the site that a post was looked at."),
-    ]
+    ];
+    routes.extend(sign_in::routes());
+    routes
 }
 
 /// Posts of one page.
@@ -72,6 +77,8 @@ const HTML: &str = "text/html; charset=utf-8";
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
     img-src 'self' https: http:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const FRESH: &str = "public, max-age=60";
+/// What somebody sees who is signed in.
+const PRIVATE: &str = "private, no-cache";
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 
@@ -88,7 +95,7 @@ fn or_missing(call: &Call, outcome: Result<Reply, Problem>) -> Answer {
             let old = redirects::followed(&call.node, call.tenant(), call.uri.path())?;
             match old.filter(|place| place != call.uri.path()) {
                 Some(place) => moved(&place),
-                None => missing(&call.node, call.tenant(), call.header("host")),
+                None => not_here(call),
             }
         }
         outcome => outcome,
@@ -101,19 +108,75 @@ fn moved(place: &str) -> Answer {
     Ok(reply.status(StatusCode::MOVED_PERMANENTLY).header(LOCATION, place))
 }
 
-/// The page that says that there is none.
+/// The page that says that there is none, to a reader who may sign in.
+fn not_here(call: &Call) -> Answer {
+    let who = Who::of(call)?;
+    let of_members = match &who {
+        Who::Stranger(path) => Some(Who::sign_in_to(path)),
+        _ => None,
+    };
+    let site = Site::of(call)?;
+    let html = nothing(&call.node, call.tenant(), &site, who, |html| {
+        if let Some(href) = &of_members {
+            html.open("p", &[]).text("It may be for members: ");
+            html.element("a", &[("href", href), ("rel", "nofollow")], "sign in").close("p");
+        }
+    })?;
+    let kept = if call.actor.user.is_none() { "no-cache" } else { PRIVATE };
+    told(StatusCode::NOT_FOUND, html, kept)
+}
+
+/// As [`not_here`], where nobody knows who reads.
 pub(crate) fn missing(node: &Node, tenant: Id, host: Option<&str>) -> Answer {
     let site = Site::at(node, tenant, host)?;
-    let title = "Not found".to_owned();
-    let head = Head { title, robots: Some("noindex".to_owned()), ..Head::default() };
-    let html = page(&site, &feed::top(node, tenant)?, &head, |html| {
-        html.element("h1", &[("class", "title")], "There is nothing here");
-        let why = "The address may be wrong, or what was here is gone.";
+    let html = nothing(node, tenant, &site, Who::Unsaid, |_| {})?;
+    told(StatusCode::NOT_FOUND, html, "no-cache")
+}
+
+fn nothing(
+    node: &Node,
+    tenant: Id,
+    site: &Site,
+    who: Who,
+    more: impl FnOnce(&mut Html),
+) -> Result<String, Problem> {
+    let why = "The address may be wrong, or what was here is gone.";
+    let title = "There is nothing here";
+    let head = Head { title: "Not found".to_owned(), robots: noindex(), who, ..Head::default() };
+    Ok(page(site, &feed::top(node, tenant)?, &head, |html| {
+        html.element("h1", &[("class", "title")], title);
         html.element("p", &[("class", "lead")], why);
+        more(html);
+        html.open("p", &[]).element("a", &[("href", "/")], "To the latest posts").close("p");
+    }))
+}
+
+/// A refusal of a page, in words.
+pub(crate) fn refused(node: &Node, tenant: Id, host: Option<&str>, problem: &Problem) -> Answer {
+    let site = Site::at(node, tenant, host)?;
+    let title = match problem.status() {
+        StatusCode::TOO_MANY_REQUESTS => "Too many requests",
+        StatusCode::SERVICE_UNAVAILABLE => "Not now",
+        status if status.is_server_error() => "Something went wrong",
+        _ => "This did not work",
+    };
+    let head = Head { title: title.to_owned(), robots: noindex(), ..Head::default() };
+    let html = page(&site, &feed::top(node, tenant)?, &head, |html| {
+        html.element("h1", &[("class", "title")], title);
+        let lead = [("class", "lead"), ("role", "alert")];
+        html.element("p", &lead, &sentence(problem.message()));
         html.open("p", &[]).element("a", &[("href", "/")], "To the latest posts").close("p");
     });
+    told(problem.status(), html, "no-store")
+}
+
+fn noindex() -> Option<String> {
+    Some("noindex".to_owned())
+}
+
+fn told(status: StatusCode, html: String, kept: &'static str) -> Answer {
     let reply = Reply::text(HTML, html)?.header(CONTENT_SECURITY_POLICY, POLICY);
-    Ok(reply.status(StatusCode::NOT_FOUND).header(CACHE_CONTROL, "no-cache"))
+    Ok(reply.status(status).header(CACHE_CONTROL, kept))
 }
 
 async fn post(call: Call) -> Answer {
@@ -159,6 +222,7 @@ async fn whole(
         open_graph: told["open_graph"].as_object().cloned().unwrap_or_default(),
         json_ld: is_live(post).then(|| told["json_ld"].clone()),
         counted: is_live(post).then(|| post.key.to_string()),
+        who: Who::of(call)?,
         ..Head::default()
     };
     Ok(page(site, &feed::top(&call.node, post.tenant)?, &head, |html| {
@@ -172,7 +236,7 @@ async fn whole(
 
 async fn previewed(call: Call) -> Answer {
     let Ok(post) = preview::open(&call.node, call.tenant(), call.path("token")) else {
-        return missing(&call.node, call.tenant(), call.header("host"));
+        return not_here(&call);
     };
     let site = Site::of(&call)?;
     let notice = "This is a preview. The post may change before it is published.";
@@ -202,7 +266,7 @@ async fn list_of(call: &Call, of: Of<'_>, place: &str) -> Answer {
     let after = call.param("cursor").map(|text| Cursor::parse(text).ok_or(Error::NotFound("page")));
     let after = after.transpose()?;
     let is_first = after.is_none();
-    let found = feed::listing(&call.node, call.tenant(), of, after, ON_PAGE)?;
+    let found = feed::listing(&call.node, &call.actor, of, after, ON_PAGE)?;
     let path = match &found.heading {
         Some(heading) => path_of(place, &heading.label.slug),
         None => String::new(),
@@ -212,7 +276,8 @@ async fn list_of(call: &Call, of: Of<'_>, place: &str) -> Answer {
     }
     let glances = posts::glances(&call.node, &found.posts).await?;
     let headings = feed::top(&call.node, call.tenant())?;
-    let head = head_of(&site, &found, &path, is_first);
+    let who = Who::of(call)?;
+    let head = Head { who, ..head_of(&site, &found, &path, is_first) };
     let html = page(&site, &headings, &head, |html| {
         title(html, found.heading.as_ref(), place, is_first, &site);
         show::posts(html, &site, &found.posts, &glances, &found.labels);
@@ -290,7 +355,6 @@ fn turn(html: &mut Html, path: &str, older: Option<&str>, is_first: bool) {
     html.close("nav");
 }
 
-/// Searched as by a stranger: what is found is the same for everybody.
 async fn searched(call: Call) -> Answer {
     let site = Site::of(&call)?;
     let text: String = call.param("q").unwrap_or_default().trim().chars().take(MAX_TEXT).collect();
@@ -304,7 +368,7 @@ async fn searched(call: Call) -> Answer {
     };
     let found = match text.as_str() {
         "" => None,
-        _ => Some(search::find(&call.node, &Actor::stranger(call.tenant()), &wanted)?),
+        _ => Some(search::find(&call.node, &call.actor, &wanted)?),
     };
     let end = wanted.offset + ON_PAGE;
     let has_more = found.as_ref().is_some_and(|found| found.total > end as u64);
@@ -312,6 +376,7 @@ async fn searched(call: Call) -> Answer {
         title: if text.is_empty() { "Search".to_owned() } else { format!("Search: {text}") },
         robots: Some("noindex, follow".to_owned()),
         asked: text.clone(),
+        who: Who::of(&call)?,
         ..Head::default()
     };
     let html = page(&site, &feed::top(&call.node, call.tenant())?, &head, |html| {

@@ -27,6 +27,13 @@ pub(crate) struct Site {
 
 const MAX_HOST_BYTES: usize = 260;
 
+/// Whether this host is the site's own and stands under https.
+pub(crate) fn is_asked_by_https(node: &Node, tenant: Id, host: Option<&str>) -> bool {
+    let base = Site::at(node, tenant, host).map(|site| site.base).unwrap_or_default();
+    let authority = base.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+    authority.is_some() && authority == host
+}
+
 impl Site {
     pub fn of(call: &Call) -> Result<Self, Problem> {
         Self::at(&call.node, call.tenant(), call.header("host"))

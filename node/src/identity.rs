@@ -18,6 +18,7 @@ pub mod second_factor;
 pub mod session;
 pub mod signing_key;
 pub mod tenant;
+mod ticket;
 pub mod token;
 mod totp;
 pub mod user;

@@ -4,7 +4,7 @@
 use atoll_api::limit::Rate;
 use atoll_api::{Face, Options};
 use atoll_node::identity::{self, NewUser, user};
-use atoll_node::{Actor, Config, Node, Role};
+use atoll_node::{Actor, Config, Node, Role, percent};
 use atoll_storage::{Clock, Id, Lane, Replica};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -193,6 +193,24 @@ impl Client {
         Self { tenant: Some(tenant.to_owned()), ..self.clone() }
     }
 
+    /// Signs in on the site's own page, as a browser does; what it sends from then on under `cookie`.
+    pub async fn sign_in_on_site(&self, name: &str, password: &str) -> String {
+        let form = self.get("/sign-in").await.expect(200);
+        let (cookies, secret) = form.form();
+        let fields = [("form", secret.as_str()), ("login", name), ("password", password)];
+        let answer = self.send_form("/sign-in", &cookies, &fields).await.expect(303);
+        answer.cookies()
+    }
+
+    /// Any form of the site's pages, with what the browser keeps.
+    pub async fn send_form(&self, path: &str, cookies: &str, fields: &[(&str, &str)]) -> Answer {
+        let fields =
+            fields.iter().map(|(name, value)| format!("{name}={}", percent::encode(value)));
+        let body = fields.collect::<Vec<_>>().join("&");
+        let headers = [("content-type", "application/x-www-form-urlencoded"), ("cookie", cookies)];
+        self.send("POST", path, &headers, body.as_bytes()).await
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], b"").await
     }
@@ -318,6 +336,20 @@ impl Answer {
     pub fn headers(&self, name: &str) -> Vec<&str> {
         let named = self.headers.iter().filter(|(known, _)| known == name);
         named.map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// All cookies that it sets, as a browser sends them.
+    pub fn cookies(&self) -> String {
+        let set = self.headers("set-cookie").into_iter().filter(|line| !line.contains("Max-Age=0"));
+        set.filter_map(|line| line.split(';').next()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Of a page with a form: the cookies that came with it, and the secret in it.
+    pub fn form(&self) -> (String, String) {
+        let text = self.text();
+        let secret =
+            text.split("name=\"form\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+        (self.cookies(), secret.unwrap_or_else(|| panic!("no form in {text}")).to_owned())
     }
 
     pub fn text(&self) -> String {

@@ -13,6 +13,8 @@ mod oidc;
 mod page;
 #[path = "accounts/session.rs"]
 mod session;
+#[path = "accounts/site.rs"]
+mod site;
 #[path = "accounts/template.rs"]
 mod template;
 #[path = "accounts/totp.rs"]

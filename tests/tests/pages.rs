@@ -114,9 +114,10 @@ async fn a_page_shows_what_its_reader_may_see_and_nothing_else() {
     }
     let seen = vic.get("/posts/for-members").await.expect(200);
     assert_eq!(seen.header("cache-control"), Some("private, no-cache"));
-    for client in [&stranger, &vic, &eve] {
+    for (client, is_member) in [(&stranger, false), (&vic, true), (&eve, true)] {
         let page = client.get("/").await.expect(200).text();
-        assert!(!page.contains("draft") && !page.contains("members") && !page.contains("Gone"));
+        assert!(!page.contains("draft") && !page.contains("Gone"));
+        assert_eq!(page.contains("For members"), is_member, "{page}");
     }
     let draft = eve.get("/posts/a-draft").await.expect(200).text();
     assert!(draft.contains("noindex, nofollow") && !draft.contains("view.js"), "{draft}");

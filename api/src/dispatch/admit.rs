@@ -4,11 +4,14 @@
 use super::{App, Seen};
 use crate::limit::{Class, Standing, Who};
 use crate::list::{self, RECORD_PARAMS};
+use crate::pages::session_of;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::route::{Access, Route, Shape};
 use atoll_node::Actor;
-use atoll_node::identity::{session, tenant};
+use atoll_node::identity::session::{self, site};
+use atoll_node::identity::tenant;
+use atoll_storage::Id;
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use std::net::IpAddr;
@@ -31,7 +34,9 @@ impl App {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let named = headers.get("x-tenant").map(|value| value.to_str().unwrap_or("?"));
         let tenant = tenant::resolve(&self.node, named, text(&HOST))?;
-        let Some(given) = headers.get(AUTHORIZATION) else { return Ok(Actor::stranger(tenant)) };
+        let Some(given) = headers.get(AUTHORIZATION) else {
+            return self.reader_of(route, headers, tenant);
+        };
         let token = given.to_str().ok().and_then(bearer);
         let peer = Who::peer(peer);
         let actor = match token {
@@ -56,6 +61,13 @@ impl App {
             }
             actor => actor,
         }
+    }
+
+    /// Pages, and they alone, know their readers by a cookie. Where a secret is tried, nobody is known yet.
+    fn reader_of(&self, route: &Route, headers: &HeaderMap, tenant: Id) -> Result<Actor, Problem> {
+        let session = session_of(headers).filter(|_| route.is_page && !route.is_strict);
+        let reader = session.map_or(Ok(None), |text| site::reader(&self.node, tenant, text))?;
+        Ok(reader.unwrap_or_else(|| Actor::stranger(tenant)))
     }
 
     pub(super) fn limited(

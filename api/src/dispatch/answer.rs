@@ -2,9 +2,11 @@
 
 use super::{App, Seen};
 use crate::etag;
+use crate::pages;
 use crate::problem::Problem;
 use crate::reply::{Content, PROBLEM, Reply};
 use crate::request_id;
+use atoll_node::identity::tenant;
 use atoll_node::percent;
 use axum::body::Body;
 use axum::http::header::{
@@ -42,7 +44,10 @@ impl App {
             headers.insert(ALLOW, allow.clone());
         }
         if self.is_varied(seen) {
-            headers.insert(VARY, HeaderValue::from_static("authorization, x-tenant"));
+            let is_page = seen.route.is_some_and(|place| self.routes[place].is_page);
+            let by =
+                if is_page { "authorization, cookie, x-tenant" } else { "authorization, x-tenant" };
+            headers.insert(VARY, HeaderValue::from_static(by));
         }
         response
     }
@@ -105,6 +110,9 @@ impl App {
         if let Some(cause) = problem.cause() {
             tracing::error!(id = %seen.request_id, cause, "a request failed");
         }
+        if let Some(page) = self.page_of(problem, seen) {
+            return self.reply(page, seen);
+        }
         let mut response = self.empty(problem.status(), seen);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM);
@@ -127,6 +135,26 @@ impl App {
             *response.body_mut() = Body::from(body);
         }
         response
+    }
+}
+
+impl App {
+    /// A refusal in words, for a browser that asked for a page.
+    fn page_of(&self, problem: &Problem, seen: &Seen) -> Option<Reply> {
+        let asked = seen.reader.as_ref()?;
+        if !self.routes[seen.route?].is_page || problem.status() == StatusCode::UNAUTHORIZED {
+            return None;
+        }
+        let text = |value: &Option<HeaderValue>| {
+            value.as_ref().and_then(|v| v.to_str().ok()).map(str::to_owned)
+        };
+        let (named, host) = (text(&asked.tenant), text(&asked.host));
+        let tenant = tenant::resolve(&self.node, named.as_deref(), host.as_deref()).ok()?;
+        let page = pages::refused(&self.node, tenant, host.as_deref(), problem).ok()?;
+        Some(match problem.retry_after_s() {
+            Some(seconds) => page.header(RETRY_AFTER, seconds.to_string()),
+            None => page,
+        })
     }
 }
 

@@ -3,9 +3,12 @@
 
 use super::brand;
 use super::html::Html;
+use crate::call::Call;
 use crate::moment::Moment;
+use crate::problem::Problem;
 use crate::site::Site;
 use atoll_node::content::feed::Label;
+use atoll_node::identity::user;
 use atoll_node::percent::encode;
 use serde_json::{Map, Value};
 
@@ -28,6 +31,36 @@ pub(super) struct Head {
     pub older: Option<String>,
     /// What was searched for.
     pub asked: String,
+    pub who: Who,
+}
+
+/// Who reads, as the head of a page shows it.
+#[derive(Default)]
+pub(super) enum Who {
+    /// Nothing is said of it.
+    #[default]
+    Unsaid,
+    /// May sign in, and is led on to this path then.
+    Stranger(String),
+    /// By name.
+    Member(String),
+}
+
+impl Who {
+    pub fn of(call: &Call) -> Result<Self, Problem> {
+        if call.actor.user.is_none() {
+            let path = call.uri.path_and_query().map_or("/", |whole| whole.as_str());
+            return Ok(Self::Stranger(path.to_owned()));
+        }
+        let me = user::me(&call.node, &call.actor)?;
+        let name = me.opt_text(&user::DISPLAY_NAME).unwrap_or(me.text(&user::USERNAME));
+        Ok(Self::Member(name.to_owned()))
+    }
+
+    /// Where to sign in, to be led on to `path`.
+    pub fn sign_in_to(path: &str) -> String {
+        if path == "/" { "/sign-in".to_owned() } else { format!("/sign-in?to={}", encode(path)) }
+    }
 }
 
 const FEEDS: [(&str, &str); 3] = [
@@ -136,7 +169,24 @@ fn banner(html: &mut Html, site: &Site, headings: &[Label], head: &Head) {
         ("placeholder", "Search"),
         ("value", &head.asked),
     ];
-    html.void("input", &field).close("form").close("header");
+    html.void("input", &field).close("form");
+    reader(html, &head.who);
+    html.close("header");
+}
+
+fn reader(html: &mut Html, who: &Who) {
+    match who {
+        Who::Unsaid => {}
+        Who::Stranger(path) => {
+            let href = Who::sign_in_to(path);
+            html.element("a", &[("class", "who"), ("href", &href), ("rel", "nofollow")], "Sign in");
+        }
+        Who::Member(name) => {
+            let form = [("class", "who"), ("action", "/sign-out"), ("method", "post")];
+            html.open("form", &form).element("span", &[("dir", "auto")], name);
+            html.element("button", &[], "Sign out").close("form");
+        }
+    }
 }
 
 fn foot(html: &mut Html, site: &Site) {

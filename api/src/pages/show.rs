@@ -7,7 +7,8 @@ use crate::site::Site;
 use atoll_node::community::comment::{AUTHOR_ID, PARENT_ID, REMOVED, TEXT};
 use atoll_node::content::feed::{Label, Labels};
 use atoll_node::content::post::{
-    CATEGORY_ID, COVER, FEATURED, Glance, PINNED, PUBLISHED_AT, Rendered, TAG_IDS, TITLE, authors,
+    CATEGORY_ID, COVER, FEATURED, Glance, MEMBERS, PINNED, PUBLISHED_AT, Rendered, TAG_IDS, TITLE,
+    VISIBILITY, authors, is_live,
 };
 use atoll_node::search::Found;
 use atoll_storage::{Id, Record, Value};
@@ -54,6 +55,7 @@ fn linked<'a>(html: &'a mut Html, place: &str, label: &Label) -> &'a mut Html {
 fn about(html: &mut Html, site: &Site, post: &Record, minutes: usize, labels: &Labels) {
     html.open("p", &[("class", "about")]);
     mark(html, post);
+    audience(html, post);
     let names: Vec<&Label> = authors(post).filter_map(|key| labels.get(&key)).collect();
     if !names.is_empty() {
         html.open("span", &[]);
@@ -117,6 +119,14 @@ fn mark(html: &mut Html, post: &Record) {
         _ => return,
     };
     html.element("span", &[("class", "mark")], name);
+}
+
+/// Whoever sees what others do not is told so.
+fn audience(html: &mut Html, post: &Record) {
+    if !is_live(post) {
+        let name = if post.text(&VISIBILITY) == MEMBERS { "For members" } else { "Not public" };
+        html.element("span", &[], name);
+    }
 }
 
 /// What a search found.

@@ -1,8 +1,9 @@
-//! What feeds, sitemaps and pages are made of: the posts that everybody may see, whoever asks, and what they are
-//! called together. Never gives out a post that is not public, nor the name of a category that is not approved.
+//! What feeds, sitemaps and pages are made of: for feeds and sitemaps the posts that everybody may see, whoever asks, for
+//! pages those that their reader may; and what they are called together. Never gives out the name of a category that is
+//! not approved.
 
 use super::category::{self, CATEGORY};
-use super::post::{AUTHOR_ID, AUTHOR_IDS, CATEGORY_ID, POST, TAG_IDS, authors};
+use super::post::{AUTHOR_ID, AUTHOR_IDS, CATEGORY_ID, POST, TAG_IDS, authors, readable};
 use super::tag::{self, TAG};
 use crate::access::Actor;
 use crate::error::{Error, Result};
@@ -62,39 +63,46 @@ pub struct Listing {
 }
 
 /// # Errors
-/// `NotFound` for a tag, category or author that the public does not know.
+/// `NotFound` for a tag, category or author that the public does not know; an author of nothing that is public is not
+/// known.
 pub fn latest(node: &Node, tenant: Id, of: Of<'_>) -> Result<Feed> {
-    let (query, heading) = found(node, tenant, of)?;
+    let (query, heading) = found(node, &Actor::stranger(tenant), of)?;
     let query = query.sort("published_at", true).limit(ENTRIES).without_total().with_bodies();
     let posts = node.store.read(|reader| reader.list(&query))?.records;
+    if matches!(of, Of::Author(_)) && posts.is_empty() {
+        return Err(Error::NotFound("author"));
+    }
     let labels = labels(node, tenant, &posts)?;
     Ok(Feed { heading, posts, labels })
 }
 
+/// What this reader sees.
+///
 /// # Errors
-/// As [`latest`]; `NotFound` for an author of nothing that is public, too.
+/// As [`latest`].
 pub fn listing(
     node: &Node,
-    tenant: Id,
+    actor: &Actor,
     of: Of<'_>,
     after: Option<Cursor>,
     limit: usize,
 ) -> Result<Listing> {
     let is_first = after.is_none();
-    let (query, heading) = found(node, tenant, of)?;
+    let (query, heading) = found(node, actor, of)?;
     let query = query.sort("front", true).after(after).limit(limit).without_total();
     let page = node.store.read(|reader| reader.list(&query))?;
     if matches!(of, Of::Author(_)) && is_first && page.records.is_empty() {
         return Err(Error::NotFound("author"));
     }
-    let labels = labels(node, tenant, &page.records)?;
+    let labels = labels(node, actor.tenant, &page.records)?;
     Ok(Listing { heading, posts: page.records, next: page.next, labels })
 }
 
 /// The query of the posts, not ordered yet, and what they have in common.
-fn found(node: &Node, tenant: Id, of: Of<'_>) -> Result<(Query, Option<Heading>)> {
+fn found(node: &Node, actor: &Actor, of: Of<'_>) -> Result<(Query, Option<Heading>)> {
+    let tenant = actor.tenant;
     let stranger = Actor::stranger(tenant);
-    let query = Query::of(&POST, tenant).filter("live", true);
+    let query = readable(Query::of(&POST, tenant), actor);
     Ok(match of {
         Of::All => (query, None),
         Of::Tag(name) => {

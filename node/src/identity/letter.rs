@@ -57,7 +57,7 @@ pub(crate) async fn values(
             ("/reset-password", token, reset::LIFETIME_MS)
         }
         Letter::Welcome => {
-            values.push(("link", link(node, &tenant, "/", &[])?));
+            values.push(("link", link(node, &tenant, "/sign-in", &[])?));
             return Ok(values);
         }
         Letter::PasswordChanged | Letter::EmailChanged => return Ok(values),

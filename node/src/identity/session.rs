@@ -2,6 +2,7 @@
 //! token that is used twice ends its session, also when the two uses were on nodes that had not met.
 
 mod refresh;
+pub mod site;
 
 use super::{announce, refused, second_factor, token, user};
 use crate::access::Actor;
@@ -10,7 +11,7 @@ use crate::runtime::Node;
 use atoll_storage::query::Query;
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, NodeId, Record};
+use atoll_storage::{Field, Id, Kind, NodeId, Record, Value};
 use refresh::Secrets;
 use serde_json::json;
 
@@ -74,7 +75,7 @@ pub async fn login(
     let (user, attempt) = user::prove(node, actor, name, password).await?;
     let (tenant, who) = (user.tenant, Some(user.key));
     let proven = user.opt_text(&user::PASSWORD_HASH).map(str::to_owned);
-    let entry = Entry { code, proven, session: None };
+    let entry = Entry { code, proven, ..Entry::default() };
     let signed_in = enter(node, user.key, entry, user_agent).await.inspect_err(|error| {
         if error.code() == "totp_invalid" {
             node.identity.failures.count(tenant, who, actor.net, node.clock.now_ms());
@@ -93,6 +94,8 @@ pub(super) struct Entry {
     pub proven: Option<String>,
     /// The session that he was promised: it begins once.
     pub session: Option<Id>,
+    /// Of a browser on the site's own pages: it gets no refresh token.
+    pub is_on_site: bool,
 }
 
 /// Begins a session of somebody whose first proof was good.
@@ -106,6 +109,17 @@ pub(super) async fn enter(
     entry: Entry,
     user_agent: &str,
 ) -> Result<SignedIn> {
+    let (session, user, secrets) = opened(node, user, entry, user_agent).await?;
+    signed_in(node, user, session, &secrets, REFRESH_LIFETIME_MS)
+}
+
+/// As [`enter`], before anything is made of it that somebody may hold: the session, its user, its secrets.
+async fn opened(
+    node: &Node,
+    user: Id,
+    entry: Entry,
+    user_agent: &str,
+) -> Result<(Id, Record, Secrets)> {
     let secrets = Secrets { family: node.random(), latest: node.random(), turn: 0 };
     let key = node.identity.signer.draft();
     let agent: String =
@@ -116,11 +130,11 @@ pub(super) async fn enter(
             key.publish(tx)?;
             let user = admitted(tx, user, &entry)?;
             let step = second_factor::spend(tx, &user, entry.code.as_deref())?;
-            let session = begin(tx, &user, &secrets, agent, step, entry.session)?;
+            let session = begin(tx, &user, &secrets, agent, step, &entry)?;
             Ok::<_, Error>((session, user))
         })
         .await?;
-    signed_in(node, user, session.key, &secrets, REFRESH_LIFETIME_MS)
+    Ok((session.key, user, secrets))
 }
 
 /// The account as it is now: hashing a password takes so long that it may have changed since it was read.
@@ -147,18 +161,18 @@ fn begin(
     secrets: &Secrets,
     agent: String,
     step: Option<u64>,
-    promised: Option<Id>,
+    entry: &Entry,
 ) -> Result<Record> {
     let expires_at = tx.now_ms() + REFRESH_LIFETIME_MS;
     let changes = Changes::new()
         .set(&USER_ID, user.key)
         .set(&FAMILY_HASH, secrets.family_kept())
-        .set(&TOKEN_HASH, secrets.kept())
+        .set(&TOKEN_HASH, if entry.is_on_site { Value::Null } else { secrets.kept() })
         .set(&EXPIRES_AT, expires_at)
         .set(&USER_AGENT, agent)
         .set(&TOTP_STEP, step);
     make_room(tx, user)?;
-    let key = promised.unwrap_or_else(|| tx.new_id());
+    let key = entry.session.unwrap_or_else(|| tx.new_id());
     let session = tx.create(&SESSION, user.tenant, key, changes)?;
     let payload = json!({ "user_id": user.key, "session_id": key });
     announce(tx, "cortex.user.login", user.tenant, Some(user.key), payload)?;

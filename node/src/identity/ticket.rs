@@ -1,10 +1,11 @@
-//! Tickets: a provider has vouched for somebody, and his session has not begun yet, for his second factor is to be asked
-//! for, or his browser is on its way back to a page. Signed by the node, good for minutes and once; never good as an
-//! access token, for what is signed begins with another text.
+//! Tickets: the first proof of somebody was good, a provider's word or a password, and his session has not begun yet, for
+//! his second factor is to be asked for, or his browser is on its way back to a page. Signed by the node, good for
+//! minutes and once; never good as an access token, for what is signed begins with another text.
 
+use super::session::{self, Entry, SignedIn};
+use super::{lockout, refused, signing_key, user};
+use crate::access::Actor;
 use crate::error::{Error, Result};
-use crate::identity::session::{self, Entry, SignedIn};
-use crate::identity::{refused, signing_key, user};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
 use atoll_storage::{Id, Record};
@@ -71,6 +72,38 @@ pub async fn redeem(
     code: Option<String>,
     user_agent: &str,
 ) -> Result<SignedIn> {
+    let held = open(node, ticket)?;
+    let entry = Entry { code, session: Some(held.session), ..Entry::default() };
+    let entered = session::enter(node, held.user.key, entry, user_agent).await;
+    held.settle(node, None, entered)
+}
+
+/// A good ticket: whom it is for, the session that was promised him, and the try that it counts as.
+pub(super) struct Held {
+    pub user: Record,
+    pub session: Id,
+    attempt: lockout::Attempt,
+}
+
+impl Held {
+    /// Notes how the try ended. `actor`: whoever asked, if that is known.
+    pub fn settle<T>(&self, node: &Node, actor: Option<&Actor>, entered: Result<T>) -> Result<T> {
+        match &entered {
+            Ok(_) => node.identity.attempts.succeed(&self.attempt),
+            Err(error) if error.code() == "totp_invalid" => {
+                let (failures, now_ms) = (&node.identity.failures, node.clock.now_ms());
+                let net = actor.and_then(|actor| actor.net);
+                failures.count(self.user.tenant, Some(self.user.key), net, now_ms);
+            }
+            Err(_) => {}
+        }
+        entered
+    }
+}
+
+/// # Errors
+/// `Unauthenticated` (`ticket_invalid`); `TooMany`.
+pub(super) fn open(node: &Node, ticket: &str) -> Result<Held> {
     let invalid = || refused("ticket_invalid", "this sign-in has lapsed, or is none: begin anew");
     let (promise, kid, signature) = Promise::parse(ticket).ok_or_else(invalid)?;
     let (key, user) = node.store.read(|reader| {
@@ -82,16 +115,7 @@ pub async fn redeem(
     }
     let user = user.ok_or_else(invalid)?;
     let attempt = user::attempt(node, user.tenant, Some(&user), "")?;
-    let entry = Entry { code, session: Some(promise.session), ..Entry::default() };
-    let signed_in =
-        session::enter(node, user.key, entry, user_agent).await.inspect_err(|error| {
-            if error.code() == "totp_invalid" {
-                let (failures, now_ms) = (&node.identity.failures, node.clock.now_ms());
-                failures.count(user.tenant, Some(user.key), None, now_ms);
-            }
-        })?;
-    node.identity.attempts.succeed(&attempt);
-    Ok(signed_in)
+    Ok(Held { user, session: promise.session, attempt })
 }
 
 #[cfg(test)]
