@@ -48,7 +48,7 @@ pub fn routes() -> Vec<Route> {
             .gives(&TENANT)
             .doc("What is left out stays as it is."),
         delete("/api/v1/tenants/{id}", Can(Permission::TenantsAdminister), remove)
-            .doc("Nobody gets into the tenant any more. It can be restored for 30 days. The default tenant stays."),
+            .doc("Nobody gets into the tenant any more. It can be restored for tenants.keep_days, 30 unless set; then all that was in it is removed. The default tenant stays."),
         post("/api/v1/tenants/{id}/restore", Can(Permission::TenantsAdminister), restore)
             .gives(&TENANT)
             .doc("Takes the deletion of a tenant back. By id or slug."),

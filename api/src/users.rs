@@ -54,8 +54,8 @@ pub fn routes() -> Vec<Route> {
                   of a table that was exported, whose accounts may be here. A bad row stops nothing. With dry_run=true \
                   nothing is made."),
         get("/api/v1/users/export", Can(Permission::UsersAdminister), table::export)
-            .query(&["password_hashes"])
-            .doc("The tenant's accounts as CSV, to be read or imported elsewhere. With password_hashes=true the hashes too, \
+            .query(&["include"])
+            .doc("The tenant's accounts as CSV, to be read or imported elsewhere. With include=password_hashes the hashes too, \
                   by which people sign in there."),
         post("/api/v1/users", Can(Permission::UsersAdminister), create)
             .takes_fields(CREATE)

@@ -40,6 +40,7 @@ pub struct Config {
     /// Days for which the log of ops is kept; 0 keeps it for good.
     pub history_days: u32,
     pub posts: Posts,
+    pub tenants: Tenants,
     pub import: Import,
     pub export: Export,
 }
@@ -104,6 +105,12 @@ pub struct Posts {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub struct Tenants {
+    /// Days that a deleted tenant can be restored; 0 keeps it for good.
+    pub keep_days: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Import {
     /// Of a file that is sent to be imported.
     pub max_bytes: u64,
@@ -133,6 +140,7 @@ impl Default for Config {
             limits: Limits::default(),
             posts: Posts::default(),
             history_days: 90,
+            tenants: Tenants { keep_days: 30 },
             import: Import { max_bytes: 1 << 30 },
             export: Export { keep_hours: 48 },
         }

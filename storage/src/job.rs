@@ -293,6 +293,11 @@ impl Tx<'_> {
         Ok(self.conn().execute(sql, params![id, self.now_ms() as i64])? > 0)
     }
 
+    /// Of a tenant that is no more, whatever they are in.
+    pub fn drop_jobs_of(&mut self, tenant: Id) -> Result<usize> {
+        Ok(self.conn().execute("DELETE FROM job WHERE tenant = ?1 OR share = ?1", [tenant.0])?)
+    }
+
     pub fn drop_job(&mut self, id: i64) -> Result<bool> {
         let sql = "DELETE FROM job WHERE id = ?1 AND state IN ('done', 'dead', 'cancelled')";
         Ok(self.conn().execute(sql, [id])? > 0)

@@ -158,7 +158,9 @@ fn a_worker_leaves_alone_what_is_not_its_work() {
 fn tenants_take_turns_however_many_jobs_one_of_them_has() {
     let (mut db, _) = node();
     let (north, south) = (Id([1; 16]), Id([2; 16]));
-    (0..1_000).for_each(|_| drop(enqueue(&mut db, Some(north))));
+    for _ in 0..1_000 {
+        enqueue(&mut db, Some(north));
+    }
     let of_node = enqueue(&mut db, None);
     let of_south = enqueue(&mut db, Some(south));
     let letter = json!({ "to": "somebody of the south" });

@@ -270,3 +270,50 @@ async fn what_is_said_under_a_hidden_post_is_hidden_with_it() {
     );
     eve.get(&at).await.expect(200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_total_of_comments_counts_what_the_caller_sees() {
+    let node = TestNode::start().await;
+    let (admin, eve) = (node.admin().await, node.user("eve", Role::Editor).await);
+    let (vic, mo) =
+        (node.user("vic", Role::Viewer).await, node.user("mona", Role::Moderator).await);
+    let mut posts = Vec::new();
+    for visibility in ["public", "members", "private"] {
+        let post = published(&eve, visibility, "x").await;
+        let path = format!("/api/v1/posts/{post}");
+        eve.put(&path, &json!({ "visibility": visibility })).await.expect(200);
+        for n in 0..3 {
+            let said = json!({ "post_id": post, "text": format!("{visibility} {n}") });
+            eve.post("/api/v1/comments", &said).await.expect(201);
+        }
+        posts.push(post);
+    }
+    let waiting = json!({ "post_id": posts[0], "text": "this waits" });
+    vic.post("/api/v1/comments", &waiting).await.expect(201);
+    let list = async |client: &Client, query: &str| {
+        let listed = client.get(&format!("/api/v1/comments{query}")).await.expect(200).json();
+        let rows = listed["data"].as_array().map_or(0, Vec::len);
+        (listed["page"]["total"].as_u64().unwrap_or_default(), rows)
+    };
+    assert_eq!(list(&vic, "").await, (6, 6), "public and for members");
+    assert_eq!(list(&vic, "?mine=true").await, (1, 1));
+    assert_eq!(list(&mo, "").await, (7, 7), "and the one that waits");
+    assert_eq!(list(&eve, "").await, (10, 10));
+    assert_eq!(list(&admin, "").await, (10, 10));
+    let one = format!("?post_id={}", posts[1]);
+    assert_eq!((list(&vic, &one).await, list(&vic, "?limit=2").await), ((3, 3), (6, 2)));
+    let hidden = format!("?post_id={}", posts[2]);
+    assert_eq!((list(&vic, &hidden).await, list(&mo, &hidden).await), ((0, 0), (0, 0)));
+    // It follows what is removed, and who sees the post.
+    let all = vic.get("/api/v1/comments").await.expect(200).data();
+    let first = all[0]["id"].as_str().unwrap();
+    eve.delete(&format!("/api/v1/comments/{first}")).await.expect(204);
+    assert_eq!(list(&vic, "").await, (5, 5));
+    let path = format!("/api/v1/posts/{}", posts[2]);
+    eve.put(&path, &json!({ "visibility": "members" })).await.expect(200);
+    assert_eq!(list(&vic, "").await, (8, 8));
+    eve.delete(&format!("/api/v1/posts/{}", posts[0])).await.expect(204);
+    let left = list(&vic, "").await;
+    assert!(left == (5, 5) || left == (6, 6), "{left:?}");
+    assert_eq!(node.node.store.verify().unwrap().problems, Vec::<String>::new());
+}

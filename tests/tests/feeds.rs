@@ -182,6 +182,13 @@ async fn tags_categories_and_authors_have_feeds_of_their_own() {
     assert_eq!(titles("/categories/guides").await, ["Tagged"]);
     assert_eq!(titles("/authors/eve").await, ["Together"]);
     assert_eq!(titles("/authors/admin").await, ["Tagged", "Together"]);
+    // As his page, so his feeds: nobody who has published nothing is told of.
+    test.user("vic", Role::Viewer).await;
+    for path in
+        ["/authors/vic", "/authors/vic/feed.xml", "/authors/vic/atom.xml", "/authors/vic/feed.json"]
+    {
+        assert_eq!(test.stranger().get(path).await.status, 404, "{path}");
+    }
     for path in ["/tags/none/feed.xml", "/authors/none/atom.xml", "/categories/x/feed.json"] {
         stranger.get(path).await.refused(404, "not_found");
     }

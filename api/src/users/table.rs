@@ -39,7 +39,15 @@ pub(super) async fn import(call: Call) -> Answer {
 }
 
 pub(super) async fn export(call: Call) -> Answer {
-    let with_hashes = call.param_as::<bool>("password_hashes")?.unwrap_or(false);
+    let included = call.param("include").unwrap_or_default();
+    let with_hashes = match included {
+        "" => false,
+        "password_hashes" => true,
+        _ => {
+            let message = format!("{included:?} is not known: it takes password_hashes");
+            return Err(Problem::parameter("include", "unknown_choice", message));
+        }
+    };
     // The first page before the answer begins: a refusal must still be one.
     let first = table::export(&call.node, &call.actor, with_hashes, None)?;
     let pages = futures_util::stream::unfold(Turn::Write(first, call), move |turn| async move {

@@ -228,6 +228,14 @@ pub static SETTINGS: &[Setting] = &[
         |value| within(value, 0, 36_500)
     ),
     setting!(
+        "tenants.keep_days",
+        "a number from 0 to 3650",
+        "Days for which a deleted tenant can be restored; then all that was in it is removed for good. 0 keeps it. Give \
+         all nodes of a network the same.",
+        tenants.keep_days,
+        |value| within(value, 0, 3_650)
+    ),
+    setting!(
         "import.max_bytes",
         "a number from 1024 to 1099511627776",
         "The largest file that is taken to be imported.",

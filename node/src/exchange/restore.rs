@@ -296,7 +296,7 @@ pub(crate) fn put(tx: &mut Tx<'_>, actor: &Actor, restored: &Restored) -> Result
     let changes = match part.kind.code {
         code if code == user::USER.code => humbled(tx, actor, key, changes)?,
         code if code == role::ROLE.code => curbed(actor, changes)?,
-        code if code == API_KEY.code => lent(tx, actor, changes)?,
+        code if code == API_KEY.code => lent(tx, actor, restored, changes)?,
         // What was set here stands; its secret is for its own issuer.
         code if code == OIDC_PROVIDER.code && tx.get(&OIDC_PROVIDER, key)?.is_some() => {
             return done(Fate::Unchanged, key);

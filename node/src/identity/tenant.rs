@@ -1,9 +1,12 @@
 //! Tenants: the walls between the data of different organisations, and how a request finds its own. They are
 //! records of the whole network; what is in a tenant never refers to what is in another.
 
+mod purge;
 pub mod quota;
 mod setting;
 pub mod statistics;
+
+pub use purge::{sweep, sweep_some};
 
 use super::announce;
 use super::recent::Recent;
@@ -86,8 +89,6 @@ pub static TENANT: Kind = Kind {
 };
 
 const NAMES_KEPT: usize = 1_000;
-/// How long a deleted tenant can be restored.
-pub const RETENTION_MS: u64 = 30 * 24 * 3_600 * 1_000;
 
 /// Which tenant a name leads to, and the commit at which that was read.
 type Known = (u64, Id);
@@ -361,8 +362,8 @@ fn tell(
     Ok(())
 }
 
-/// Nobody gets into the tenant any more, at once. For [`RETENTION_MS`] it can be restored; then its record goes, and
-/// what was in it stays in the file and is shown to nobody.
+/// Nobody gets into the tenant any more, at once. It can be restored for as many days as `tenants.keep_days` says; then
+/// all that was in it is removed, and its record with it.
 pub async fn remove(node: &Node, actor: &Actor, id: Id) -> Result<()> {
     actor.require(Permission::TenantsAdminister)?;
     let actor = *actor;
@@ -382,6 +383,9 @@ pub async fn remove(node: &Node, actor: &Actor, id: Id) -> Result<()> {
 }
 
 /// Takes a deletion back. `name`: id or slug, which the tenant has kept.
+///
+/// # Errors
+/// `Conflict` (`purged`) once what was in it may have begun to go.
 pub async fn restore(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
     actor.require(Permission::TenantsAdminister)?;
     let key = match Id::parse(name) {
@@ -389,6 +393,12 @@ pub async fn restore(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
         None => node.store.read(|reader| claimed(reader, &SLUG, name))?,
     };
     let key = key.ok_or(Error::NotFound("tenant"))?;
+    let there = node.store.read(|reader| reader.get(&TENANT, key))?;
+    if there.is_some_and(|tenant| purge::is_due(node, &tenant, node.clock.now_ms())) {
+        let message =
+            "it was deleted longer ago than tenants are kept, and what was in it is being removed";
+        return Err(Error::conflict("purged", message));
+    }
     let actor = *actor;
     node.store
         .write(move |tx| {
@@ -401,33 +411,6 @@ pub async fn restore(node: &Node, actor: &Actor, name: &str) -> Result<Record> {
             Ok(tenant)
         })
         .await
-}
-
-/// Drops the records of tenants that were deleted longer ago than they can be restored. A worker calls it now and
-/// then.
-pub async fn sweep(node: &Node) -> Result<usize> {
-    let now_ms = node.clock.now_ms();
-    let query = Query::of(&TENANT, Id::NIL).filter("deleted", true).limit(1_000).without_total();
-    let deleted = node.store.read(|reader| reader.list(&query))?.records;
-    let is_due = |tenant: &Record| {
-        tenant.int(&DELETED_AT).is_some_and(|at| at.max(0) as u64 + RETENTION_MS < now_ms)
-    };
-    let due: Vec<Id> = deleted.iter().filter(|t| is_due(t)).map(|tenant| tenant.key).collect();
-    if due.is_empty() {
-        return Ok(0);
-    }
-    let count = due.len();
-    node.store
-        .write::<_, Error>(move |tx| {
-            for key in due {
-                if tx.get(&TENANT, key)?.is_some_and(|tenant| is_deleted(&tenant)) {
-                    tx.remove(&TENANT, key)?;
-                }
-            }
-            Ok(())
-        })
-        .await?;
-    Ok(count)
 }
 
 fn find(tx: &Tx, id: Id) -> Result<Record> {

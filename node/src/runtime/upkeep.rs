@@ -66,7 +66,7 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
             tracing::warn!(%error, "what came back to deleted accounts could not be taken away");
         }
         if let Err(error) = tenant::sweep(&node).await {
-            tracing::warn!(%error, "tenants that were deleted long ago could not be dropped");
+            tracing::warn!(%error, "tenants that were deleted long ago could not be removed");
         }
     }
     if let Err(error) = failure::flush(&node, 0).await {

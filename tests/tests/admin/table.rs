@@ -158,3 +158,81 @@ async fn accounts_come_out_as_a_table_that_no_spreadsheet_runs() {
     assert!(!csv.contains("argon2") && !csv.contains("head"), "{csv}");
     assert_eq!(north.get("/api/v1/users/export").await.expect(200).text().lines().count(), 2);
 }
+
+#[tokio::test]
+async fn a_table_that_was_exported_is_imported_again() {
+    let (one, two) = (TestNode::start().await, TestNode::start().await);
+    let (admin, other) = (one.admin().await, two.admin().await);
+    let role = json!({ "name": "Lead", "permissions": ["tags.write"] });
+    for client in [&admin, &other] {
+        client.post("/api/v1/roles", &role).await.expect(201);
+    }
+    let csv = format!(
+        "email,username,display_name,role,password_hash\nada@example.org,ada,=Ada,editor,{OF_BCRYPT}\n"
+    );
+    let made = import(&admin, "", &csv).await.expect(200).data();
+    let ada = format!("/api/v1/users/{}", text(&made["rows"][0], "id"));
+    let roles = json!({ "roles": ["editor", "Lead"] });
+    admin.put(&format!("{ada}/roles"), &roles).await.expect(200);
+    one.user("bob", Role::Viewer).await;
+    let bob = admin.get("/api/v1/users/bob").await.expect(200).data();
+    let status = format!("/api/v1/users/{}/status", text(&bob, "id"));
+    admin.put(&status, &json!({ "status": "disabled" })).await.expect(200);
+    let table = |query: &str| format!("/api/v1/users/export{query}");
+    let plain = admin.get(&table("")).await.expect(200).text();
+    let whole = admin.get(&table("?include=password_hashes")).await.expect(200).text();
+    assert!(!plain.contains("$2b$") && whole.contains(OF_BCRYPT), "{whole}");
+
+    // Here all of it is there already.
+    for query in ["?dry_run=true", ""] {
+        let report = import(&admin, query, &whole).await.expect(200).data();
+        let counts = [&report["created"], &report["unchanged"], &report["failed"]];
+        assert_eq!(counts, [&json!(0), &json!(3), &json!(0)], "{report}");
+    }
+    // What differs is told and changes nothing.
+    let changed = whole.replace("=Ada", "Ida");
+    let report = import(&admin, "", &changed).await.expect(200).data();
+    let told =
+        report["rows"].as_array().unwrap().iter().find(|row| row["errors"].is_array()).unwrap();
+    assert_eq!(
+        (text(&told["errors"][0], "field"), text(&told["errors"][0], "code")),
+        ("display_name", "differs")
+    );
+    assert_eq!(admin.get(&ada).await.expect(200).data()["display_name"], "=Ada");
+
+    // Elsewhere it is made, but for the admin of the same names.
+    for (query, dry_run) in [("?dry_run=true", true), ("", false)] {
+        let report = import(&other, query, &whole).await.expect(200).data();
+        let counts = [&report["created"], &report["unchanged"], &report["failed"]];
+        assert_eq!(counts, [&json!(2), &json!(1), &json!(0)], "{report}");
+        assert_eq!(
+            report["rows"].to_string().contains("\"id\""),
+            !dry_run || report["unchanged"] == 1
+        );
+    }
+    let there = other.get("/api/v1/users/ada").await.expect(200).data();
+    assert_eq!(
+        (text(&there, "display_name"), there["role_ids"].as_array().map(Vec::len)),
+        ("=Ada", Some(1))
+    );
+    assert_eq!(there["created_at"], admin.get(&ada).await.data()["created_at"]);
+    two.stranger().login("ada", THEIR_PASSWORD).await;
+    let login = json!({ "login": "bob", "password": atoll_tests::harness::PASSWORD });
+    two.stranger().post("/api/v1/auth/login", &login).await.refused(401, "account_disabled");
+
+    // Without hashes accounts have no password yet.
+    let three = TestNode::start().await;
+    let admin = three.admin().await;
+    admin.post("/api/v1/roles", &role).await.expect(201);
+    let report = import(&admin, "", &plain).await.expect(200).data();
+    assert_eq!((&report["created"], &report["failed"]), (&json!(2), &json!(0)), "{report}");
+    let login = json!({ "login": "ada", "password": THEIR_PASSWORD });
+    three.stranger().post("/api/v1/auth/login", &login).await.refused(401, "wrong_credentials");
+    admin.get(&table("?include=secrets")).await.refused(400, "unknown_choice");
+    let odd = whole.replace("disabled", "asleep");
+    let report = import(&TestNode::start().await.admin().await, "?dry_run=true", &odd)
+        .await
+        .expect(200)
+        .data();
+    assert!(report.to_string().contains("unknown_choice"), "{report}");
+}

@@ -1,12 +1,15 @@
 use super::{fields, id_of, tenant_of, text};
 use atoll_node::Role;
-use atoll_node::identity::tenant::{self, RETENTION_MS};
-use atoll_storage::Clock;
+use atoll_node::identity::tenant;
+use atoll_node::kinds;
+use atoll_storage::{Clock, Id, Query, Read};
 use atoll_tests::TestNode;
 use atoll_tests::harness::PASSWORD;
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::runtime::Runtime;
 
 #[tokio::test]
 async fn an_administrator_sets_up_his_own_tenant_and_the_public_sees_its_look() {
@@ -180,9 +183,10 @@ async fn a_deleted_tenant_lets_nobody_in_until_it_is_restored() {
     visit().await.expect(200).data();
     assert_eq!(root.delete("/api/v1/tenants/north").await.status, 204);
     assert_eq!(tenant::sweep(&test.node).await.unwrap(), 0);
-    now.fetch_add(RETENTION_MS + 1_000, Ordering::SeqCst);
-    assert_eq!(tenant::sweep(&test.node).await.unwrap(), 1);
+    now.fetch_add(30 * 24 * 3_600_000 + 1_000, Ordering::SeqCst);
     let root = test.admin().await;
+    root.post(&format!("/api/v1/tenants/{id}/restore"), &json!({})).await.refused(409, "purged");
+    assert_eq!(tenant::sweep(&test.node).await.unwrap(), 1);
     root.post(&format!("/api/v1/tenants/{id}/restore"), &json!({})).await.refused(404, "not_found");
     root.post("/api/v1/tenants", &again).await.expect(201).data();
     let editor = test.user("edi", Role::Editor).await;
@@ -218,4 +222,92 @@ async fn an_open_event_stream_ends_with_its_tenant() {
         seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
     }
     assert!(!seen.contains("cortex.tenant.deleted"), "{seen}");
+}
+
+/// Records of every kind that are in the tenant.
+fn records_of(test: &TestNode, tenant: Id) -> u64 {
+    let count =
+        |kind| test.node.store.read(|reader| reader.count(&Query::of(kind, tenant))).unwrap();
+    kinds::ALL.iter().copied().map(count).sum()
+}
+
+#[test]
+fn what_was_in_a_deleted_tenant_goes_for_good_also_after_a_kill_in_between() {
+    let now_ms = Clock::system().now_ms();
+    let first = Runtime::new().unwrap();
+    let (folder, tenant, root, (gone, kept), before) = first.block_on(async {
+        // As it stood forty days ago.
+        let clock = Clock::from_fn(move || now_ms - 40 * 24 * 3_600_000);
+        let test = TestNode::start_at(clock).await;
+        let mut ids = Vec::new();
+        for name in ["north", "south"] {
+            let (id, head) = tenant_of(&test, name, &format!("{name}-head")).await;
+            let category = json!({ "name": "Hill" });
+            let category = head.post("/api/v1/categories", &category).await.expect(201).data();
+            for n in 0..20 {
+                let post = json!({ "title": format!("{name} {n}"), "body": "zebra", "category_id": category["id"] });
+                let post = head.post("/api/v1/posts", &post).await.expect(201).data();
+                let path = format!("/api/v1/posts/{}", text(&post, "id"));
+                head.put(&path, &json!({ "body": "zebras" })).await.expect(200);
+                head.post(&format!("{path}/publish"), &json!({})).await.expect(200);
+                let said = json!({ "post_id": post["id"], "text": "zebra" });
+                head.post("/api/v1/comments", &said).await.expect(201);
+            }
+            ids.push(Id::parse(&id).unwrap());
+        }
+        test.node.feed_search().unwrap();
+        let root = test.admin().await;
+        root.delete("/api/v1/tenants/north").await.expect(204);
+        assert_eq!(tenant::sweep(&test.node).await.unwrap(), 0, "it is kept for thirty days");
+        assert!(records_of(&test, ids[0]) > 100);
+        let before = records_of(&test, ids[1]);
+        let store = test.node.store.clone();
+        tokio::task::spawn_blocking(move || store.close()).await.unwrap();
+        let (tenant, root) = (test.tenant, test.admin);
+        (test.into_folder(), tenant, root, (ids[0], ids[1]), before)
+    });
+    first.shutdown_timeout(Duration::from_secs(60));
+    let second = Runtime::new().unwrap();
+    let folder = second.block_on(async {
+        let test = TestNode::reopen(folder, tenant, root).await;
+        let all = records_of(&test, gone);
+        assert_eq!(tenant::sweep_some(&test.node, 50).await.unwrap(), 0);
+        let left = records_of(&test, gone);
+        assert!(0 < left && left < all, "{left} of {all}");
+        let root = test.admin().await;
+        root.post("/api/v1/tenants/north/restore", &json!({})).await.refused(409, "purged");
+        let store = test.node.store.clone();
+        tokio::task::spawn_blocking(move || store.close()).await.unwrap();
+        test.into_folder()
+    });
+    second.shutdown_timeout(Duration::from_secs(60));
+    let third = Runtime::new().unwrap();
+    third.block_on(async {
+        let test = TestNode::reopen(folder, tenant, root).await;
+        assert!(records_of(&test, gone) > 0, "it was cut off in between");
+        assert_eq!(tenant::sweep(&test.node).await.unwrap(), 1);
+        assert_eq!((records_of(&test, gone), records_of(&test, kept)), (0, before));
+        let root = test.admin().await;
+        root.get("/api/v1/tenants/north").await.refused(404, "not_found");
+        root.post("/api/v1/tenants/north/restore", &json!({})).await.refused(404, "not_found");
+        test.node.feed_search().unwrap();
+        assert_eq!(test.node.search.count(), 40, "what the other tenant has is found");
+        assert_eq!(test.node.store.verify().unwrap().problems, Vec::<String>::new());
+        assert_eq!(tenant::sweep(&test.node).await.unwrap(), 0);
+    });
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_kept_for_good_is_not_removed_and_comes_back() {
+    let now = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let read = now.clone();
+    let clock = Clock::from_fn(move || read.load(Ordering::SeqCst));
+    let test = TestNode::start_with_at(|config| config.tenants.keep_days = 0, clock).await;
+    tenant_of(&test, "north", "head").await;
+    test.admin().await.delete("/api/v1/tenants/north").await.expect(204);
+    now.fetch_add(4_000 * 24 * 3_600_000, Ordering::SeqCst);
+    assert_eq!(tenant::sweep(&test.node).await.unwrap(), 0);
+    let root = test.admin().await;
+    root.post("/api/v1/tenants/north/restore", &json!({})).await.expect(200);
+    test.stranger().in_tenant("north").login("head", PASSWORD).await;
 }

@@ -299,3 +299,29 @@ async fn a_filter_takes_in_all_that_lies_under_a_category_however_many() {
     let page = admin.get("/api/v1/posts?category=top").await.expect(200).json();
     assert_eq!(all(&page["data"], "title"), ["Far down"]);
 }
+
+#[tokio::test]
+async fn a_category_that_waits_is_embedded_for_those_alone_who_see_it() {
+    let test = TestNode::start().await;
+    let (admin, eve) = (test.admin().await, test.user("eve", Role::Editor).await);
+    let vic = test.user("vic", Role::Viewer).await;
+    let secret = json!({ "name": "Not yet" });
+    let category = eve.post("/api/v1/categories", &secret).await.expect(201).data();
+    let post = json!({ "title": "One", "body": "x", "category_id": category["id"] });
+    let post = eve.post("/api/v1/posts", &post).await.expect(201).data();
+    let path = format!("/api/v1/posts/{}", post["id"].as_str().unwrap());
+    eve.post(&format!("{path}/publish"), &json!({})).await.expect(200);
+    let embedded = async |client: &Client| {
+        let one = client.get(&format!("{path}?expand=category")).await.expect(200).data();
+        let all = client.get("/api/v1/posts?expand=category").await.expect(200).data();
+        assert_eq!(one["category"], all[0]["category"]);
+        one["category"]["name"].clone()
+    };
+    for client in [&test.stranger(), &vic] {
+        assert_eq!(embedded(client).await, Json::Null);
+    }
+    assert_eq!(embedded(&eve).await, "Not yet");
+    let approve = format!("/api/v1/categories/{}/approve", category["id"].as_str().unwrap());
+    admin.post(&approve, &json!({})).await.expect(200);
+    assert_eq!(embedded(&test.stranger()).await, "Not yet");
+}

@@ -29,6 +29,7 @@ fn meant(kind: &str, line: &Json) -> Option<String> {
         "likes" => Some(format!("{} {}", fields["target_id"], fields["user_id"])),
         "redirects" => Some(fields["path"].to_string()),
         "mail_templates" => Some(fields["name"].to_string()),
+        "oidc_providers" => Some("the provider".to_owned()),
         "post_versions" if fields["first"] == true => Some(format!("first {}", fields["post_id"])),
         _ => None,
     }
@@ -84,6 +85,8 @@ async fn filled() -> (TestNode, Client) {
     admin.put(&path, &roles).await.expect(200);
     let picture = STANDARD.decode(PNG).unwrap();
     ada.send("PUT", AVATAR, &[("content-type", "image/png")], &picture).await.expect(200).data();
+    let provider = json!({ "issuer": "https://id.example.org", "client_id": "atoll", "client_secret": "sesame" });
+    admin.put("/api/v1/auth/oidc/provider", &provider).await.expect(200).data();
     let words = json!({ "subject": "Hello", "text": "Welcome.", "html": "<p>Welcome.</p>" });
     admin.put("/api/v1/mail/templates/welcome", &words).await.expect(200).data();
     let category = json!({ "name": "Garden" });
@@ -105,6 +108,14 @@ async fn filled() -> (TestNode, Client) {
                 }
                 ada.post(&format!("{path}/publish"), &json!({})).await.expect(200).data();
                 ada.post(&format!("{path}/like"), &json!({})).await.expect(200).data();
+                let view = json!({ "type": "view", "post_id": post["id"] }).to_string();
+                for agent in ["Mozilla/5.0 one", "Mozilla/5.0 two", "Mozilla/5.0 two"] {
+                    let headers = [("content-type", "application/json"), ("user-agent", agent)];
+                    let seen = test.stranger();
+                    let seen =
+                        seen.send("POST", "/api/v1/analytics/track", &headers, view.as_bytes());
+                    assert!(seen.await.status < 300);
+                }
                 let comment = json!({ "post_id": post["id"], "text": "Good." });
                 let comment = ada.post("/api/v1/comments", &comment).await.expect(201).data();
                 let reply =
@@ -127,7 +138,13 @@ async fn filled() -> (TestNode, Client) {
 async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
     let (one, admin) = filled().await;
     let workers = one.node.start().await.unwrap();
+    let ada = one.stranger().login("ada", PASSWORD).await;
+    let key = json!({ "name": "robot", "scopes": ["posts.write"] });
+    let key = ada.post("/api/v1/api-keys", &key).await.expect(201).data();
     let (job, archive) = export(&one, &admin, "?include=password_hashes").await;
+    let unzipped = zstd::stream::decode_all(&archive[..]).unwrap();
+    let unzipped = String::from_utf8_lossy(&unzipped);
+    assert!(!unzipped.contains(text(&key, "key")) && !unzipped.contains("sesame"));
     let two = TestNode::start().await;
     let other_workers = two.node.start().await.unwrap();
     let root = two.admin().await;
@@ -150,6 +167,10 @@ async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
         "likes",
         "redirects",
         "mail_templates",
+        "post_stats",
+        "api_keys",
+        "oidc_providers",
+        "audit",
         "files",
     ] {
         assert!(was.get(kind).is_some_and(|lines| !lines.is_empty()), "{kind} were exported");
@@ -157,6 +178,18 @@ async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
     // Each node has its own tenant, and an admin of the same address.
     was.remove("tenants");
     is.remove("tenants");
+    // What was done there stays there; views are counted anew, up to as many.
+    assert!(is.remove("audit").is_some_and(|lines| {
+        !was.remove("audit").unwrap().keys().any(|id| lines.contains_key(id))
+    }));
+    for line in was
+        .get_mut("post_stats")
+        .into_iter()
+        .chain(is.get_mut("post_stats"))
+        .flat_map(BTreeMap::values_mut)
+    {
+        (line["created_ms"], line["updated_ms"]) = (Json::Null, Json::Null);
+    }
     let admins = [one.admin, two.admin].map(|admin| admin.to_string());
     was.get_mut("users").unwrap().remove(&admins[0]);
     is.get_mut("users").unwrap().remove(&admins[1]);
@@ -174,6 +207,14 @@ async fn an_export_that_is_imported_into_an_empty_node_gives_equal_content() {
         assert_eq!(lines.len(), is[kind].len(), "{kind}");
     }
     works_there(&two, &admin).await;
+    let robot = two.stranger().with_token(text(&key, "key"));
+    robot.post("/api/v1/posts", &json!({ "title": "By a robot" })).await.expect(201);
+    let mint = robot.get("/api/v1/posts/slug/mint").await.expect(200).data();
+    let stats = format!("/api/v1/analytics/posts/{}", text(&mint, "id"));
+    assert_eq!(
+        root.get(&stats).await.expect(200).data()["views"],
+        admin.get(&stats).await.expect(200).data()["views"]
+    );
     let repeat = import(&two, &root, "format=atoll", &archive).await;
     let report = &repeat["report"];
     assert_eq!(
@@ -329,6 +370,81 @@ async fn an_archive_gives_nobody_what_its_importer_could_not_give() {
     let king = root.get("/api/v1/roles/King").await.expect(200).data();
     assert_eq!(king["permissions"], json!(["posts.write"]));
     workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_lends_no_key_of_somebody_above_and_trusts_no_provider_inside() {
+    let test = TestNode::start().await;
+    let workers = test.node.start().await.unwrap();
+    let boss = test.user("boss", Role::Admin).await;
+    let me = boss.get("/api/v1/auth/me").await.expect(200).data();
+    let key = |n: u8, owner: &str, hash: Json| {
+        let id = format!("0190b8e0-0000-7000-8000-0000000000{n:02x}");
+        let fields =
+            json!({ "user_id": owner, "name": "key", "scopes": ["posts.write"], "hash": hash });
+        json!({ "id": id, "created_ms": 1, "updated_ms": 2, "fields": fields })
+    };
+    let hash = json!("00".repeat(32));
+    let keys = [
+        key(1, text(&me, "id"), hash.clone()),
+        key(2, &test.admin.to_string(), hash.clone()),
+        key(3, text(&me, "id"), Json::Null),
+        key(4, "0190b8e0-0000-7000-8000-000000000099", hash),
+    ];
+    let job = import(&test, &boss, "format=atoll", &packed("api_keys", &keys)).await;
+    assert_eq!(super::counts(&job), [1, 0, 0, 3], "{job}");
+    let provider = |issuer: &str| {
+        let fields = json!({ "issuer": issuer, "client_id": "atoll" });
+        json!({ "id": "0190b8e0-0000-7000-8000-000000000005", "created_ms": 1, "fields": fields })
+    };
+    for (issuer, counts) in [
+        ("http://127.0.0.1:9", [0, 0, 0, 1]),
+        ("https://id.example.org", [1, 0, 0, 0]),
+        ("https://evil.example.org", [0, 0, 1, 0]),
+    ] {
+        let archive = packed("oidc_providers", &[provider(issuer)]);
+        let job = import(&test, &boss, "format=atoll", &archive).await;
+        assert_eq!(super::counts(&job), counts, "{issuer}: {job}");
+    }
+    let trusted = boss.get("/api/v1/auth/oidc/provider").await.expect(200).data();
+    assert_eq!(text(&trusted, "issuer"), "https://id.example.org");
+    let stats = json!({ "id": "0190b8e0-0000-7000-8000-000000000006", "fields": { "views": 7 } });
+    let job = import(&test, &boss, "format=atoll", &packed("post_stats", &[stats])).await;
+    assert_eq!(super::counts(&job), [0, 0, 0, 1], "{job}");
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_imported_before_an_export_is_found_again_after_it_in_another_tenant() {
+    let (one, two) = (TestNode::start().await, TestNode::start().await);
+    let (workers, other_workers) =
+        (one.node.start().await.unwrap(), two.node.start().await.unwrap());
+    let (admin, root) = (one.admin().await, two.admin().await);
+    let blog = include_bytes!("../fixtures/wordpress-blocks.xml");
+    let made = import(&one, &admin, "format=wordpress", blog).await;
+    let (_, archive) = export(&one, &admin, "").await;
+    let restored = import(&two, &root, "format=atoll", &archive).await;
+    assert_eq!(restored["report"]["failed"], 0, "{restored}");
+    let totals = async |client: &Client| {
+        let mut totals = Vec::new();
+        for list in ["posts", "comments", "categories", "tags", "users", "redirects"] {
+            let page = client.get(&format!("/api/v1/{list}")).await.expect(200).json();
+            totals.push(page["page"]["total"].as_u64().unwrap());
+        }
+        totals
+    };
+    let before = totals(&root).await;
+    let again = import(&two, &root, "format=wordpress", blog).await;
+    let posts = made["report"]["created"].as_u64().unwrap();
+    assert_eq!(super::counts(&again), [0, 0, posts, 0], "{again}");
+    assert_eq!(totals(&root).await, before);
+    // What changed in the blog meanwhile changes here, and its comments are not doubled.
+    let changed = String::from_utf8_lossy(blog).replace("First line", "The first line");
+    let changed = import(&two, &root, "format=wordpress", changed.as_bytes()).await;
+    assert_eq!(super::counts(&changed), [0, 1, posts - 1, 0], "{changed}");
+    assert_eq!(totals(&root).await, before);
+    workers.shutdown().await;
+    other_workers.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

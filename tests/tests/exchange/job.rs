@@ -1,9 +1,11 @@
 use super::{ended, import, other_tenant, send, table, text, until};
 use atoll_node::Role;
+use atoll_node::config::Secret;
 use atoll_storage::job::MAX_ATTEMPTS;
 use atoll_storage::tx::Tx;
-use atoll_tests::TestNode;
-use serde_json::json;
+use atoll_tests::harness::ADMIN_EMAIL;
+use atoll_tests::{Client, PostOffice, TestNode};
+use serde_json::{Value as Json, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_are_for_who_administers_them_in_their_tenant() {
@@ -156,5 +158,35 @@ async fn a_job_that_ends_its_process_again_and_again_is_set_aside() {
     let path = import.replace("imports", "jobs");
     admin.post(&format!("{path}/retry"), &json!({})).await.expect(200).data();
     assert_eq!(text(&ended(&test.node, &admin, &import).await, "state"), "done");
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_and_other_tenants_get_through_while_long_jobs_run() {
+    let mut office = PostOffice::open().await;
+    let server = Secret(office.url());
+    let test = TestNode::start_with(|config| config.mail.server = server).await;
+    let workers = test.node.start().await.unwrap();
+    let (admin, north) = (test.admin().await, other_tenant(&test).await);
+    let large = table(20_000, 500);
+    let is_ahead = |job: &Json| job["done"].as_u64() > Some(0);
+    let first = send(&admin, "format=csv", large.as_bytes()).await;
+    until(&test.node, &admin, &first, is_ahead).await;
+    let second = send(&admin, "format=csv&name=two", b"title\nOne\n").await;
+    let theirs = send(&north, "format=csv", large.as_bytes()).await;
+    until(&test.node, &north, &theirs, is_ahead).await;
+    let state = async |client: &Client, path: &str| {
+        text(&client.get(path).await.expect(200).data(), "state").to_owned()
+    };
+    assert_eq!(state(&admin, &second).await, "waiting", "a tenant has one long job at a time");
+    let forgot = json!({ "email": ADMIN_EMAIL });
+    test.stranger().post("/api/v1/auth/forgot-password", &forgot).await.expect(204);
+    office.next_to(ADMIN_EMAIL).await;
+    for (client, path) in [(&admin, &first), (&north, &theirs)] {
+        assert_eq!(state(client, path).await, "running", "it ended too early to test anything");
+        let cancel = format!("{}/cancel", path.replace("imports", "jobs"));
+        client.post(&cancel, &json!({})).await.expect(200);
+    }
+    assert_eq!(text(&ended(&test.node, &admin, &second).await, "state"), "done");
     workers.shutdown().await;
 }

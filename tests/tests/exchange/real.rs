@@ -194,6 +194,13 @@ async fn an_archive_is_taken_in_every_usual_form_and_what_is_passed_over_is_told
     assert_eq!(counts(&job), [8, 0, 0, 0], "{job}");
     let job = import(&test, &admin, "format=ghost", &gzip(GHOST.as_bytes())).await;
     assert_eq!(counts(&job), [8, 0, 0, 0], "{job}");
+    // Pictures do not come over, though the archive holds them: each post that names one is told.
+    let ghost = [
+        ("content/data/ghost.json", &include_bytes!("../fixtures/ghost.json")[..]),
+        ("content/images/bread.png", b"\x89PNG"),
+    ];
+    let job = import(&test, &admin, "format=ghost&name=whole", &zip_of(&ghost)).await;
+    assert!(notes(&job).contains("files that are not here: /content/images/bread.png"), "{job}");
     let table = "\u{feff}title;status;colour\nOne;Draft;red\nTwo;published;blue\n";
     let job = import(&test, &admin, "format=csv&name=t", &gzip(table.as_bytes())).await;
     assert_eq!(counts(&job), [2, 0, 0, 0], "{job}");

@@ -6,10 +6,12 @@ use super::entry::{self, Entry, Item, hash_of};
 use super::media;
 use super::report::{Ledger, Log, Report};
 use crate::access::{Actor, Permission};
+use crate::content::post::COVER;
 use crate::error::{Error, Result};
 use crate::exchange::restore;
 use crate::job::{Progress, Task};
 use crate::runtime::Node;
+use atoll_storage::Value;
 use atoll_storage::tx::Tx;
 use std::path::Path;
 use std::sync::Arc;
@@ -232,7 +234,16 @@ impl<'a> Intake<'a> {
 
 /// Leads what the body names to where it is, or tells of it.
 fn settle_files(entry: &mut Entry, site: &str) {
-    let (settled, lost) = media::settle(&entry.body, site, &entry.base);
+    let (settled, mut lost) = media::settle(&entry.body, site, &entry.base);
+    let cover = entry.changes.get(&COVER).and_then(Value::as_text).map(str::to_owned);
+    if let Some(cover) = cover.filter(|cover| media::is_here(cover)) {
+        match media::led(site, &entry.base, &cover) {
+            Some(there) => entry.changes.put(&COVER, there),
+            None => {
+                lost.insert(cover);
+            }
+        }
+    }
     entry.notes.extend(media::note(&lost));
     if let Some(body) = settled {
         entry.body = body;

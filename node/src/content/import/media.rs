@@ -27,13 +27,15 @@ pub(super) fn settle(body: &str, site: &str, base: &str) -> (Option<String>, BTr
         if !is_here(address) {
             continue;
         }
-        if site.is_empty() {
-            lost.insert(address.to_owned());
-        } else {
-            settled.push_str(&body[copied..start]);
-            settled.push_str(site);
-            settled.push_str(&path_at(base, address));
-            copied = end;
+        match led(site, base, address) {
+            None => {
+                lost.insert(address.to_owned());
+            }
+            Some(there) => {
+                settled.push_str(&body[copied..start]);
+                settled.push_str(&there);
+                copied = end;
+            }
         }
     }
     if copied == 0 {
@@ -41,6 +43,11 @@ pub(super) fn settle(body: &str, site: &str, base: &str) -> (Option<String>, BTr
     }
     settled.push_str(&body[copied..]);
     (Some(settled), lost)
+}
+
+/// The address on the old site, if that is known.
+pub(super) fn led(site: &str, base: &str, address: &str) -> Option<String> {
+    (!site.is_empty()).then(|| format!("{site}{}", path_at(base, address)))
 }
 
 /// A sentence for the report.
@@ -77,7 +84,7 @@ fn next(body: &str, at: usize) -> Option<(usize, usize)> {
 }
 
 /// Whether it is a file that was on the old site and has no host of its own.
-fn is_here(address: &str) -> bool {
+pub(super) fn is_here(address: &str) -> bool {
     let path = address.split(['?', '#']).next().unwrap_or_default();
     let is_elsewhere = path.starts_with("//") || path.contains(':') || path.contains(['{', '\n']);
     let ending = path.rsplit('/').next().and_then(|name| name.rsplit_once('.'));

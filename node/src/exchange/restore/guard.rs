@@ -2,6 +2,7 @@
 //! name, or say what nobody could write by hand.
 
 use super::super::line::Part;
+use super::Restored;
 use crate::access::{Actor, Permission, Role};
 use crate::community::comment;
 use crate::community::like;
@@ -127,7 +128,12 @@ pub(super) fn humbled(
 }
 
 /// A key comes back to an owner whom its importer may administer, or who is the importer himself: it acts as its owner.
-pub(super) fn lent(tx: &Tx<'_>, actor: &Actor, changes: Changes) -> Result<Changes> {
+pub(super) fn lent(
+    tx: &Tx<'_>,
+    actor: &Actor,
+    restored: &Restored,
+    changes: Changes,
+) -> Result<Changes> {
     actor.require(Permission::UsersAdminister)?;
     if changes.get(&api_key::HASH).is_none_or(Value::is_null) {
         return Err(Error::Malformed(
@@ -136,6 +142,10 @@ pub(super) fn lent(tx: &Tx<'_>, actor: &Actor, changes: Changes) -> Result<Chang
     }
     let owner = changes.get(&api_key::USER_ID).and_then(Value::as_id).unwrap_or_default();
     let owner = tx.get(&user::USER, owner)?.filter(|owner| owner.tenant == actor.tenant);
+    if owner.is_none() && restored.dry_run {
+        // Whom an earlier batch made was undone with it.
+        return Ok(changes);
+    }
     let owner = owner.ok_or_else(|| {
         Error::field(api_key::USER_ID.name, "unknown_reference", "there is no such user")
     })?;

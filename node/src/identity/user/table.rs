@@ -136,8 +136,8 @@ pub fn read(csv: &[u8], bounds: Bounds) -> Result<Vec<Row>> {
             let cell = at.and_then(|at| row.get(at)).unwrap_or_default();
             if is_exported { as_meant(cell) } else { cell }
         };
-        // In what was exported, a comma is part of a role's name.
-        let names = cell("role").split([',', ';']).chain(cell("roles").split(';')).map(str::trim);
+        let names = ["role", "roles"].into_iter().flat_map(|name| cell(name).split([',', ';']));
+        let names = names.map(str::trim);
         rows.push(Row {
             email: normal_email(cell("email")),
             username: cell("username").trim().to_lowercase(),
