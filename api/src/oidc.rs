@@ -4,6 +4,7 @@
 use crate::auth::{TOKENS, tokens};
 use crate::call::Call;
 use crate::cookie;
+use crate::pages;
 use crate::problem::Problem;
 use crate::reply::{PROBLEM, Reply};
 use crate::route::Access::{Can, Public};
@@ -113,11 +114,14 @@ const MARK: char = '~';
 async fn callback(call: Call) -> Answer {
     let (seed, back) = kept_by(&call);
     let (seed, back) = (seed.to_owned(), back.and_then(|path| Back::to(path).ok()));
-    let answer = answered(&call, &seed, back.is_some()).await;
+    let answer = answered(&call, &seed, back.as_ref()).await;
     let Some(back) = back else { return answer };
     let site = oidc::site_of(&call.node, call.param("state").unwrap_or_default())?;
     let place = match &answer {
         Ok(_) => format!("{site}{}", back.path()),
+        Err(problem) if is_on_site(&back) => {
+            format!("{site}{}&error={}", back.path(), problem.code())
+        }
         Err(problem) => format!("{site}{}#error={}", back.path(), problem.code()),
     };
     let reply = Reply::none()?.status(StatusCode::FOUND).header(LOCATION, place);
@@ -127,7 +131,7 @@ async fn callback(call: Call) -> Answer {
     Ok(reply)
 }
 
-async fn answered(call: &Call, seed: &str, by_ticket: bool) -> Answer {
+async fn answered(call: &Call, seed: &str, back: Option<&Back>) -> Answer {
     let wanting = |name: &str| {
         call.param(name).ok_or_else(|| Problem::parameter(name, "required", "is required"))
     };
@@ -137,16 +141,24 @@ async fn answered(call: &Call, seed: &str, by_ticket: bool) -> Answer {
     }
     let (code, state) = (wanting("code")?, wanting("state")?);
     let agent = call.user_agent();
-    match oidc::finish(&call.node, seed, state, code, by_ticket, agent).await? {
+    match oidc::finish(&call.node, seed, state, code, back.is_some(), agent).await? {
         Finished::SignedIn(signed_in) => {
             Ok(tokens(call, &signed_in)?.header(SET_COOKIE, kept_as(call, SEED, "", 0)))
         }
         Finished::Ticket { text, needs_code } => {
-            let ticket = kept_as(call, TICKET, &text, TICKET_LIFETIME_S);
+            let ticket = match back.filter(|back| is_on_site(back)) {
+                Some(_) => pages::ticket_of(call, &text),
+                None => kept_as(call, TICKET, &text, TICKET_LIFETIME_S),
+            };
             let reply = if needs_code { asks_for_code(call) } else { Reply::none()? };
             Ok(reply.header(SET_COOKIE, ticket))
         }
     }
+}
+
+/// Whether the site's own page takes the browser back. It reads a query, and no script does.
+fn is_on_site(back: &Back) -> bool {
+    back.path().starts_with(pages::BACK_FROM_PROVIDER)
 }
 
 /// The problem that a sign-in without its code gets, as an answer that brings the ticket.

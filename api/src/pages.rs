@@ -31,7 +31,7 @@ use html::Html;
 pub(crate) use html::escaped as escape;
 use layout::{Head, Who, page, path_of};
 use serde_json::{Map, Value as Json, json};
-pub(crate) use sign_in::session_of;
+pub(crate) use sign_in::{BACK_FROM_PROVIDER, session_of, ticket_of};
 
 pub fn routes() -> Vec<Route> {
     let mut routes = vec![

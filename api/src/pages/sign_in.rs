@@ -15,7 +15,7 @@ use crate::route::Access::Public;
 use crate::route::{Answer, Route, get, post};
 use crate::site::Site;
 use atoll_node::content::feed;
-use atoll_node::identity::oidc::{Back, TICKET_LIFETIME_S};
+use atoll_node::identity::oidc::{self, Back, TICKET_LIFETIME_S};
 use atoll_node::identity::session::site::{self, Entered};
 use atoll_node::identity::{logout, reset, tenant};
 use atoll_node::{Error, percent};
@@ -45,6 +45,11 @@ pub(super) fn routes() -> Vec<Route> {
             .strict()
             .page()
             .doc("What that page's form sends: the code of the app, or a recovery code."),
+        get("/sign-in/provider", Public, come_back)
+            .query(&["to", "error"])
+            .strict()
+            .page()
+            .doc("Where a browser comes back to that was at the tenant's OpenID provider."),
         post("/sign-out", Public, leave)
             .body_limit(MAX_FORM_BYTES)
             .page()
@@ -68,6 +73,13 @@ const TICKET: &str = "atoll_ticket";
 const FORM: &str = "atoll_form";
 const FORM_LIFETIME_S: u64 = 24 * 3_600;
 const NO_STORE: &str = "no-store";
+/// How the path begins that a provider's browser is led back to.
+pub(crate) const BACK_FROM_PROVIDER: &str = "/sign-in/provider?";
+
+/// The cookie that holds a ticket until the code is given.
+pub(crate) fn ticket_of(call: &Call, ticket: &str) -> String {
+    cookie::set(call, TICKET, ticket, "/sign-in", TICKET_LIFETIME_S)
+}
 
 /// What the browser's cookie says of a session.
 pub(crate) fn session_of(headers: &HeaderMap) -> Option<&str> {
@@ -159,11 +171,13 @@ fn is_from_elsewhere(call: &Call) -> bool {
 const LAPSED: &str =
     "This form had lapsed, or your browser keeps no cookies for this site. Send it once more.";
 
+const DISABLED: &str = "This account is disabled. Ask those who run this site.";
+
 /// What to say of a refusal, and with which status. What is nobody's fault here is an error as elsewhere.
 fn told(error: Error) -> Result<(StatusCode, String, Option<u64>), Problem> {
     let said = match error.code() {
         "wrong_credentials" => Some("The name or the password is wrong."),
-        "account_disabled" => Some("This account is disabled. Ask those who run this site."),
+        "account_disabled" => Some(DISABLED),
         "totp_required" => {
             Some("Type the code that your app shows, or one of your recovery codes.")
         }
@@ -217,7 +231,14 @@ fn password_form(
             [("type", "password"), ("name", "password"), ("autocomplete", "current-password")];
         field(html, "Password", &password);
     };
+    let provider = oidc::host_of(&call.node, call.tenant())?;
     let after = |html: &mut Html| {
+        if let Some(host) = &provider {
+            let back = format!("{BACK_FROM_PROVIDER}to={}", percent::encode(to.path()));
+            let href = format!("/api/v1/auth/oidc/start?return_to={}", percent::encode(&back));
+            html.open("p", &[]);
+            html.element("a", &[("href", &href)], &format!("Sign in by {host}")).close("p");
+        }
         html.open("p", &[]);
         html.element("a", &[("href", "/forgot-password")], "Forgotten your password?").close("p");
     };
@@ -270,15 +291,18 @@ async fn enter(call: Call) -> Answer {
     match site::sign_in(&call.node, &call.actor, login, password, call.user_agent()).await {
         Ok(Entered::In(session)) => admitted(&call, &to, &session),
         Ok(Entered::NeedsCode(ticket)) => {
-            let ticket = cookie::set(&call, TICKET, &ticket, "/sign-in", TICKET_LIFETIME_S);
-            let to = format!("/sign-in/code?to={}", percent::encode(to.path()));
-            seen_other(&to, &[ticket])
+            let ticket = ticket_of(&call, &ticket);
+            seen_other(&code_page(&to), &[ticket])
         }
         Err(error) => {
             let (status, said, wait_s) = told(error)?;
             Ok(waiting(password_form(&call, &to, login, status, Some(said))?, wait_s))
         }
     }
+}
+
+fn code_page(to: &Back) -> String {
+    format!("/sign-in/code?to={}", percent::encode(to.path()))
 }
 
 fn admitted(call: &Call, to: &Back, session: &str) -> Answer {
@@ -328,7 +352,7 @@ async fn confirm(call: Call) -> Answer {
         return code_form(&call, &to, StatusCode::FORBIDDEN, Some(LAPSED.to_owned()));
     }
     let ticket = cookie::get(&call.headers, TICKET).unwrap_or_default();
-    let code = form.get("code").unwrap_or_default().to_owned();
+    let code = form.get("code").map(str::to_owned);
     match site::confirm(&call.node, &call.actor, ticket, code, call.user_agent()).await {
         Ok(session) => admitted(&call, &to, &session),
         Err(error) if matches!(error.code(), "ticket_invalid" | "ticket_used") => {
@@ -340,6 +364,32 @@ async fn confirm(call: Call) -> Answer {
         Err(error) => {
             let (status, said, wait_s) = told(error)?;
             Ok(waiting(code_form(&call, &to, status, Some(said))?, wait_s))
+        }
+    }
+}
+
+/// The ticket that the browser brings was given to it, and is good once.
+async fn come_back(call: Call) -> Answer {
+    let to = onward(call.param("to"));
+    let again = |status, said: String| {
+        let reply = password_form(&call, &to, "", status, Some(said))?;
+        Ok(reply.header(SET_COOKIE, cookie::set(&call, TICKET, "", "/sign-in", 0)))
+    };
+    let failed = "Signing in this way did not work. Try once more, or sign in with a password.";
+    if let Some(code) = call.param("error") {
+        let said = if code == "account_disabled" { DISABLED } else { failed };
+        return again(StatusCode::UNPROCESSABLE_ENTITY, said.to_owned());
+    }
+    let ticket = cookie::get(&call.headers, TICKET).unwrap_or_default();
+    match site::confirm(&call.node, &call.actor, ticket, None, call.user_agent()).await {
+        Ok(session) => admitted(&call, &to, &session),
+        Err(error) if error.code() == "totp_required" => seen_other(&code_page(&to), &[]),
+        Err(error) if matches!(error.code(), "ticket_invalid" | "ticket_used") => {
+            again(StatusCode::UNPROCESSABLE_ENTITY, failed.to_owned())
+        }
+        Err(error) => {
+            let (status, said, wait_s) = told(error)?;
+            Ok(waiting(again(status, said)?, wait_s))
         }
     }
 }

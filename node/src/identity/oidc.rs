@@ -104,6 +104,16 @@ fn find(reader: &impl Read, tenant: Id) -> atoll_storage::Result<Option<Record>>
     reader.get(&OIDC_PROVIDER, key_of(tenant))
 }
 
+/// Who vouches for the users of the tenant: the host, for people to read.
+pub fn host_of(node: &Node, tenant: Id) -> Result<Option<String>> {
+    let provider = node.store.read(|reader| find(reader, tenant))?;
+    let host = |provider: Record| {
+        let issuer = provider.text(&ISSUER).split_once("://").map_or("", |(_, rest)| rest);
+        issuer.split('/').next().unwrap_or_default().to_owned()
+    };
+    Ok(provider.map(host).filter(|host| !host.is_empty()))
+}
+
 /// # Errors
 /// `NotFound` if the tenant has none.
 pub fn get(node: &Node, actor: &Actor) -> Result<Record> {

@@ -428,6 +428,43 @@ async fn a_browser_comes_back_to_the_page_that_sent_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sites_own_page_leads_to_the_provider_and_takes_the_browser_back() {
+    let hands = Hands::new();
+    let (test, provider, admin) = trusting_at(hands.clock()).await;
+    let post = json!({ "title": "Inside", "body": "x", "visibility": "members" });
+    let post = admin.post("/api/v1/posts", &post).await.expect(201).data();
+    let publish = format!("/api/v1/posts/{}/publish", text(&post, "id"));
+    admin.post(&publish, &json!({})).await.expect(200);
+    let stranger = test.stranger();
+    let form = stranger.get("/sign-in?to=%2Fposts%2Finside").await.expect(200).text();
+    let link = form.split(&format!("href=\"{START}")).nth(1).expect("a link to the provider");
+    let start = format!("{START}{}", link.split('"').next().unwrap());
+    assert!(form.contains(&format!("Sign in by {}", provider.address)), "{form}");
+    let back = async |turn: Turn, code: &str| {
+        let begun = begin_at(&start, &test, &provider, turn).await;
+        let back = come_back(&test, &begun, code).await.expect(302);
+        let place = back.header("location").unwrap().to_owned();
+        (place[place.find("/sign-in").expect("the page")..].to_owned(), back)
+    };
+    let (place, answer) = back(|_| {}, "good").await;
+    assert_eq!(place, "/sign-in/provider?to=%2Fposts%2Finside");
+    let ticket = kept(&answer, "atoll_ticket");
+    let headers = [("cookie", ticket.as_str())];
+    let entered = stranger.send("GET", &place, &headers, b"").await.expect(303);
+    assert_eq!(entered.header("location"), Some("/posts/inside"));
+    let session = kept(&entered, "atoll_session");
+    let page = stranger.send("GET", "/posts/inside", &[("cookie", &session)], b"").await;
+    assert!(page.expect(200).text().contains("Sign out"));
+    let twice = stranger.send("GET", &place, &headers, b"").await.expect(422).text();
+    assert!(twice.contains("did not work"), "{twice}");
+    stranger.get(&place).await.expect(422);
+    let (place, _) = back(|next| next.forged = true, "good").await;
+    assert_eq!(place, "/sign-in/provider?to=%2Fposts%2Finside&error=provider_failed");
+    let told = stranger.get(&place).await.expect(422).text();
+    assert!(told.contains("Try once more"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_can_have_no_address_asked_that_the_operator_did_not_name() {
     let (test, provider, _) = trusting().await;
     let elsewhere = TcpListener::bind("127.0.0.2:0").await.unwrap();

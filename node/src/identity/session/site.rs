@@ -49,7 +49,7 @@ pub async fn sign_in(
     Ok(Entered::In(cookie))
 }
 
-/// The cookie for a ticket and the code of the app, or a recovery code.
+/// The cookie for a ticket, with the code of the app, or a recovery code, if the account has a second factor.
 ///
 /// # Errors
 /// As [`ticket::redeem`].
@@ -57,15 +57,14 @@ pub async fn confirm(
     node: &Node,
     actor: &Actor,
     ticket: &str,
-    code: String,
+    code: Option<String>,
     user_agent: &str,
 ) -> Result<String> {
     let held = ticket::open(node, ticket)?;
     if held.user.tenant != actor.tenant {
         return Err(refused("ticket_invalid", "this sign-in was begun elsewhere: begin anew"));
     }
-    let entry =
-        Entry { code: Some(code), session: Some(held.session), is_on_site: true, proven: None };
+    let entry = Entry { code, session: Some(held.session), is_on_site: true, proven: None };
     let entered = begun(node, held.user.key, entry, user_agent).await;
     held.settle(node, Some(actor), entered)
 }
