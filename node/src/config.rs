@@ -43,6 +43,8 @@ pub struct Config {
     pub tenants: Tenants,
     pub import: Import,
     pub export: Export,
+    pub backup: Backup,
+    pub sync: Sync,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -122,6 +124,22 @@ pub struct Export {
     pub keep_hours: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Sync {
+    /// Announces itself to its network, and listens who else is there.
+    pub discover: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backup {
+    /// Hours between two that the node makes by itself; 0: none.
+    pub every_hours: u64,
+    /// Proven ones that are kept.
+    pub keep: usize,
+    /// Empty: `backups` in the data folder.
+    pub folder: PathBuf,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -143,6 +161,8 @@ impl Default for Config {
             tenants: Tenants { keep_days: 30 },
             import: Import { max_bytes: 1 << 30 },
             export: Export { keep_hours: 48 },
+            sync: Sync::default(),
+            backup: Backup { every_hours: 0, keep: 7, folder: PathBuf::new() },
         }
     }
 }

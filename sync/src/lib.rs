@@ -2,6 +2,7 @@ pub mod bundle;
 pub mod frame;
 pub mod key;
 pub mod message;
+pub mod nearby;
 pub mod quic;
 pub mod runner;
 pub mod session;

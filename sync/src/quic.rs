@@ -29,7 +29,7 @@ use crate::ticket::Ticket;
 
 pub use error::{CloseCode, Error};
 pub use hello::{JoinAnswer, JoinRequest, MAX_INFO_BYTES};
-pub use link::{Link, LinkReceiver, LinkSender};
+pub use link::{Link, LinkReceiver, LinkSender, ProcessId, Pulse};
 
 use gate::Gate;
 use hello::{Hello, Reply};
@@ -191,11 +191,20 @@ impl Endpoint {
         expected: &PublicKey,
         timeout: Duration,
     ) -> Result<Link, Error> {
+        self.dial_any(&[addr.to_string()], expected, timeout).await
+    }
+
+    /// As [`Endpoint::dial`], at one address after the other.
+    pub async fn dial_any(
+        &self,
+        addrs: &[String],
+        expected: &PublicKey,
+        timeout: Duration,
+    ) -> Result<Link, Error> {
         if (self.0.admit)(expected) == Admission::Revoked {
             return Err(Error::Revoked);
         }
-        let addr = addr.to_string();
-        self.try_each(&[addr], expected, timeout, async |mut link: Link| {
+        self.try_each(addrs, expected, timeout, async |mut link: Link| {
             link.send.send(&Hello::Link.encode()?).await?;
             match Reply::decode(link.recv.recv().await?)? {
                 Reply::Welcome => {

@@ -5,9 +5,11 @@ mod dial;
 mod drive;
 mod error;
 mod link;
+mod obstacle;
 mod roster;
 
 use crate::key::{NodeKey, PublicKey};
+use crate::nearby::{Ears, Heard, Nearby};
 use crate::quic::{self, Admission, Endpoint, JoinAnswer, JoinRequest, Knock, Limits};
 use crate::ticket::{Secret, Ticket};
 use atoll_storage::tx::Tx;
@@ -20,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use error::Error;
+pub use obstacle::Obstacle;
 pub use roster::{PeerState, PeerStatus};
 
 /// What joining may take, over all addresses of a ticket.
@@ -37,6 +40,8 @@ pub struct Options {
     /// Where others reach it, as `host:port`, if that is not the address it listens on.
     pub address: Option<String>,
     pub limits: Limits,
+    /// Whether it announces itself to its network, and listens who else is there.
+    pub discover: bool,
 }
 
 /// A handle; clones share the runner.
@@ -52,6 +57,7 @@ struct Shared {
     me: NodeId,
     endpoint: Endpoint,
     roster: Arc<Roster>,
+    nearby: Option<Nearby>,
     paused: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -60,10 +66,11 @@ struct Shared {
 impl Runner {
     /// Binds the address and begins to dial the peers that the store lists. Call inside a tokio runtime.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let Options { store, key, clock, listen, name, address, limits } = options;
+        let Options { store, key, clock, listen, name, address, limits, discover } = options;
         let roster = Arc::new(Roster::new(store.read(|reader| peer::list(reader))?));
         let endpoint = bind(listen, &key, &roster, &store, &name, address.as_deref(), limits)?;
         let listen = endpoint.local_addr()?;
+        let nearby = discover.then(|| look_around(key.node_id(), &name, listen, &roster)).flatten();
         let runner = Self(Arc::new(Shared {
             addrs: reachable_at(listen, address.as_deref()),
             store,
@@ -73,6 +80,7 @@ impl Runner {
             me: key.node_id(),
             endpoint,
             roster,
+            nearby,
             paused: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
             tasks: Mutex::new(JoinSet::new()),
@@ -94,6 +102,11 @@ impl Runner {
 
     pub fn status(&self) -> Vec<PeerStatus> {
         self.0.roster.status()
+    }
+
+    /// Nodes on the same network; none if this one does not look for them.
+    pub fn nearby(&self) -> Option<Vec<Heard>> {
+        self.0.nearby.as_ref().map(Nearby::list)
     }
 
     /// Makes a ticket that lets one node join, once. Without addresses it names those of [`Runner::addresses`].
@@ -223,6 +236,17 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// A node that cannot look around works all the same.
+fn look_around(me: NodeId, name: &str, listen: SocketAddr, roster: &Arc<Roster>) -> Option<Nearby> {
+    let (asked, told) = (roster.clone(), roster.clone());
+    let ears = Ears {
+        is_known: Box::new(move |node| asked.knows(node)),
+        appeared: Box::new(move |node| told.wake(node)),
+    };
+    let nearby = Nearby::start(me, name, listen, ears);
+    nearby.inspect_err(|error| tracing::warn!(error, "nearby nodes are not found")).ok()
 }
 
 fn bind(

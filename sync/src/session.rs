@@ -8,6 +8,7 @@ mod compare;
 mod pace;
 mod pull;
 mod push;
+mod relay;
 mod serve;
 
 use crate::message::{Hello, MAX_UNPACKED_BYTES, Message, MessageError, OLDEST_VERSION, VERSION};
@@ -94,11 +95,13 @@ pub enum Reason {
     )]
     Version { theirs: u16 },
     #[error(
-        "the peer says that it is this very node: its disk is a copy; give one of the two a new identity"
+        "the peer says that it is this very node ({0}): one of the two runs on a copy of the other's data folder; give it a new one and let it join"
     )]
-    Clone,
+    Clone(String),
     #[error("the peer sent what makes no sense: {0}")]
     Malformed(String),
+    #[error("this node cannot store what came: {}", atoll_storage::Error::Full)]
+    Full,
     #[error("this node cannot store what came: {0}")]
     Store(String),
 }
@@ -113,6 +116,7 @@ impl From<atoll_storage::Error> for Reason {
     fn from(error: atoll_storage::Error) -> Self {
         match error {
             atoll_storage::Error::Malformed(what) => Self::Malformed(what),
+            atoll_storage::Error::Full => Self::Full,
             other => Self::Store(other.to_string()),
         }
     }
@@ -191,6 +195,7 @@ pub struct Session {
     known: BTreeMap<StreamId, Vector>,
     rounds: compare::Rounds,
     pushing: push::Pushing,
+    relays: relay::Relays,
     pulls: pull::Pulls,
     root_at_ms: u64,
     /// When ops last came or went.
@@ -216,6 +221,7 @@ impl Session {
             known: BTreeMap::new(),
             rounds: compare::Rounds::default(),
             pushing: push::Pushing::default(),
+            relays: relay::Relays::default(),
             pulls: pull::Pulls::default(),
             root_at_ms: now.elapsed_ms,
             busy_ms: now.elapsed_ms,
@@ -267,6 +273,12 @@ impl Session {
     /// What the peer has of a stream, as it said itself.
     pub fn known(&self, stream: &StreamId) -> Option<&Vector> {
         self.pushing.blocked.get(stream).map(|b| &b.real).or_else(|| self.known.get(stream))
+    }
+
+    /// What the peer has of each stream, as it said itself.
+    pub fn acknowledged(&self) -> BTreeMap<StreamId, Vector> {
+        let real = |stream: &StreamId| self.known(stream).cloned().unwrap_or_default();
+        self.known.keys().map(|stream| (stream.clone(), real(stream))).collect()
     }
 
     fn phase(&self) -> Phase {
@@ -342,7 +354,7 @@ impl Session {
             return Err(Reason::Version { theirs: hello.version });
         }
         if hello.origin.node == replica.origin().node {
-            return Err(Reason::Clone);
+            return Err(Reason::Clone(Hello::short_name(&hello.name)));
         }
         let Some(greeting) = &self.greeting else { return Ok(()) };
         let clock_offset_ms = hello.time_ms.wrapping_sub(self.now.wall_ms) as i64;

@@ -213,7 +213,7 @@ fn hello(origin: Origin, version: u16, oldest_version: u16) -> Vec<u8> {
 fn a_copy_of_this_node_and_a_foreign_protocol_are_refused() -> Outcome {
     let origin = |n| Origin { node: NodeId([n; 16]), epoch: 9 };
     for (bytes, reason) in [
-        (hello(origin(1), 1, 1), Reason::Clone),
+        (hello(origin(1), 1, 1), Reason::Clone(String::new())),
         (hello(origin(3), 0, 0), Reason::Version { theirs: 0 }),
         (hello(origin(3), 9, 8), Reason::Version { theirs: 9 }),
     ] {

@@ -53,6 +53,7 @@ impl Side {
             name: "bench".into(),
             address: Some(address.to_owned()),
             limits: Limits { congestion, ..Limits::default() },
+            discover: false,
         });
         Self { store, runner: runner.expect("the node starts"), _folder: folder }
     }

@@ -19,7 +19,7 @@ macro_rules! show_as_text {
     })* };
 }
 
-show_as_text!(String, SocketAddr, u32, u64, usize);
+show_as_text!(String, SocketAddr, bool, u32, u64, usize);
 
 impl Show for Secret {
     /// With three asterisks in the place of the password.
@@ -84,6 +84,11 @@ pub(super) fn within<T: FromStr<Err: Display> + PartialOrd>(
 
 pub(super) fn path(value: &str) -> Result<PathBuf, String> {
     if value.is_empty() { Err("it is empty".to_owned()) } else { Ok(PathBuf::from(value)) }
+}
+
+/// Nothing stands for a place inside the data folder.
+pub(super) fn folder(value: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(value.trim()))
 }
 
 pub(super) fn text(value: &str) -> Result<String, String> {

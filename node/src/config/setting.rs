@@ -2,8 +2,8 @@
 
 use super::Config;
 use super::form::{
-    email, host_and_port, hosts, log_format, mail_server, name, origins, parsed, path, post_path,
-    sender, shown, text, url, within,
+    email, folder, host_and_port, hosts, log_format, mail_server, name, origins, parsed, path,
+    post_path, sender, shown, text, url, within,
 };
 
 /// One setting: the row of the table.
@@ -89,6 +89,14 @@ pub static SETTINGS: &[Setting] = &[
         "Where other nodes reach this one, for tickets; the address of `sync_listen` if empty.",
         sync_address,
         host_and_port
+    ),
+    setting!(
+        "sync.discover",
+        "true or false",
+        "Whether this node announces itself on its network (by multicast DNS, with its id and name), and looks who else \
+         is there. A ticket is needed to join all the same.",
+        sync.discover,
+        parsed
     ),
     setting!(
         "name",
@@ -248,6 +256,28 @@ pub static SETTINGS: &[Setting] = &[
         "Hours for which an export, and the report of an import, can be fetched.",
         export.keep_hours,
         |value| within(value, 1, 8_760)
+    ),
+    setting!(
+        "backup.every_hours",
+        "a number from 0 to 8760",
+        "Hours between two backups that the node makes by itself, each of which it restores and verifies; 0 for none.",
+        backup.every_hours,
+        |value| within(value, 0, 8_760)
+    ),
+    setting!(
+        "backup.keep",
+        "a number from 1 to 1000",
+        "How many proven backups stay. The last proven one is never removed.",
+        backup.keep,
+        |value| within(value, 1, 1_000)
+    ),
+    setting!(
+        "backup.folder",
+        "a folder, or nothing",
+        "Where the node's own backups lie; `backups` in the data folder if empty. Another disk is better: it needs room \
+         for those that are kept and twice a backup more.",
+        backup.folder,
+        folder
     ),
 ];
 

@@ -54,6 +54,7 @@ impl Node {
             name: config.name.clone(),
             address: Some(config.sync_address.clone()).filter(|address| !address.is_empty()),
             limits: atoll_sync::quic::Limits::default(),
+            discover: config.sync.discover,
         })
         .map_err(super::internal)?;
         if self.sync.set(runner.clone()).is_err() {

@@ -29,6 +29,12 @@ impl CloseCode {
     pub const SHUTDOWN: Self = Self(6);
     /// The session on the link came to an end that the other side should hear of.
     pub const SESSION: Self = Self(7);
+    /// Another process runs with the same key.
+    pub const COPY: Self = Self(8);
+    /// What came cannot be stored.
+    pub const DISK_FULL: Self = Self(9);
+    /// The two speak no common version of the protocol.
+    pub const VERSION: Self = Self(10);
     pub const FIRST_FREE: Self = Self(0x100);
 }
 
@@ -50,6 +56,8 @@ pub enum Error {
     NoAddress,
     #[error("no answer from {addr}: check that the node runs there and that its UDP port is open")]
     Unreachable { addr: String },
+    #[error("nobody listens at {addr}: start the node there, or check the port")]
+    NobodyListens { addr: String },
     #[error(
         "the peer's key is not the one in the list: {addr} has {found}, expected {expected}; if the node was set up \
          anew, remove the old peer and join again, otherwise somebody else answers at that address"
@@ -79,6 +87,9 @@ pub enum Error {
     Restarted,
     #[error("the other node closed the link: {reason} (code {code})")]
     Closed { code: CloseCode, reason: String },
+    /// The words of the other node, which name this one and the address of the other process.
+    #[error("{0}")]
+    Copy(String),
     #[error("the link was closed here")]
     ClosedHere,
     #[error(transparent)]
@@ -115,6 +126,7 @@ impl Error {
         matches!(
             self,
             Self::Unreachable { .. }
+                | Self::NobodyListens { .. }
                 | Self::Resolve { .. }
                 | Self::WrongKey { .. }
                 | Self::NotAtoll { .. }
@@ -138,6 +150,7 @@ impl Error {
             CloseCode::STRANGER => Self::Stranger,
             CloseCode::REVOKED => Self::Revoked,
             CloseCode::BUSY => Self::Busy,
+            CloseCode::COPY => Self::Copy(tame(reason)),
             _ => Self::Closed { code, reason: tame(reason) },
         }
     }

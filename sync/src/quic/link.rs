@@ -2,6 +2,8 @@
 //! they wait without losing their place in the stream. The link closes when both are gone.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,10 +18,15 @@ use crate::key::PublicKey;
 /// What is taken from the stream at once.
 const READ_BYTES: usize = 64 << 10;
 
+/// One run of a node: its key says who it is, this says since when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProcessId(pub(super) [u8; 32]);
+
 #[derive(Debug)]
 pub struct Link {
     /// The key that the other side has proved to own.
     pub peer: PublicKey,
+    pub process: ProcessId,
     pub remote: SocketAddr,
     pub send: LinkSender,
     pub recv: LinkReceiver,
@@ -55,6 +62,7 @@ impl Link {
     ) -> Self {
         Self {
             peer,
+            process: super::tls::process_of(connection),
             remote: connection.remote_address(),
             send: LinkSender {
                 stream: send,
@@ -79,7 +87,56 @@ impl Link {
     }
 }
 
+/// Tells whether the other end of a link lives, without a word in its stream.
+#[derive(Clone, Debug)]
+pub struct Pulse(Connection, Arc<AtomicU32>);
+
+/// Packets of a process that has just ended may still be on their way.
+const STRAY: Duration = Duration::from_millis(750);
+const LOOK: Duration = Duration::from_millis(20);
+/// Questions that are asked of one link; beyond them its own signs of life have to do.
+const MAX_QUESTIONS: u32 = 6;
+
+impl Pulse {
+    /// Asks the other end, and waits for any word of it. At once if it says that there is no such link, or the link is
+    /// closed.
+    pub async fn beats(&self, within: Duration) -> bool {
+        let listen = async {
+            tokio::time::sleep(STRAY).await;
+            let before = self.heard();
+            self.ask();
+            while self.heard() == before {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            _ = self.0.closed() => false,
+            heard = tokio::time::timeout(within, listen) => {
+                heard.is_ok() && self.0.close_reason().is_none()
+            }
+        }
+    }
+
+    fn heard(&self) -> u64 {
+        self.0.stats().udp_rx.datagrams
+    }
+
+    /// Lets the other side open more streams, which no node does: it has to acknowledge that it may. A number is told
+    /// only if it has grown by an eighth.
+    fn ask(&self) {
+        let asked = self.1.fetch_add(1, Ordering::Relaxed);
+        if asked < MAX_QUESTIONS {
+            self.0.set_max_concurrent_uni_streams((1_u32 << asked).into());
+        }
+    }
+}
+
 impl LinkSender {
+    /// To look after the other end from elsewhere.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.connection.clone(), Arc::default())
+    }
+
     /// Sends one frame, and waits while the peer does not keep up. If it is cancelled while it waits, the frame
     /// goes out with the next one, or with [`LinkSender::finish`]; it is never cut.
     pub async fn send(&mut self, body: &[u8]) -> Result<(), Error> {

@@ -21,6 +21,7 @@ use rustls::{
 };
 
 use super::error::Error;
+use super::link::ProcessId;
 use super::{ALPN, SERVER_NAME};
 use crate::key::{NodeKey, PUBLIC_KEY_BYTES, PublicKey};
 
@@ -95,8 +96,24 @@ pub(super) fn proved_key(connection: &quinn::Connection) -> Result<PublicKey, Er
         .ok_or_else(|| Error::Handshake("the other side showed no key".into()))
 }
 
+/// Which process holds the other end: the hash of its certificate, which is made anew at each start. Equal for all
+/// starts of a release that gave it no number.
+pub(super) fn process_of(connection: &quinn::Connection) -> ProcessId {
+    let chain = connection
+        .peer_identity()
+        .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let leaf = chain.as_deref().and_then(|chain| chain.first()).map(|leaf| leaf.as_ref());
+    ProcessId(*blake3::hash(leaf.unwrap_or_default()).as_bytes())
+}
+
 fn certificate(key: &NodeKey) -> Result<CertificateDer<'static>, Error> {
-    let params = rcgen::CertificateParams::new([SERVER_NAME.to_owned()]).map_err(Error::setup)?;
+    let mut params =
+        rcgen::CertificateParams::new([SERVER_NAME.to_owned()]).map_err(Error::setup)?;
+    let mut serial = [0; 16];
+    getrandom::fill(&mut serial).map_err(Error::setup)?;
+    // A positive number of a fixed length.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(rcgen::SerialNumber::from_slice(&serial));
     let signer = CertificateSigner { key, public: key.public() };
     Ok(params.self_signed(&signer).map_err(Error::setup)?.der().clone())
 }

@@ -3,14 +3,21 @@
 
 use super::Shared;
 use super::link;
+use super::obstacle::Obstacle;
 use super::roster::{PeerState, Target};
 use crate::key::PublicKey;
+use crate::quic;
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// In which a machine says that nobody listens, if it says so at all.
+const REFUSAL: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A link that held so long was a good one: the next failure begins with a short pause.
@@ -49,18 +56,18 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
             return;
         }
         if *paused.borrow_and_update() {
-            shared.roster.note(&key, PeerState::Paused, "links are paused on this node");
+            let why = (Obstacle::Paused, "links are paused on this node");
+            shared.roster.note(&key, PeerState::Paused, Some(why));
             wait(&shared, &target, LONGEST_PAUSE, &mut paused).await;
             is_first = true;
             continue;
         }
-        if target.is_linked || target.address.is_none() {
+        let places = places(&shared, &target);
+        if target.is_linked || places.is_empty() {
             if !target.is_linked {
-                shared.roster.note(
-                    &key,
-                    PeerState::Waiting,
-                    "this peer has no known address: it has to dial this node",
-                );
+                let reason = "this peer has no known address: it has to dial this node";
+                let why = (Obstacle::NoAddress, reason);
+                shared.roster.note(&key, PeerState::Waiting, Some(why));
             }
             wait(&shared, &target, LONGEST_PAUSE, &mut paused).await;
             continue;
@@ -70,21 +77,34 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
             continue;
         }
         let begun = Instant::now();
-        if dial(&shared, &target).await && begun.elapsed() > GOOD_LINK {
-            pause = FIRST_PAUSE;
+        if dial(&shared, &target, &places).await {
+            if begun.elapsed() > GOOD_LINK {
+                pause = FIRST_PAUSE;
+            }
+            // The end of its own link is no reason to dial at once: what ended it may well be there still.
+            let _ = tokio::time::timeout(Duration::ZERO, target.wake.notified()).await;
         }
         let woken = wait(&shared, &target, jittered(pause), &mut paused).await;
         pause = if woken { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
     }
 }
 
+/// Where to look for a peer: at the address that is known, then where it was heard on this network.
+fn places(shared: &Shared, target: &Target) -> Vec<String> {
+    let heard = shared.nearby.as_ref().map(|nearby| nearby.addrs_of(target.key.node_id()));
+    let heard = heard.into_iter().flatten().map(|addr| addr.to_string());
+    let mut places: Vec<String> = target.address.clone().into_iter().collect();
+    places.extend(heard.filter(|addr| target.address.as_ref() != Some(addr)));
+    places
+}
+
 /// True if there was a link; then it has ended.
-async fn dial(shared: &Arc<Shared>, target: &Target) -> bool {
-    let Some(address) = &target.address else { return false };
-    shared.roster.note(&target.key, PeerState::Dialling, "");
+async fn dial(shared: &Arc<Shared>, target: &Target, places: &[String]) -> bool {
+    shared.roster.note(&target.key, PeerState::Dialling, None);
     let mut stopped = shared.stopped.subscribe();
     let dialled = tokio::select! {
-        dialled = shared.endpoint.dial(address, &target.key, TIMEOUT) => dialled,
+        dialled = shared.endpoint.dial_any(places, &target.key, TIMEOUT) => dialled,
+        refused = refusal(places) => Err(refused),
         _ = stopped.wait_for(|stopped| *stopped) => return false,
     };
     match dialled {
@@ -94,10 +114,37 @@ async fn dial(shared: &Arc<Shared>, target: &Target) -> bool {
         }
         Err(error) => {
             tracing::debug!(node = %target.key.node_id(), %error, "a peer was not reached");
-            shared.roster.note(&target.key, PeerState::Waiting, &error.to_string());
+            let (obstacle, reason) = (Obstacle::of(&error), error.to_string());
+            shared.roster.note(&target.key, PeerState::Waiting, Some((obstacle, &reason)));
             false
         }
     }
+}
+
+/// Comes to an end only if there is one place to look at, and the machine there says that nobody listens. A link does
+/// not tell: it goes on sending until its time is over.
+async fn refusal(places: &[String]) -> quic::Error {
+    if let [place] = places
+        && let Ok(true) = is_refused(place).await
+    {
+        return quic::Error::NobodyListens { addr: place.clone() };
+    }
+    std::future::pending().await
+}
+
+/// One byte, which a node that listens leaves unanswered.
+async fn is_refused(place: &str) -> std::io::Result<bool> {
+    let Some(addr) = tokio::net::lookup_host(place).await?.next() else { return Ok(false) };
+    let any: SocketAddr = if addr.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(addr).await?;
+    socket.send(&[0]).await?;
+    let heard = tokio::time::timeout(REFUSAL, socket.recv(&mut [0])).await;
+    Ok(matches!(heard, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused))
 }
 
 /// True if something happened before the time was over.

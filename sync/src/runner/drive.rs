@@ -1,6 +1,7 @@
 //! Runs one session on a thread of its own: its calls read and write the store, and may wait for it. Takes its
 //! inputs one after the other, and carries out the effects of each before the next.
 
+use super::obstacle::Ended;
 use super::roster::{PeerState, PeerStatus, Place, Roster};
 use crate::session::{Effect, Event, Now, Options, Phase, Session};
 use atoll_storage::{Clock, Replica, Store};
@@ -24,7 +25,7 @@ pub(super) enum Input {
     Committed,
     Tick,
     /// The link is gone, and why.
-    Lost(String),
+    Lost(Ended),
 }
 
 /// Frames on their way out, bounded by their size.
@@ -49,12 +50,12 @@ pub(super) fn queue() -> (Output, Outputs) {
 impl Output {
     /// # Errors
     /// Why nothing more can be sent.
-    fn push(&self, frame: Vec<u8>) -> Result<(), String> {
+    fn push(&self, frame: Vec<u8>) -> Result<(), Ended> {
         let waiting = self.waiting_bytes.fetch_add(frame.len(), Ordering::Relaxed);
         if waiting > MAX_WAITING_BYTES {
-            return Err("the peer reads nothing of what it is sent".to_owned());
+            return Err(Ended::session("the peer reads nothing of what it is sent"));
         }
-        self.frames.send(frame.into()).map_err(|_| "the link was lost".to_owned())
+        self.frames.send(frame.into()).map_err(|_| Ended::session("the link was lost"))
     }
 }
 
@@ -86,7 +87,7 @@ pub(super) struct Traffic {
 
 impl Drive {
     /// To the link's end; why it ended.
-    pub(super) fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> String {
+    pub(super) fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Ended {
         let begun = Instant::now();
         let options = Options {
             name: self.name.clone(),
@@ -102,10 +103,10 @@ impl Drive {
             let happened = !matches!(next, Some(Event::Tick));
             if let Some(event) = next.take() {
                 let effects = session.handle(self.now(begun), &mut self.store, event);
-                if let Err(reason) =
+                if let Err(ended) =
                     effects.into_iter().try_for_each(|effect| self.carry_out(effect))
                 {
-                    return reason;
+                    return ended;
                 }
             }
             self.show(&session, false);
@@ -119,8 +120,8 @@ impl Drive {
                 Some(Input::Frame(frame)) => Some(Event::Frame(frame.into())),
                 Some(Input::Committed) => Some(Event::Committed),
                 Some(Input::Tick) => Some(Event::Tick),
-                Some(Input::Lost(reason)) => return reason,
-                None => return "the link was closed".to_owned(),
+                Some(Input::Lost(ended)) => return ended,
+                None => return Ended::session("the link was closed"),
             };
         }
     }
@@ -131,11 +132,11 @@ impl Drive {
 
     /// # Errors
     /// Why the link must end.
-    fn carry_out(&self, effect: Effect) -> Result<(), String> {
+    fn carry_out(&self, effect: Effect) -> Result<(), Ended> {
         let node = self.place.key.node_id();
         match effect {
             Effect::Send(frame) => return self.output.push(frame),
-            Effect::Close(reason) => return Err(reason.to_string()),
+            Effect::Close(reason) => return Err(reason.into()),
             Effect::Alarm { stream, mine, theirs } => {
                 tracing::error!(
                     %node, %stream, %mine, %theirs,
@@ -155,6 +156,7 @@ impl Drive {
     /// Brings the roster up to date. Counting reads the vectors of all streams.
     fn show(&mut self, session: &Session, count: bool) {
         let lag = if count { self.lag(session) } else { None };
+        let acknowledged = count.then(|| Arc::new(session.acknowledged()));
         let shown = session.status();
         let told = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let round_trip = Duration::from_micros(told(&self.traffic.round_trip_us));
@@ -168,6 +170,10 @@ impl Drive {
             if count || shown.phase != Phase::Live {
                 status.state = if is_level { PeerState::Level } else { PeerState::CatchingUp };
             }
+            if shown.equal_ms > 0 {
+                status.level_ms = Some(shown.equal_ms);
+            }
+            status.acknowledged = acknowledged.or(status.acknowledged.take());
             if shown.contact_ms > 0 {
                 status.contact_ms = Some(shown.contact_ms);
             }

@@ -3,7 +3,8 @@
 
 use super::Shared;
 use super::drive::{self, Drive, Input, Outputs, Traffic};
-use super::roster::Place;
+use super::obstacle::{Ended, Obstacle};
+use super::roster::{End, Place};
 use crate::quic::{CloseCode, Link, LinkReceiver, LinkSender};
 use atoll_storage::tx::Tx;
 use atoll_storage::{NodeId, Store, peer};
@@ -18,6 +19,9 @@ const QUEUE: usize = 32;
 const TICK: Duration = Duration::from_millis(500);
 /// After a commit was told to the session, those within this time are told as one.
 const COALESCE: Duration = Duration::from_millis(5);
+
+/// In which the first of two processes with one key must show that it lives.
+const PROBE: Duration = Duration::from_secs(4);
 
 /// Answers the links that peers open.
 pub(super) async fn answer(shared: Arc<Shared>) {
@@ -40,7 +44,14 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link, dialler: NodeId) {
         return;
     }
     let node = link.peer.node_id();
-    let mut place = match shared.roster.claim(link.peer, dialler) {
+    if let Some(other) = shared.roster.other_process(&link.peer, link.process)
+        && other.remote != link.remote
+        && other.pulse.beats(PROBE).await
+    {
+        return turn_copy_away(&shared, &link, &other);
+    }
+    let end = End { process: link.process, remote: link.remote, pulse: link.send.pulse() };
+    let mut place = match shared.roster.claim(link.peer, dialler, Some(end)) {
         Ok(place) => place,
         Err(reason) => {
             link.close(CloseCode::DONE, reason);
@@ -49,10 +60,27 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link, dialler: NodeId) {
     };
     tracing::info!(%node, remote = %link.remote, "linked to a peer");
     note_contact(&shared.store, node).await;
-    let reason = talk(&shared, link, &mut place).await;
-    tracing::info!(%node, reason, "the link to a peer has ended");
+    let ended = talk(&shared, link, &mut place).await;
+    tracing::info!(%node, reason = ended.reason, "the link to a peer has ended");
     note_contact(&shared.store, node).await;
-    shared.roster.release(&place, &reason);
+    shared.roster.release(&place, &ended);
+}
+
+/// Two processes run with one key. The one that was there first stays; the other is told its name.
+fn turn_copy_away(shared: &Shared, link: &Link, first: &End) {
+    let node = link.peer.node_id();
+    let name = shared.roster.status_of(&link.peer).map_or_else(String::new, |status| status.name);
+    if shared.roster.note_copy(&link.peer, link.remote) {
+        tracing::error!(
+            %node, name, first = %first.remote, second = %link.remote,
+            "two processes run with one key: a data folder was copied. The second one is turned away; give it a new folder and let it join"
+        );
+    }
+    let told = format!(
+        "this is a copy of {name}, which runs at {}: give this one a new data folder and let it join",
+        first.remote
+    );
+    link.close(CloseCode::COPY, &told);
 }
 
 async fn note_contact(store: &Store, node: NodeId) {
@@ -62,7 +90,7 @@ async fn note_contact(store: &Store, node: NodeId) {
 }
 
 /// Why it ended, in plain words.
-async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> String {
+async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
     let Link { send, recv, .. } = link;
     let (input, inputs) = mpsc::channel(QUEUE);
     let (output, outputs) = drive::queue();
@@ -83,22 +111,27 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> String {
     let (done, mut ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("atoll-link".to_owned());
     if let Err(error) = thread.spawn(move || done.send(drive.run(inputs))) {
-        return format!("no thread could be started for the link: {error}");
+        return Ended::session(format!("no thread could be started for the link: {error}"));
     }
     let (mut paused, mut stopped) = (shared.paused.subscribe(), shared.stopped.subscribe());
     let mut has_ended = false;
-    let (code, reason) = tokio::select! {
-        reason = &mut ended => {
+    let how = tokio::select! {
+        how = &mut ended => {
             has_ended = true;
-            (CloseCode::SESSION, reason.unwrap_or_else(|_| "the session failed".to_owned()))
+            how.unwrap_or_else(|_| Ended::session("the session failed"))
         }
         cut = place.cut.wait_for(Option::is_some) => {
-            (CloseCode::DONE, cut.ok().and_then(|cut| *cut).unwrap_or("the peer was removed").to_owned())
+            let reason = cut.ok().and_then(|cut| *cut).unwrap_or("the peer was removed");
+            Ended::new(CloseCode::DONE, reason, Obstacle::Ended)
         }
-        _ = paused.wait_for(|paused| *paused) => (CloseCode::BUSY, "links are paused on this node".to_owned()),
-        _ = stopped.wait_for(|stopped| *stopped) => (CloseCode::SHUTDOWN, "the node is stopping".to_owned()),
+        _ = paused.wait_for(|paused| *paused) => {
+            Ended::new(CloseCode::BUSY, "links are paused on this node", Obstacle::Paused)
+        }
+        _ = stopped.wait_for(|stopped| *stopped) => {
+            Ended::new(CloseCode::SHUTDOWN, "the node is stopping", Obstacle::Ended)
+        }
     };
-    let _ = hang_up.send((code, reason.clone()));
+    let _ = hang_up.send((how.code, how.reason.clone()));
     ticker.abort();
     let _ = reader.await;
     writer.abort();
@@ -106,7 +139,7 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> String {
         // Its queues are closed now: the session ends as soon as it has done what it is at.
         let _ = ended.await;
     }
-    reason
+    how
 }
 
 async fn read(
@@ -129,8 +162,8 @@ async fn read(
         traffic.received_bytes.store(recv.received_bytes(), Ordering::Relaxed);
         let told = match next {
             Ok(Some(frame)) => Input::Frame(frame),
-            Ok(None) => Input::Lost("the other node ended the link".to_owned()),
-            Err(error) => Input::Lost(error.to_string()),
+            Ok(None) => Input::Lost(Ended::session("the other node ended the link")),
+            Err(error) => Input::Lost(error.into()),
         };
         let is_last = matches!(told, Input::Lost(_));
         // While the session is busy the peer waits; a hang-up does not.

@@ -1,10 +1,13 @@
 //! Who the peers are and how it stands with each, in memory: asked on every contact, shown to people.
 //! One link a pair counts; of two, both sides keep the same one.
 
+use super::obstacle::{Ended, Obstacle};
 use crate::key::PublicKey;
-use atoll_storage::NodeId;
+use crate::quic::{ProcessId, Pulse};
 use atoll_storage::peer::Peer;
-use std::collections::HashMap;
+use atoll_storage::{NodeId, StreamId, Vector};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -57,8 +60,16 @@ pub struct PeerStatus {
     pub clock_skew_ms: Option<i64>,
     /// Why there is no link, in plain words; empty if there is one.
     pub reason: String,
+    /// The same in one word; none before the first attempt.
+    pub obstacle: Option<Obstacle>,
+    /// Unix milliseconds at which the two were last seen to be equal since this node was started.
+    pub level_ms: Option<u64>,
+    /// What it acknowledged of each stream; none if nothing was heard since this node was started.
+    pub acknowledged: Option<Arc<BTreeMap<StreamId, Vector>>>,
     /// Its vectors are equal to this node's and its state is not: a bug that was found and is being repaired.
     pub diverged: bool,
+    /// Where a second process with its key was heard: its data folder was copied.
+    pub copy_at: Option<SocketAddr>,
 }
 
 impl PeerStatus {
@@ -87,15 +98,29 @@ impl PeerStatus {
             received_bytes: 0,
             clock_skew_ms: None,
             reason: "not contacted since this node was started".to_owned(),
+            obstacle: None,
+            level_ms: None,
+            acknowledged: None,
             diverged: false,
+            copy_at: None,
         }
     }
+}
+
+/// The other end of a link.
+#[derive(Clone)]
+pub(super) struct End {
+    pub(super) process: ProcessId,
+    pub(super) remote: SocketAddr,
+    pub(super) pulse: Pulse,
 }
 
 /// The link that counts.
 struct Current {
     number: u64,
     dialler: NodeId,
+    /// None only in tests of the roster alone.
+    end: Option<End>,
     cut: watch::Sender<Option<&'static str>>,
 }
 
@@ -206,17 +231,28 @@ impl Roster {
         })
     }
 
+    pub(super) fn knows(&self, node: NodeId) -> bool {
+        self.read().entries.keys().any(|key| key.node_id() == node)
+    }
+
+    pub(super) fn wake(&self, node: NodeId) {
+        let inner = self.read();
+        let meant = inner.entries.iter().filter(|(key, _)| key.node_id() == node);
+        meant.for_each(|(_, entry)| entry.wake.notify_one());
+    }
+
     pub(super) fn wake_all(&self) {
         self.read().entries.values().for_each(|entry| entry.wake.notify_one());
     }
 
     /// Notes how dialling goes; a link that there is stands over it.
-    pub(super) fn note(&self, key: &PublicKey, state: PeerState, reason: &str) {
+    pub(super) fn note(&self, key: &PublicKey, state: PeerState, why: Option<(Obstacle, &str)>) {
         if let Some(entry) = self.write().entries.get_mut(key)
             && entry.current.is_none()
         {
             entry.status.state = state;
-            if !reason.is_empty() || state != PeerState::Dialling {
+            if let Some((obstacle, reason)) = why {
+                entry.status.obstacle = Some(obstacle);
                 reason.clone_into(&mut entry.status.reason);
             }
         }
@@ -226,7 +262,12 @@ impl Roster {
     ///
     /// # Errors
     /// Why this link must not be used.
-    pub(super) fn claim(&self, key: PublicKey, dialler: NodeId) -> Result<Place, &'static str> {
+    pub(super) fn claim(
+        &self,
+        key: PublicKey,
+        dialler: NodeId,
+        end: Option<End>,
+    ) -> Result<Place, &'static str> {
         let mut inner = self.write();
         inner.last_number += 1;
         let number = inner.last_number;
@@ -238,11 +279,26 @@ impl Roster {
             current.cut.send_replace(Some("another link took its place"));
         }
         let (cut, heard) = watch::channel(None);
-        entry.current = Some(Current { number, dialler, cut });
+        entry.current = Some(Current { number, dialler, end, cut });
         entry.status.state = PeerState::CatchingUp;
         entry.status.reason.clear();
+        entry.status.obstacle = None;
         (entry.status.sent_bytes, entry.status.received_bytes) = (0, 0);
         Ok(Place { key, number, cut: heard })
+    }
+
+    /// The end of the link that there is, if another process than this one holds it.
+    pub(super) fn other_process(&self, key: &PublicKey, process: ProcessId) -> Option<End> {
+        let inner = self.read();
+        let end = inner.entries.get(key)?.current.as_ref()?.end.clone()?;
+        (end.process != process).then_some(end)
+    }
+
+    /// False if it was noted already.
+    pub(super) fn note_copy(&self, key: &PublicKey, at: SocketAddr) -> bool {
+        let mut inner = self.write();
+        let entry = inner.entries.get_mut(key);
+        entry.is_some_and(|entry| entry.status.copy_at.replace(at) != Some(at))
     }
 
     /// Notes what a link shows; nothing if it does not count any more.
@@ -255,14 +311,15 @@ impl Roster {
         }
     }
 
-    pub(super) fn release(&self, place: &Place, reason: &str) {
+    pub(super) fn release(&self, place: &Place, ended: &Ended) {
         let mut inner = self.write();
         let Some(entry) = inner.entries.get_mut(&place.key) else { return };
         if entry.current.as_ref().is_some_and(|current| current.number == place.number) {
             entry.current = None;
             entry.status.state = PeerState::Waiting;
             entry.status.round_trip = None;
-            reason.clone_into(&mut entry.status.reason);
+            ended.reason.clone_into(&mut entry.status.reason);
+            entry.status.obstacle = Some(ended.obstacle);
             entry.wake.notify_one();
         }
     }
@@ -291,7 +348,8 @@ mod tests {
         let key = PublicKey([7; 32]);
         for order in [[low, high], [high, low]] {
             let roster = Roster::new(vec![peer(7)]);
-            let places: Vec<_> = order.iter().map(|dialler| roster.claim(key, *dialler)).collect();
+            let places: Vec<_> =
+                order.iter().map(|dialler| roster.claim(key, *dialler, None)).collect();
             let kept =
                 |i: usize| places[i].as_ref().is_ok_and(|place| place.cut.borrow().is_none());
             let kept: Vec<_> = (0..2).filter(|i| kept(*i)).map(|i| order[i]).collect();
@@ -303,13 +361,13 @@ mod tests {
     fn a_link_that_was_replaced_changes_nothing_when_it_ends() {
         let roster = Roster::new(vec![peer(7)]);
         let key = PublicKey([7; 32]);
-        let old = roster.claim(key, NodeId([1; 16])).unwrap();
-        let new = roster.claim(key, NodeId([1; 16])).unwrap();
+        let old = roster.claim(key, NodeId([1; 16]), None).unwrap();
+        let new = roster.claim(key, NodeId([1; 16]), None).unwrap();
         roster.update(&new, |status| status.state = PeerState::Level);
         roster.update(&old, |status| status.state = PeerState::Waiting);
-        roster.release(&old, "gone");
+        roster.release(&old, &Ended::session("gone"));
         assert!(roster.status()[0].is_level());
-        roster.release(&new, "gone");
+        roster.release(&new, &Ended::session("gone"));
         assert_eq!(
             (roster.status()[0].state, roster.status()[0].reason.as_str()),
             (PeerState::Waiting, "gone")
@@ -320,10 +378,10 @@ mod tests {
     fn a_removed_peer_is_cut_and_unknown() {
         let roster = Roster::new(vec![peer(7), peer(8)]);
         let key = PublicKey([7; 32]);
-        let place = roster.claim(key, NodeId([1; 16])).unwrap();
+        let place = roster.claim(key, NodeId([1; 16]), None).unwrap();
         roster.remove(key.node_id());
         assert_eq!(*place.cut.borrow(), Some("the peer was removed"));
-        assert!(!roster.has(&key) && roster.claim(key, NodeId([1; 16])).is_err());
+        assert!(!roster.has(&key) && roster.claim(key, NodeId([1; 16]), None).is_err());
         assert_eq!(roster.status().len(), 1);
     }
 }

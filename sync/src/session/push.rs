@@ -98,8 +98,9 @@ impl Session {
         Ok(())
     }
 
-    fn rewind(&mut self, replica: &mut dyn Replica) -> Result<()> {
+    pub(super) fn rewind(&mut self, replica: &mut dyn Replica) -> Result<()> {
         self.pushing.flights.clear();
+        self.relays.is_live = false;
         for (cursor, lane) in self.pushing.cursors.iter_mut().zip([Lane::Urgent, Lane::Rest]) {
             *cursor = replica.start_of(lane, &self.known)?;
         }
@@ -114,6 +115,7 @@ impl Session {
         while self.pushing.flights.len() < self.options.window {
             let ops = self.next_ops(replica, end)?;
             if ops.is_empty() {
+                self.relays.is_live = true;
                 break;
             }
             self.pushing.last += 1;
@@ -123,7 +125,7 @@ impl Session {
             self.pushing.flights.insert(batch, Flight { sent_ms, bytes, tops: tops_of(&ops) });
             self.send(&Message::Ops { batch, ops: Packed::of(&ops) });
         }
-        Ok(())
+        self.say_what_is_here(replica)
     }
 
     /// The next batch: all of the urgent lane first.
@@ -137,6 +139,7 @@ impl Session {
                 let mut ops = batch.ops;
                 ops.retain(|op| !self.pushing.blocked.contains_key(&op.stream));
                 self.pushing.cursors[n] = batch.next_pos.max(from);
+                let ops = self.hold_back(replica, ops);
                 if !ops.is_empty() {
                     return Ok(ops);
                 }
@@ -159,7 +162,10 @@ impl Session {
         let tops = tops_of(&ops);
         // The sender has what it sends, and all that its origin wrote before.
         tops.iter().try_for_each(|(stream, top)| self.learn(stream, top))?;
+        let theirs = self.peer.as_ref().map(|peer| peer.origin.node);
+        let relayed = ops.iter().filter(|op| Some(op.dot.origin.node) != theirs).count();
         let applied = replica.apply(ops)?;
+        self.note_doubled(relayed.min(applied.skipped));
         if applied.quarantined > 0 {
             self.note(format!("{} ops were put in quarantine", applied.quarantined));
         }
@@ -194,6 +200,7 @@ impl Session {
     }
 
     pub(super) fn tick_push(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        self.tick_relays(replica)?;
         let usual_ms = self.pushing.answers.patience_ms(&self.options);
         let patience_ms = usual_ms << self.pushing.misses;
         let oldest_ms = self.pushing.flights.values().map(|f| f.sent_ms).min();

@@ -7,6 +7,7 @@ use atoll_storage::op::{BodyEdit, BodyWrite, CellWrite, Count, Seen, Write};
 use atoll_storage::{
     Dot, Error, Hlc, Id, NodeId, Op, Origin, Payload, Read, Replica, StreamId, Value, Vector,
 };
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -63,6 +64,9 @@ pub fn strike(world: &mut World) -> Outcome {
             put_back(world, node)?;
         }
     }
+    if plan.twins {
+        run_twin(world, node)?;
+    }
     if plan.full_disks {
         fill_disks(world, node)?;
     }
@@ -91,6 +95,9 @@ pub fn heal(world: &mut World) -> Outcome {
                 trim(world, node)?;
             }
         }
+    }
+    for node in 0..world.nodes.len() {
+        end_twin(world, node)?;
     }
     world.wire.calm = true;
     if world.nodes.iter().any(|node| node.is_away) {
@@ -198,11 +205,51 @@ fn put_back(world: &mut World, node: usize) -> Outcome {
     set_back(world, node, &backup, "p")
 }
 
+/// Two processes of one name count on side by side. A peer has one link to the two of them: it hears who dialled last.
+fn run_twin(world: &mut World, node: usize) -> Outcome {
+    if world.nodes[node].is_full() {
+        return Ok(());
+    }
+    if !world.nodes[node].has_twin() {
+        if world.rng.percent(5) {
+            let name = format!("t{}", world.now());
+            world.nodes[node].clone_disk(&name)?;
+            world.outcome.twins += 1;
+            world.say(|| format!("{node} runs twice"));
+        }
+    } else if world.rng.percent(30) {
+        hang_up(world, node);
+        world.nodes[node].swap_twin();
+        world.say(|| format!("{node} is now its twin"));
+    } else if world.rng.percent(5) {
+        end_twin(world, node)?;
+    }
+    Ok(())
+}
+
+/// What only the one that goes had acknowledged, goes with it.
+fn end_twin(world: &mut World, node: usize) -> Outcome {
+    if world.nodes[node].has_twin() {
+        world.nodes[node].end_twin();
+        forgive(world, node)?;
+        world.say(|| format!("{node} runs once"));
+    }
+    Ok(())
+}
+
 /// Both ways of it may befall a node in one beat: each works on a file of its own.
 fn set_back(world: &mut World, node: usize, backup: &Path, way: &str) -> Outcome {
     hang_up(world, node);
     let name = format!("{way}{}", world.now());
     world.nodes[node].reopen(backup, &name)?;
+    let vectors = forgive(world, node)?;
+    world.outcome.restores += 1;
+    world.say(|| format!("{node} is set back to {vectors:?}"));
+    Ok(())
+}
+
+/// What a node acknowledged and has no more may be gone. Its vectors.
+fn forgive(world: &mut World, node: usize) -> Result<BTreeMap<StreamId, Vector>, String> {
     let vectors = world.nodes[node].vectors().map_err(text)?;
     let id = world.nodes[node].db.origin().node;
     for op in world.model.ops.iter().filter(|op| op.dot.origin.node == id) {
@@ -210,9 +257,7 @@ fn set_back(world: &mut World, node: usize, backup: &Path, way: &str) -> Outcome
             world.model.set_back.insert((op.stream.clone(), op.dot));
         }
     }
-    world.outcome.restores += 1;
-    world.say(|| format!("{node} is set back to {vectors:?}"));
-    Ok(())
+    Ok(vectors)
 }
 
 /// An op as only a broken or evil release would write it. It must do no harm, and travel on.

@@ -22,6 +22,8 @@ pub struct Node {
     file: Option<PathBuf>,
     /// A copy of its file, as an administrator would have kept one.
     pub backup: Option<PathBuf>,
+    /// The process that runs on a copy of its disk, and that nobody hears now.
+    twin: Option<(Db, Option<PathBuf>)>,
     pub is_away: bool,
     /// Its disk has no room until then.
     pub full_until_ms: u64,
@@ -67,6 +69,7 @@ impl Node {
             chunk_records,
             file,
             backup: None,
+            twin: None,
             is_away: false,
             full_until_ms: 0,
             latest_wall_ms: 0,
@@ -123,6 +126,32 @@ impl Node {
         self.db = Db::open(&file, self.kinds, id, clock).map_err(text)?;
         (self.file, self.full_until_ms) = (Some(file), 0);
         Ok(())
+    }
+
+    pub fn has_twin(&self) -> bool {
+        self.twin.is_some()
+    }
+
+    /// A copy of its disk is put into another machine, which is switched on.
+    pub fn clone_disk(&mut self, name: &str) -> Result<(), String> {
+        let Some(file) = self.copy(name)? else { return Ok(()) };
+        let clock = clock(&self.now_ms, &self.skew_ms);
+        let db = Db::open(&file, self.kinds, self.db.origin().node, clock).map_err(text)?;
+        self.twin = Some((db, Some(file)));
+        Ok(())
+    }
+
+    /// From now on the other one of the two is heard.
+    pub fn swap_twin(&mut self) {
+        if let Some((db, file)) = &mut self.twin {
+            std::mem::swap(&mut self.db, db);
+            std::mem::swap(&mut self.file, file);
+        }
+    }
+
+    /// Only the one that is heard stays.
+    pub fn end_twin(&mut self) {
+        self.twin = None;
     }
 
     pub fn log_end(&mut self) -> u64 {

@@ -36,6 +36,9 @@ pub struct Plan {
     pub copies: bool,
     /// Bundles are carried from node to node, also to those that are away; some are cut off or damaged on the way.
     pub couriers: bool,
+    /// A second process runs on a copy of a disk, under the same name and number, and the network hears now the one,
+    /// now the other.
+    pub twins: bool,
 }
 
 impl Plan {
@@ -71,6 +74,7 @@ impl Plan {
             full_disks: rng.percent(15),
             copies: in_files && rng.percent(20),
             couriers: rng.percent(35),
+            twins: in_files && rng.percent(30),
         }
     }
 
@@ -103,6 +107,7 @@ impl Plan {
             full_disks: false,
             copies: false,
             couriers: false,
+            twins: false,
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct Outcome {
     /// Writes that a full disk refused.
     pub refused_full: u64,
     pub copies: u64,
+    /// Disks that ran twice.
+    pub twins: u64,
     /// Records that two lives of a node wrote to under one name.
     pub collided: u64,
     /// Bundles that arrived whole, and not whole.
@@ -241,7 +243,7 @@ impl World {
                 let is_full = self.nodes[self.links[link].nodes[end]].is_full();
                 let is_expected = match &reason {
                     Reason::Malformed(_) => self.plan.flips,
-                    Reason::Store(_) => is_full,
+                    Reason::Store(_) | Reason::Full => is_full,
                     _ => false,
                 };
                 if !is_expected {
@@ -320,6 +322,7 @@ impl Outcome {
         self.full_disks += other.full_disks;
         self.refused_full += other.refused_full;
         self.copies += other.copies;
+        self.twins += other.twins;
         self.collided += other.collided;
         self.bundles += other.bundles;
         self.damaged_bundles += other.damaged_bundles;
