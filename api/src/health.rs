@@ -1,8 +1,11 @@
 //! Whether the process lives, and whether it can serve. No data here, no tenant, no limit.
 
 use crate::call::Call;
+use crate::moment::Moment;
 use crate::reply::Reply;
 use crate::route::{Access::Public, Answer, Route, get};
+use atoll_node::backup::kept;
+use atoll_node::identity::tenant;
 use axum::http::StatusCode;
 use serde_json::json;
 
@@ -11,8 +14,8 @@ pub fn routes() -> Vec<Route> {
         get("/livez", Public, livez).bare().doc("200 as long as the process answers."),
         get("/readyz", Public, readyz)
             .bare()
-            .doc("200 if the node can serve: its database answers. Else 503."),
-        get("/health", Public, health).bare().doc("Whether the node can serve, with its version."),
+            .doc("200 if the node can serve: its database answers and it has a tenant. Else 503."),
+        get("/health", Public, health).bare().doc("Whether the node can serve, with its version, its last proven backup and what to look at."),
         get("/ping", Public, ping).bare().doc("pong."),
     ]
 }
@@ -26,28 +29,61 @@ async fn ping(_: Call) -> Answer {
 }
 
 async fn readyz(call: Call) -> Answer {
-    match reads(&call) {
-        Ok(()) => Reply::text("text/plain; charset=utf-8", "ready\n"),
-        Err(error) => {
-            tracing::error!(%error, "the database does not answer");
-            Ok(Reply::text("text/plain; charset=utf-8", "the database does not answer\n")?
-                .status(StatusCode::SERVICE_UNAVAILABLE))
+    let why = match standing(&call) {
+        Standing::Ready => return Reply::text("text/plain; charset=utf-8", "ready\n"),
+        Standing::Starting => {
+            "there is no tenant yet: the node is being set up, or joins a network\n"
         }
-    }
+        Standing::Failed => "the database does not answer\n",
+    };
+    Ok(Reply::text("text/plain; charset=utf-8", why)?.status(StatusCode::SERVICE_UNAVAILABLE))
 }
 
 async fn health(call: Call) -> Answer {
-    let ready = reads(&call).is_ok();
+    let standing = standing(&call);
+    let (backup, now_ms) =
+        (kept::standing(&call.node).unwrap_or_default(), call.node.clock.now_ms());
+    let proven_ms = backup.last_proven.as_ref().map(|proof| proof.created_ms);
     let body = json!({
-        "status": if ready { "ok" } else { "unavailable" },
+        "status": match standing {
+            Standing::Ready => "ok",
+            Standing::Starting => "starting",
+            Standing::Failed => "unavailable",
+        },
         "version": env!("CARGO_PKG_VERSION"),
-        "checks": { "database": if ready { "ok" } else { "failed" } },
+        "checks": {
+            "database": if standing == Standing::Failed { "failed" } else { "ok" },
+            "backup": backup.word(),
+        },
+        "backup": {
+            "every_hours": backup.every_ms / 3_600_000,
+            "proven_at": proven_ms.map(Moment::of),
+            "age_s": proven_ms.map(|ms| now_ms.saturating_sub(ms) / 1_000),
+        },
+        "warnings": backup.warning(now_ms).into_iter().collect::<Vec<_>>(),
     });
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = match standing {
+        Standing::Ready => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
     Ok(Reply::json(body)?.status(status))
 }
 
-fn reads(call: &Call) -> Result<(), atoll_storage::Error> {
-    use atoll_storage::read::Read;
-    call.node.store.read(|reader| reader.conflict(atoll_storage::Id::NIL).map(|_| ()))
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Ready,
+    /// Nobody can sign in before the first tenant is there.
+    Starting,
+    Failed,
+}
+
+fn standing(call: &Call) -> Standing {
+    match tenant::exists(&call.node) {
+        Ok(true) => Standing::Ready,
+        Ok(false) => Standing::Starting,
+        Err(error) => {
+            tracing::error!(%error, "the database does not answer");
+            Standing::Failed
+        }
+    }
 }

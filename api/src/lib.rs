@@ -7,6 +7,7 @@ mod api_keys;
 mod audit;
 mod auth;
 mod autosaves;
+mod backups;
 mod bundles;
 pub mod call;
 mod categories;
@@ -29,7 +30,7 @@ pub mod limit;
 pub mod list;
 mod mail;
 mod metrics;
-pub mod moment;
+
 mod oidc;
 pub mod openapi;
 pub mod options;
@@ -59,6 +60,7 @@ mod totp;
 mod upload;
 mod users;
 
+pub use atoll_node::moment;
 pub use call::Call;
 pub use list::ListQuery;
 pub use options::Options;
@@ -88,6 +90,7 @@ pub fn all_routes() -> Vec<Route> {
         docs_page::routes(),
         events::routes(),
         sync::routes(),
+        backups::routes(),
         auth::routes(),
         sessions::routes(),
         totp::routes(),

@@ -16,7 +16,7 @@ use atoll_node::content::version::{self, Base, By, Version};
 use atoll_node::content::workflow::{self, Step};
 use atoll_node::content::{render, trash};
 use atoll_node::identity::user;
-use atoll_node::{Error, FieldError, Permission, Result as Domain, insight};
+use atoll_node::{Error, FieldError, Permission, Result as Domain, insight, peer};
 use atoll_storage::query::Cursor;
 use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Record, Type};
@@ -72,6 +72,10 @@ pub fn routes() -> Vec<Route> {
             .pages()
             .query(&["limit", "cursor"])
             .doc("The history of a post, the latest first."),
+        get("/api/v1/posts/{id}/arrival", Author(PostsWrite), arrival)
+            .gives_fields(ARRIVAL)
+            .pages()
+            .doc("On which nodes the post has arrived as it is here: this one first, then its peers."),
         get("/api/v1/posts/{id}/versions/{version}", Author(PostsWrite), get_version)
             .gives_fields(STANDING)
             .query(&["diff", "by"])
@@ -86,6 +90,13 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
+const ARRIVAL: &[Field] = &[
+    Field::text(1, "node").required(),
+    Field::text(2, "name").required(),
+    Field::flag(3, "arrived")
+        .doc("Null if nothing was heard of the node since this one was started."),
+    Field::time(4, "contact_at"),
+];
 const LIST_QUERY: &[&str] =
     &["category", "sub_category", "tag", "author", "from", "to", "q", "trashed"];
 const LIST_DOC: &str = "Readers see what is published for them, the pinned first, then the latest; an author all of \
@@ -356,6 +367,27 @@ async fn step(call: &Call, step: Step) -> Answer {
     let expected = expected(call, &seen)?;
     let post = workflow::take(&call.node, &call.actor, seen.key, step, expected).await?;
     Reply::record(call, &post)
+}
+
+async fn arrival(call: Call) -> Answer {
+    let post = posts::get(&call.node, &call.actor, call.id("id")?)?;
+    let here = json!({
+        "node": call.node.id().to_string(),
+        "name": call.node.config.name,
+        "arrived": true,
+        "contact_at": Moment::of(call.node.clock.now_ms()),
+    });
+    let row = |arrival: peer::Arrival| {
+        json!({
+            "node": arrival.node.to_string(),
+            "name": arrival.name,
+            "arrived": arrival.has_arrived,
+            "contact_at": arrival.contact_ms.map(Moment::of),
+        })
+    };
+    let peers = peer::arrival(&call.node, &post).into_iter().map(row);
+    let rows: Vec<Json> = std::iter::once(here).chain(peers).collect();
+    Reply::rows(&call, &rows, None, rows.len() as u64)
 }
 
 async fn versions(call: Call) -> Answer {

@@ -13,7 +13,7 @@ use atoll_node::{Permission, kinds, peer};
 use atoll_storage::conflict::{Conflict, ConflictValue};
 use atoll_storage::heads::StreamHead;
 use atoll_storage::{Field, Id, Shown, Type, Value, Vector};
-use atoll_sync::runner::PeerStatus;
+use atoll_sync::runner::{Obstacle, PeerStatus};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -30,6 +30,9 @@ pub fn routes() -> Vec<Route> {
             .gives_fields(PEER)
             .pages()
             .doc("The nodes this one knows, how far they lag, and when they were last in contact."),
+        get("/api/v1/sync/plan", node, plan).gives_fields(PLAN).pages().doc(
+            "For every peer what is missing on either side, since when, and why it does not come, also in plain words.",
+        ),
         get("/api/v1/sync/streams", node, streams).gives_fields(STREAM).pages()
             .query(&["limit", "cursor"]).doc(
             "Every stream with its vector and digest: nodes with equal digests hold the same.",
@@ -37,6 +40,9 @@ pub fn routes() -> Vec<Route> {
         get("/api/v1/sync/quarantine", node, quarantine).gives_fields(QUARANTINED).pages()
             .query(&["limit"]).doc(
             "Ops that could not be applied, newest first: kept, passed on, not shown to readers.",
+        ),
+        get("/api/v1/sync/nearby", node, nearby).gives_fields(NEIGHBOUR).pages().doc(
+            "The nodes that were heard on this network. It takes a ticket to join one, whatever it says of itself.",
         ),
         post("/api/v1/sync/now", node, now).doc("Contacts all peers at once."),
         get("/api/v1/sync/conflicts", reads, conflicts)
@@ -46,7 +52,7 @@ pub fn routes() -> Vec<Route> {
             .doc("What nodes wrote apart from each other and a rule had to settle, newest first."),
         get("/api/v1/sync/conflicts/{id}", reads, show_conflict)
             .gives_fields(CONFLICT)
-            .doc("One conflict with all its values."),
+            .doc("One conflict with all its values, and of each text what differs from the one that shows, by word."),
         post("/api/v1/sync/conflicts/{id}/resolve", resolves, resolve)
             .takes_fields(RESOLUTION)
             .doc("Takes one of the values by its place, writes another, or leaves it as it is."),
@@ -76,6 +82,23 @@ const PEER: &[Field] = &[
     Field::int(6, "lag_ops").doc("Ops of ours that it has not acknowledged."),
     Field::time(7, "contact_at"),
     Field::text(8, "last_error"),
+];
+const PLAN: &[Field] = &[
+    Field::text(1, "node").required(),
+    Field::text(2, "name").required(),
+    Field::text(3, "state").required().doc("paused, waiting, dialling, catching_up or level."),
+    Field::int(4, "missing_here_ops").doc("Null while nothing was heard of the peer."),
+    Field::int(5, "missing_there_ops").doc("What it did not acknowledge."),
+    Field::time(6, "since").doc("When the two were last equal, or at least in contact."),
+    Field::text(7, "obstacle").doc("Why there is no link, in one word; null while there is one."),
+    Field::text(8, "reason").doc("The same in a sentence."),
+    Field::text(9, "advice").doc("What to do about it."),
+    Field::int(10, "clock_skew_ms").doc("By how much its clock is ahead of this one's."),
+];
+const NEIGHBOUR: &[Field] = &[
+    Field::text(1, "node").required(),
+    Field::text(2, "name").required().doc("As it calls itself."),
+    Field::flag(3, "known").required().doc("It is a peer of this node."),
 ];
 const STREAM: &[Field] = &[
     Field::text(1, "tenant_id").required(),
@@ -141,6 +164,51 @@ fn peer_row(peer: &PeerStatus) -> Json {
         "contact_at": peer.contact_ms.map(Moment::of),
         "last_error": (!peer.reason.is_empty()).then_some(&peer.reason),
     })
+}
+
+async fn plan(call: Call) -> Answer {
+    let plans = peer::plan(&call.node, &call.actor)?;
+    let rows: Vec<Json> = plans.iter().map(plan_row).collect();
+    Reply::rows(&call, &rows, None, rows.len() as u64)
+}
+
+fn plan_row(plan: &peer::Plan) -> Json {
+    let gap = |gap: &peer::Gap| {
+        json!({
+            "tenant_id": gap.stream.tenant,
+            "scope": gap.stream.scope,
+            "missing_here_ops": gap.here,
+            "missing_there_ops": gap.there,
+        })
+    };
+    let peer = &plan.peer;
+    json!({
+        "node": peer.node.to_string(),
+        "name": peer.name,
+        "state": peer.state.name(),
+        "missing_here_ops": plan.missing_here,
+        "missing_there_ops": plan.missing_there,
+        "since": plan.since_ms.map(Moment::of),
+        "obstacle": plan.obstacle.map(Obstacle::name),
+        "reason": (!peer.reason.is_empty()).then_some(&peer.reason),
+        "advice": plan.obstacle.map(Obstacle::advice),
+        "clock_skew_ms": peer.clock_skew_ms,
+        "streams": plan.gaps.iter().map(gap).collect::<Vec<_>>(),
+        "words": plan.words,
+    })
+}
+
+async fn nearby(call: Call) -> Answer {
+    let row = |neighbour: &peer::Neighbour| {
+        json!({
+            "node": neighbour.heard.node.to_string(),
+            "name": neighbour.heard.name,
+            "addresses": neighbour.heard.addrs,
+            "known": neighbour.is_known,
+        })
+    };
+    let rows: Vec<Json> = peer::nearby(&call.node, &call.actor)?.iter().map(row).collect();
+    Reply::rows(&call, &rows, None, rows.len() as u64)
 }
 
 /// Ordered by tenant and scope; the cursor is the last one shown.
@@ -214,7 +282,15 @@ async fn conflicts(call: Call) -> Answer {
 
 async fn show_conflict(call: Call) -> Answer {
     let found = conflict::get(&call.node, &call.actor, call.id("id")?)?;
-    Reply::data(conflict_row(&call, &found))
+    let mut row = conflict_row(&call, &found);
+    let differences = conflict::differences(&call.node, &found).await?;
+    let values = row["values"].as_array_mut().into_iter().flatten();
+    for (value, difference) in values.zip(differences) {
+        if !value["value"].is_null() {
+            value["diff"] = json!(difference);
+        }
+    }
+    Reply::data(row)
 }
 
 fn conflict_row(call: &Call, conflict: &Conflict) -> Json {

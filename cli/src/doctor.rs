@@ -3,6 +3,7 @@
 use crate::control;
 use crate::failure::Exit;
 use crate::request::{Progress, Request};
+use atoll_node::backup::kept;
 use atoll_node::{Config, Error, Node};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -13,6 +14,7 @@ const LITTLE_SPACE_BYTES: u64 = 1 << 30;
 const NO_SPACE_BYTES: u64 = 100 << 20;
 /// A clock off by more than this is worth a word: the later of two writes wins.
 const SKEW_MS: i64 = 5_000;
+const NO_BACKUPS: &str = "none are made by themselves: backup.every_hours is 0";
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +77,7 @@ pub async fn examine(config: &Config) -> Vec<Check> {
             checks.push(Check::fine("lock", "no other process holds the folder"));
             checks.extend(ports(config));
             checks.push(integrity(&node));
+            checks.push(backups(&node));
             let status = crate::request::perform(
                 node.clone(),
                 Request::SyncStatus,
@@ -90,6 +93,7 @@ pub async fn examine(config: &Config) -> Vec<Check> {
             match asked {
                 Ok(status) => {
                     checks.push(Check::fine("lock", "a node runs on this folder and answers"));
+                    checks.push(backups_of(&status["backup"]));
                     checks.extend(network(&status));
                 }
                 Err(failure) => {
@@ -197,6 +201,39 @@ fn integrity(node: &Node) -> Check {
             "`atoll rebuild` makes the views anew; if that does not help, restore a backup",
         ),
         Err(error) => cannot_open(Error::Store(error)),
+    }
+}
+
+const BACKUPS_ADVICE: &str = "`atoll backup create` makes one now, and says what is in its way";
+
+/// As a node that runs tells it.
+fn backups_of(told: &Json) -> Check {
+    let name = "backups";
+    match (told["warning"].as_str(), told["proven_at"].as_str()) {
+        (Some(warning), _) => Check::warning(name, warning, BACKUPS_ADVICE),
+        (None, Some(at)) => Check::fine(name, format!("the last one was proven, and is of {at}")),
+        (None, None) if told["state"] == "off" => Check::fine(name, NO_BACKUPS),
+        (None, None) => Check::fine(name, "the first one is not made yet"),
+    }
+}
+
+fn backups(node: &Node) -> Check {
+    let name = "backups";
+    let standing = match kept::look(node) {
+        Ok(standing) => standing,
+        Err(error) => return Check::wrong(name, error.to_string(), "name another backup.folder"),
+    };
+    let now_ms = node.clock.now_ms();
+    if let Some(warning) = standing.warning(now_ms) {
+        return Check::warning(name, warning, BACKUPS_ADVICE);
+    }
+    match &standing.last_proven {
+        Some(proof) => {
+            let age = kept::age(now_ms.saturating_sub(proof.created_ms));
+            Check::fine(name, format!("the last one was proven, and is {age} old"))
+        }
+        None if standing.every_ms == 0 => Check::fine(name, NO_BACKUPS),
+        None => Check::fine(name, "the first one is not made yet"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a command fails: a sentence that says what to do, and the exit code. The one table from errors to codes.
 
-use atoll_node::Error;
+use atoll_node::{Error, backup};
 use atoll_storage::Error as Store;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -88,6 +88,20 @@ impl From<Error> for Failure {
             message = all.collect::<Vec<_>>().join("; ");
         }
         Self::new(exit, message)
+    }
+}
+
+impl From<backup::Error> for Failure {
+    fn from(error: backup::Error) -> Self {
+        match error {
+            backup::Error::Node(error) => error.into(),
+            backup::Error::Io { doing, path, source, advice } => {
+                let failure = Self::io(doing, &path, &source);
+                Self::new(failure.exit, format!("{failure}{advice}"))
+            }
+            backup::Error::Unsound(_) => Self::new(Exit::Damaged, error.to_string()),
+            _ => Self::failed(error),
+        }
     }
 }
 

@@ -272,6 +272,8 @@ pub enum Peer {
     },
     /// List the nodes that this one knows
     List,
+    /// List the nodes that were heard on this network; for a node that runs with `sync.discover`
+    Nearby,
     /// Cut a node off, at once and until it joins again with a new ticket
     Remove {
         /// Its id, public key or name
@@ -318,6 +320,8 @@ pub enum Bundle {
 pub enum Sync {
     /// Peers with their lag and last contact, streams, digest
     Status,
+    /// For every peer: what is missing where, since when, and why it does not come
+    Plan,
     /// Contact all peers now, and wait until they are level
     Now {
         /// Seconds to wait
@@ -426,10 +430,15 @@ pub enum Job {
 #[derive(Subcommand, Debug)]
 pub enum Backup {
     /// Write a backup to a new folder, while the node runs or not
+    ///
+    /// Without a folder it is one of the node's own backups: it lies where `backup.folder` says, is restored into a
+    /// scratch folder and verified, and takes the place of the oldest.
     Create {
         /// A folder that is not there yet
-        to: PathBuf,
+        to: Option<PathBuf>,
     },
+    /// The node's own backups, and which of them are proven
+    List,
     /// Check a backup: every file's hash, then the database
     Verify {
         /// The folder that `backup create` made

@@ -6,7 +6,6 @@
 #[macro_use]
 mod out;
 
-mod backup;
 mod control;
 mod demo;
 mod doctor;
@@ -24,7 +23,7 @@ mod surroundings;
 
 use atoll_node::config::Loaded;
 use atoll_node::content::import::Format;
-use atoll_node::{Config, Error, Node, courier};
+use atoll_node::{Config, Error, Node, backup, courier};
 use clap::{CommandFactory, Parser};
 use failure::{Exit, Failure, Outcome};
 use flags::{Command, Flags};
@@ -110,7 +109,11 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
         Command::Restore { from } => {
             let (progress, bar) = show::bar("checking and copying");
             let to = config.data.clone();
-            let restored = blocking(move || backup::restore(&from, &to, &progress)).await;
+            let restored = blocking(move || {
+                let tell = |done, of| told(&progress, done, of);
+                request::as_json(backup::restore(&from, &to, &tell)?)
+            });
+            let restored = restored.await;
             bar.finish_and_clear();
             let restored = restored?;
             print(as_json, &restored, || {
@@ -121,7 +124,10 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
         }
         Command::Backup(flags::Backup::Verify { from }) => {
             let (progress, bar) = show::bar("checking");
-            let verified = blocking(move || backup::verify(&from, &progress)).await;
+            let verified = blocking(move || {
+                request::as_json(backup::verify(&from, &|done, of| told(&progress, done, of))?)
+            });
+            let verified = verified.await;
             bar.finish_and_clear();
             let verified = verified?;
             print(as_json, &verified, || {
@@ -140,6 +146,11 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
         }
         command => ask(&config, request_of(command)?, as_json).await,
     }
+}
+
+fn told(progress: &Progress, done: u64, of: u64) -> backup::Result<()> {
+    progress.tell(done, of);
+    Ok(())
 }
 
 fn print(as_json: bool, answer: &Json, people: impl FnOnce()) -> Outcome {
@@ -228,8 +239,10 @@ fn request_of(command: Command) -> Outcome<Request> {
             Request::PeerAdd { public_key, name, address }
         }
         Command::Peer(flags::Peer::List) => Request::PeerList,
+        Command::Peer(flags::Peer::Nearby) => Request::PeerNearby,
         Command::Peer(flags::Peer::Remove { peer }) => Request::PeerRemove { peer },
         Command::Sync(flags::Sync::Status) => Request::SyncStatus,
+        Command::Sync(flags::Sync::Plan) => Request::SyncPlan,
         Command::Sync(flags::Sync::Now { timeout }) => Request::SyncNow { timeout_s: timeout },
         Command::Sync(flags::Sync::Conflicts { limit }) => Request::SyncConflicts { limit },
         Command::Bundle(bundle) => bundle_of(bundle)?,
@@ -241,7 +254,10 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Job(flags::Job::Cancel { id }) => Request::JobCancel { id },
         Command::Job(flags::Job::Retry { id }) => Request::JobRetry { id },
         Command::Job(flags::Job::Remove { id }) => Request::JobRemove { id },
-        Command::Backup(flags::Backup::Create { to }) => Request::BackupCreate { to: to_be(&to)? },
+        Command::Backup(flags::Backup::Create { to }) => {
+            Request::BackupCreate { to: to.as_deref().map(to_be).transpose()? }
+        }
+        Command::Backup(flags::Backup::List) => Request::BackupList,
         Command::Rebuild => Request::Rebuild,
         Command::Verify => Request::Verify,
         _ => return Err(Failure::failed("this command asks nothing of a node")),

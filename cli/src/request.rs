@@ -1,10 +1,12 @@
 //! What commands ask of a node, as values: done here if the folder is free, sent to the node that holds it if not.
 //! Answers are JSON, so that both ways print alike.
 
-use crate::backup;
+mod told;
+
 use crate::failure::{Failure, Outcome};
 use crate::secret;
 use atoll_api::moment::Moment;
+use atoll_node::backup::kept;
 use atoll_node::content::import;
 use atoll_node::exchange::export;
 use atoll_node::identity::user::table;
@@ -17,9 +19,10 @@ use atoll_storage::query::Query;
 use atoll_sync::runner::PeerStatus;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use told::{back_up, backup_json, neighbour_json, plan_json, standing_json};
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
@@ -33,8 +36,10 @@ pub enum Request {
     PeerJoin { ticket: String },
     PeerAdd { public_key: String, name: String, address: Option<String> },
     PeerList,
+    PeerNearby,
     PeerRemove { peer: String },
     SyncStatus,
+    SyncPlan,
     SyncNow { timeout_s: u64 },
     SyncConflicts { limit: usize },
     BundleExport { file: PathBuf, order: courier::Order },
@@ -46,7 +51,8 @@ pub enum Request {
     JobCancel { id: i64 },
     JobRetry { id: i64 },
     JobRemove { id: i64 },
-    BackupCreate { to: PathBuf },
+    BackupCreate { to: Option<PathBuf> },
+    BackupList,
     Rebuild,
     Verify,
 }
@@ -114,8 +120,16 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
             let peers = peer::list(node, &whole)?;
             Ok(Json::Array(peers.iter().map(peer_json).collect()))
         }
+        Request::PeerNearby => {
+            let neighbours = peer::nearby(node, &whole)?;
+            Ok(Json::Array(neighbours.iter().map(neighbour_json).collect()))
+        }
         Request::PeerRemove { peer } => remove_peer(node, &peer).await,
         Request::SyncStatus => status(node),
+        Request::SyncPlan => {
+            let plans = peer::plan(node, &whole)?;
+            Ok(Json::Array(plans.iter().map(plan_json).collect()))
+        }
         Request::SyncNow { timeout_s } => sync_now(node, timeout_s).await,
         Request::SyncConflicts { limit } => conflicts(node, limit),
         Request::BundleExport { file, order } => {
@@ -155,7 +169,11 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         }
         Request::BackupCreate { to } => {
             let node = node.clone();
-            blocking(move || backup::create(&node, &to, &progress)).await
+            blocking(move || back_up(&node, to.as_deref(), &progress)).await
+        }
+        Request::BackupList => {
+            let kept = kept::list(node, &whole)?;
+            Ok(Json::Array(kept.iter().map(backup_json).collect()))
         }
         Request::Rebuild => {
             let node = node.clone();
@@ -302,7 +320,7 @@ const PAGE: usize = 100;
 /// The largest table of accounts that is read.
 const MAX_TABLE_BYTES: u64 = 64 << 20;
 
-async fn import_users(node: &Node, file: &std::path::Path, dry_run: bool) -> Outcome<Json> {
+async fn import_users(node: &Node, file: &Path, dry_run: bool) -> Outcome<Json> {
     let actor = in_default(node)?;
     let failed = |error: std::io::Error| Failure::io("read", file, &error);
     if std::fs::metadata(file).map_err(failed)?.len() > MAX_TABLE_BYTES {
@@ -384,6 +402,7 @@ fn status(node: &Node) -> Outcome<Json> {
         "conflicts": status.conflicts,
         "quarantined": status.quarantined,
         "parked": status.parked,
+        "backup": standing_json(node),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
     }))
 }
@@ -428,7 +447,7 @@ fn conflicts(node: &Node, limit: usize) -> Outcome<Json> {
     Ok(Json::Array(inbox.conflicts.iter().map(row).collect()))
 }
 
-fn as_json(answer: impl Serialize) -> Outcome<Json> {
+pub fn as_json(answer: impl Serialize) -> Outcome<Json> {
     serde_json::to_value(answer).map_err(Failure::failed)
 }
 

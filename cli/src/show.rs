@@ -47,10 +47,15 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         Request::BundleImport { .. } => bundle::seen(answer, "brought"),
         Request::PeerJoin { .. } => say!("Joined the network of {}.", text(&answer["name"])),
         Request::PeerList => peers(answer),
+        Request::PeerNearby => table(
+            answer,
+            &[("name", "NAME"), ("addresses", "ADDRESSES"), ("known", "A PEER"), ("node", "NODE")],
+        ),
         Request::PeerRemove { .. } => {
             say!("Removed {}. It can join again with a new ticket.", text(&answer["name"]));
         }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
+        Request::SyncPlan => plan(answer),
         Request::SyncConflicts { .. } => conflicts(answer),
         Request::Import(_) => return imported(answer),
         Request::Export { file, password_hashes, .. } => {
@@ -69,7 +74,14 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
             say!("Job {} is {}.", text(&answer["id"]), text(&answer["state"]));
         }
         Request::JobRemove { .. } => say!("Job {} is forgotten.", text(&answer["removed"])),
-        Request::BackupCreate { .. } => {
+        Request::BackupCreate { to: None } => say!(
+            "Made and proven: {} files, {} bytes, {} records.",
+            text(&answer["files"]),
+            text(&answer["size_bytes"]),
+            text(&answer["records"])
+        ),
+        Request::BackupList => table(answer, BACKUP),
+        Request::BackupCreate { to: Some(_) } => {
             say!(
                 "{} files, {} bytes in {}.",
                 text(&answer["files"]),
@@ -94,6 +106,19 @@ pub fn outcome(request: &Request, answer: &Json) -> Outcome {
         Request::Verify => verify_outcome(answer),
         Request::BundleVerify { .. } | Request::BundleImport { .. } => bundle::outcome(answer),
         _ => Ok(()),
+    }
+}
+
+fn plan(answer: &Json) {
+    let plans = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    if plans.is_empty() {
+        say!("This node has no peers: `atoll peer ticket` lets one join.");
+    }
+    for plan in plans {
+        say!("{}", text(&plan["name"]));
+        for sentence in plan["words"].as_array().into_iter().flatten() {
+            say!("  {}", text(sentence));
+        }
     }
 }
 
@@ -138,6 +163,14 @@ pub fn table(rows: &Json, columns: &[(&str, &str)]) {
     line(columns.iter().map(|(_, title)| *title).collect());
     cells.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
 }
+
+const BACKUP: &[(&str, &str)] = &[
+    ("created_at", "MADE"),
+    ("proven_at", "PROVEN"),
+    ("size_bytes", "BYTES"),
+    ("records", "RECORDS"),
+    ("folder", "FOLDER"),
+];
 
 const JOB: &[(&str, &str)] = &[
     ("id", "ID"),

@@ -118,3 +118,30 @@ async fn a_full_disk_refuses_writes_and_loses_none_that_was_answered() {
     assert_eq!(listed["page"]["total"], answered.len());
     assert!(small.ends_soundly(), "verify found something");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_would_not_fit_is_refused_with_what_it_needs_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(small) = Small::start(folder.path()) else {
+        println!("no file system can be made here: nothing was tested");
+        return;
+    };
+    let client = small.client().login(EMAIL, PASSWORD).await;
+    let asked = client.post("/api/v1/backups", &json!({})).await.expect(202);
+    let job = loop {
+        let job = client.get(asked.header("location").unwrap()).await.expect(200).data();
+        if job["state"] != "waiting" && job["state"] != "running" {
+            break job;
+        }
+        std::thread::yield_now();
+    };
+    let why = job["error"].as_str().unwrap();
+    assert!(why.contains("MiB are needed") && why.contains("backup.folder"), "{job}");
+    assert_eq!((&job["state"], &job["attempts"]), (&"dead".into(), &1.into()), "not tried again");
+    let left = std::fs::read_dir(small.inside("data/backups")).unwrap().count();
+    assert_eq!(left, 0);
+    let health = client.get("/health").await.expect(200).json();
+    assert_eq!(health["checks"]["backup"], "failed", "{health}");
+    client.post("/api/v1/posts", &json!({ "title": "Still", "body": "x" })).await.expect(201);
+    assert!(small.ends_soundly(), "verify found something");
+}

@@ -3,6 +3,7 @@
 //! Never hides a conflict that changed after somebody had dismissed it.
 
 use crate::access::{Actor, Permission};
+use crate::content::version::{Piece, pieces};
 use crate::error::{Error, Result};
 use crate::kinds;
 use crate::runtime::Node;
@@ -50,6 +51,22 @@ pub fn list(node: &Node, actor: &Actor, limit: usize, after: Option<Id>) -> Resu
     actor.require(Permission::ConflictsRead)?;
     let limit = limit.clamp(1, 100);
     Ok(node.store.read(|reader| page(reader, actor.tenant, limit, after))?)
+}
+
+/// For each value of a conflict what turns the winner's text into it, by word; none for the winner, and where one of the
+/// two is no text.
+pub async fn differences(node: &Node, conflict: &Conflict) -> Result<Vec<Option<Vec<Piece>>>> {
+    let winner = conflict.values.iter().find(|value| value.won).map(|value| value.value.clone());
+    let values: Vec<Option<Value>> =
+        conflict.values.iter().map(|value| (!value.won).then(|| value.value.clone())).collect();
+    let compare = move || {
+        let texts = |other: Option<Value>| match (&winner, other) {
+            (Some(Value::Text(shown)), Some(Value::Text(other))) => Some(pieces(shown, &other)),
+            _ => None,
+        };
+        values.into_iter().map(texts).collect()
+    };
+    node.run_on_pool(compare).await
 }
 
 /// One more than asked for is looked for, so that `next` is only given where there is more.

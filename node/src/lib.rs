@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod backup;
 pub mod community;
 pub mod config;
 pub mod conflict;
@@ -15,6 +16,7 @@ pub mod insight;
 pub mod job;
 pub mod kinds;
 pub mod mail;
+pub mod moment;
 pub mod peer;
 pub mod percent;
 pub mod runtime;

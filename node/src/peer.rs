@@ -1,6 +1,10 @@
 //! The other nodes: who they are, how far they are level with this one, how one joins and how one is cut off.
 //! What is written here concerns the whole node, not one tenant.
 
+mod plan;
+
+pub use plan::{Arrival, Gap, Plan, arrival, plan};
+
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
 use crate::identity::signing_key;
@@ -12,6 +16,7 @@ use atoll_storage::tx::Tx;
 use atoll_storage::{Digest, NodeId, Origin};
 use atoll_sync::key::PublicKey;
 use atoll_sync::message::Hello;
+use atoll_sync::nearby::Heard;
 use atoll_sync::runner::{self, PeerStatus, Runner};
 use atoll_sync::ticket::{MAX_ADDR_BYTES, Ticket};
 use std::time::Duration;
@@ -75,6 +80,29 @@ fn peers(node: &Node) -> Vec<PeerStatus> {
     }
     let listed = node.store.read(|reader| atoll_storage::peer::list(reader));
     listed.unwrap_or_default().into_iter().map(PeerStatus::unlinked).collect()
+}
+
+/// A node that was heard on this network, and whether it is a peer.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    pub heard: Heard,
+    pub is_known: bool,
+}
+
+/// Who is on the same network. What they say of themselves proves nothing.
+///
+/// # Errors
+/// `Conflict` (`discovery_off`) if this node does not look around.
+pub fn nearby(node: &Node, actor: &Actor) -> Result<Vec<Neighbour>> {
+    actor.require(Permission::SyncAdminister)?;
+    let heard = running(node)?.nearby().ok_or_else(|| {
+        let message =
+            "this node does not look for others: set sync.discover to true and start it anew";
+        Error::conflict("discovery_off", message)
+    })?;
+    let peers = peers(node);
+    let is_known = |heard: &Heard| peers.iter().any(|peer| peer.node == heard.node);
+    Ok(heard.into_iter().map(|heard| Neighbour { is_known: is_known(&heard), heard }).collect())
 }
 
 /// Streams with their vectors and digests.

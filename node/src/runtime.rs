@@ -12,6 +12,7 @@ mod workers;
 pub use folder::Folder;
 pub use workers::Workers;
 
+use crate::backup;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
@@ -39,6 +40,7 @@ pub struct Node {
     pub blobs: Blobs,
     pub identity: Identity,
     pub mail: Mailer,
+    pub(crate) backups: backup::kept::Watch,
     key: NodeKey,
     sync: OnceLock<Runner>,
     pool: Pool,
@@ -91,6 +93,7 @@ impl Node {
             blobs,
             identity,
             mail,
+            backups: backup::kept::Watch::default(),
             key,
             sync,
             pool,
@@ -125,6 +128,15 @@ impl Node {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         self.pool.run(work).await
+    }
+
+    /// Runs long work on a thread of its own, which stands back behind all that requests wait for.
+    pub(crate) async fn run_in_background<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        Pool::in_background(name)?.run(work).await
     }
 
     /// Runs the hashing of a password, apart from all other work: a storm of sign-ins holds up nothing but sign-ins.

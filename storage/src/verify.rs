@@ -5,7 +5,7 @@ use crate::claim;
 use crate::db::Db;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::heads::read_heads;
+use crate::heads::{StreamHead, read_heads};
 use crate::id::Id;
 use crate::kind::Kind;
 use crate::read::{Read, load_content, record_of};
@@ -15,8 +15,9 @@ use crate::state::State;
 use crate::value::Value;
 use crate::view::columns_of;
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What `verify` found. No problems means that every view is what the records say.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -36,6 +37,16 @@ impl Report {
             self.problems.push(text);
         }
     }
+}
+
+/// The streams of a database that nobody has open, without changing a byte of it.
+pub fn heads_in(file: &Path) -> Result<Vec<StreamHead>> {
+    let path = file.to_str().ok_or_else(|| Error::Internal("the path is no UTF-8".into()))?;
+    // What has a meaning in an address of a file.
+    let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let conn = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
+    Ok(read_heads(&conn, None)?.into_iter().map(|(_, head)| head).collect())
 }
 
 impl Db {
@@ -320,8 +331,8 @@ impl Db {
 
     /// A consistent copy of the whole file, made while writes go on. `progress` gets (done, of) pages.
     pub fn backup_from(
-        conn: &rusqlite::Connection,
-        to: &std::path::Path,
+        conn: &Connection,
+        to: &Path,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<()> {
         if to.exists() {

@@ -81,7 +81,17 @@ impl TestNode {
     /// A node of which nothing is left but its folder: what a killed process leaves. `tenant` and `admin` are those of
     /// the node that was.
     pub async fn reopen(folder: TempDir, tenant: Id, admin: Id) -> Self {
-        let again = Self::open_in(folder, |_| {}, Clock::system()).await;
+        Self::reopen_with(folder, |_| {}, tenant, admin).await
+    }
+
+    /// As `reopen`, with a changed configuration.
+    pub async fn reopen_with(
+        folder: TempDir,
+        turn: impl FnOnce(&mut Config),
+        tenant: Id,
+        admin: Id,
+    ) -> Self {
+        let again = Self::open_in(folder, turn, Clock::system()).await;
         Self { tenant, admin, ..again }
     }
 

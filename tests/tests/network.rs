@@ -1,9 +1,9 @@
 //! Whole nodes that meet over QUIC on loopback.
 
 use atoll_node::runtime::Workers;
-use atoll_node::{Actor, Role, peer};
+use atoll_node::{Actor, Role, identity, peer};
 use atoll_storage::{Clock, Id, Read};
-use atoll_tests::harness::TestNode;
+use atoll_tests::harness::{ADMIN_EMAIL, PASSWORD, TestNode};
 use serde_json::json;
 use std::time::Duration;
 
@@ -42,6 +42,41 @@ async fn pair() -> (TestNode, TestNode, Vec<Workers>) {
     (a, b, workers)
 }
 
+/// Asks until the answer is 200. The node answers at once, so this is no faster than it and waits for nothing else.
+async fn until_ready(node: &TestNode) {
+    let wait = async { while node.stranger().get("/readyz").await.status != 200 {} };
+    tokio::time::timeout(PATIENCE, wait).await.expect("the node becomes ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_ready_once_somebody_can_sign_in_and_not_before() {
+    let node = TestNode::start_empty(|_| {}).await;
+    let early = node.stranger().get("/readyz").await.expect(503);
+    assert!(early.text().contains("no tenant yet"), "{}", early.text());
+    assert_eq!(node.stranger().get("/health").await.expect(503).json()["status"], "starting");
+    node.stranger().get("/livez").await.expect(200);
+    let (client, set_up) = (node.stranger(), async {
+        identity::setup(&node.node, ADMIN_EMAIL, PASSWORD).await.unwrap();
+    });
+    let signs_in = async {
+        until_ready(&node).await;
+        client.login(ADMIN_EMAIL, PASSWORD).await
+    };
+    tokio::join!(set_up, signs_in);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joins_is_ready_when_it_knows_the_network() {
+    let (a, b) = (TestNode::start().await, TestNode::start_empty(|_| {}).await);
+    let workers = [a.node.start().await.unwrap(), b.node.start().await.unwrap()];
+    b.stranger().get("/readyz").await.expect(503);
+    join(&a, &b).await;
+    until_ready(&b).await;
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_joins_knows_the_users_and_a_token_is_good_on_both() {
     let (a, b, workers) = pair().await;
@@ -49,7 +84,7 @@ async fn a_node_that_joins_knows_the_users_and_a_token_is_good_on_both() {
     let on_b = atoll_tests::harness::Client { address: b.address, ..admin };
     until_equal(&[&a, &b]).await;
     let me = on_b.get("/api/v1/auth/me").await.expect(200).data();
-    assert_eq!(me["email"], atoll_tests::harness::ADMIN_EMAIL);
+    assert_eq!(me["email"], ADMIN_EMAIL);
     for worker in workers {
         worker.shutdown().await;
     }
@@ -211,6 +246,157 @@ async fn a_node_whose_clock_is_years_ahead_may_join_and_be_level() {
     join(&a, &b).await;
     until_equal(&[&a, &b]).await;
     until(|| a.node.sync().unwrap().status()[0].clock_skew_ms > Some(300_000_000_000)).await;
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
+
+/// The node is killed, and its folder is lost; what is left is a backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_node_gets_back_what_it_wrote_after_the_backup_and_undoes_nothing() {
+    let (a, b, mut workers) = pair().await;
+    let editor = a.admin().await;
+    let write = async |title: &str| {
+        let draft = json!({ "title": title, "body": "as it was" });
+        editor.post("/api/v1/posts", &draft).await.expect(201).data()
+    };
+    let (kept, doomed) = (write("Kept").await, write("Doomed").await);
+    let backups = tempfile::tempdir().unwrap();
+    let backup = backups.path().join("backup");
+    atoll_node::backup::create(&a.node, &backup, &|_, _| Ok(())).unwrap();
+    let path = |post: &serde_json::Value| format!("/api/v1/posts/{}", post["id"].as_str().unwrap());
+    let later = write("Later").await;
+    editor.delete(&format!("{}?purge=true", path(&doomed))).await.expect(204);
+    let change = json!({ "title": "Kept and changed" });
+    editor.put(&path(&kept), &change).await.expect(200);
+    until_equal(&[&a, &b]).await;
+    let (root_before, epoch, id) = (root(&b), a.node.store.origin().epoch, a.node.id());
+    // Its workers end without a word to the store, which stays as it is: nobody opens that folder again.
+    let gone = workers.remove(0);
+    gone.shutdown().await;
+    let (tenant, admin) = (a.tenant, a.admin);
+    drop(a);
+
+    let folder = tempfile::tempdir().unwrap();
+    let restored = atoll_node::backup::restore(&backup, folder.path(), &|_, _| Ok(())).unwrap();
+    assert!(restored.epoch != epoch);
+    let a = TestNode::reopen(folder, tenant, admin).await;
+    assert_eq!(a.node.id(), id);
+    assert_ne!(root(&a), root_before, "the backup is older");
+    a.stranger().get(&path(&later)).await.expect(404);
+    workers.push(a.node.start().await.unwrap());
+    let editor = a.admin().await;
+    // Written before it has heard of anything: under its new epoch, so that it is nobody else's number.
+    let new = json!({ "title": "New life", "body": "x" });
+    let new = editor.post("/api/v1/posts", &new).await.expect(201).data();
+    until_equal(&[&a, &b]).await;
+    let there = b.admin().await;
+    until_equal(&[&a, &b]).await;
+    for client in [&editor, &there] {
+        client.get(&path(&later)).await.expect(200);
+        client.get(&path(&new)).await.expect(200);
+        client.get(&path(&doomed)).await.expect(404);
+        let post = client.get(&path(&kept)).await.expect(200).data();
+        assert_eq!(post["title"], "Kept and changed");
+    }
+    for node in [&a, &b] {
+        assert_eq!(node.node.store.verify().unwrap().problems, Vec::<String>::new());
+    }
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_folder_that_runs_beside_its_original_is_turned_away_by_name() {
+    let (a, b, mut workers) = pair().await;
+    let backups = tempfile::tempdir().unwrap();
+    let backup = backups.path().join("backup");
+    atoll_node::backup::create(&a.node, &backup, &|_, _| Ok(())).unwrap();
+    // Copied by hand and not restored: the epoch stays.
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["atoll.db", "node.key", "token.key"] {
+        std::fs::copy(backup.join(name), folder.path().join(name)).unwrap();
+    }
+    let copy = TestNode::reopen(folder, a.tenant, a.admin).await;
+    assert_eq!(copy.node.store.origin(), a.node.store.origin());
+    workers.push(copy.node.start().await.unwrap());
+    let reason = || copy.node.sync().unwrap().status()[0].reason.clone();
+    until(|| reason().contains("copy of")).await;
+    let original = a.node.sync().unwrap().local_addr().to_string();
+    assert!(reason().contains(&format!("copy of atoll, which runs at {original}")), "{}", reason());
+    let of_a = b.node.sync().unwrap().status()[0].clone();
+    let at = copy.node.sync().unwrap().local_addr();
+    assert_eq!(of_a.copy_at, Some(at), "{of_a:?}");
+    let plan = peer::plan(&copy.node, &Actor::system(Id::NIL)).unwrap();
+    assert_eq!(plan[0].obstacle.map(|obstacle| obstacle.name()), Some("copy"));
+    // The original goes on undisturbed.
+    let post = json!({ "title": "Of the original", "body": "x" });
+    a.admin().await.post("/api/v1/posts", &post).await.expect(201);
+    until_equal(&[&a, &b]).await;
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
+
+/// It listens at every address of its own and names none: nobody can dial it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_behind_nat_dials_out_and_gets_and_gives_everything() {
+    let a = TestNode::start().await;
+    let nowhere = |config: &mut atoll_node::Config| config.sync_listen = ([0, 0, 0, 0], 0).into();
+    let b = TestNode::start_empty(nowhere).await;
+    let mut workers = vec![a.node.start().await.unwrap(), b.node.start().await.unwrap()];
+    join(&a, &b).await;
+    until_equal(&[&a, &b]).await;
+    let of_b = || a.node.sync().unwrap().status()[0].clone();
+    assert_eq!(of_b().address, None);
+    for (writer, reader, title) in [(&a, &b, "From the hub"), (&b, &a, "From behind")] {
+        let post = json!({ "title": title, "body": "x" });
+        let post = writer.admin().await.post("/api/v1/posts", &post).await.expect(201).data();
+        let path = format!("/api/v1/posts/{}", post["id"].as_str().unwrap());
+        until_equal(&[&a, &b]).await;
+        reader.admin().await.get(&path).await.expect(200);
+    }
+    workers.pop().unwrap().shutdown().await;
+    until(|| of_b().obstacle.map(|obstacle| obstacle.name()) == Some("no_address")).await;
+    assert!(of_b().reason.contains("it has to dial this node"), "{}", of_b().reason);
+    workers.pop().unwrap().shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_titles_written_apart_are_shown_with_what_differs_between_them() {
+    let (a, b, workers) = pair().await;
+    let (here, there) = (a.admin().await, b.admin().await);
+    let post = json!({ "title": "The hall", "body": "x" });
+    let post = here.post("/api/v1/posts", &post).await.expect(201).data();
+    let path = format!("/api/v1/posts/{}", post["id"].as_str().unwrap());
+    until_equal(&[&a, &b]).await;
+    for node in [&a, &b] {
+        node.node.sync().unwrap().pause();
+    }
+    here.put(&path, &json!({ "title": "The old hall" })).await.expect(200);
+    there.put(&path, &json!({ "title": "The new hall" })).await.expect(200);
+    for node in [&a, &b] {
+        node.node.sync().unwrap().resume();
+    }
+    until_equal(&[&a, &b]).await;
+    let inbox = here.get("/api/v1/sync/conflicts").await.expect(200).data();
+    let of_title = |row: &&serde_json::Value| row["field"] == "title";
+    let id = inbox.as_array().unwrap().iter().find(of_title).unwrap()["id"].clone();
+    let path = format!("/api/v1/sync/conflicts/{}", id.as_str().unwrap());
+    let conflict = here.get(&path).await.expect(200).data();
+    let values = conflict["values"].as_array().unwrap();
+    let (won, lost): (Vec<_>, Vec<_>) = values.iter().partition(|value| value["won"] == true);
+    assert_eq!((won.len(), lost.len()), (1, 1), "{conflict}");
+    assert!(won[0]["diff"].is_null());
+    let word = |value: &serde_json::Value| value["value"].as_str().unwrap()[4..7].to_owned();
+    let expected = json!([
+        { "op": "equal", "text": "The " },
+        { "op": "delete", "text": word(won[0]) },
+        { "op": "insert", "text": word(lost[0]) },
+        { "op": "equal", "text": " hall" },
+    ]);
+    assert_eq!(lost[0]["diff"], expected);
     for worker in workers {
         worker.shutdown().await;
     }

@@ -2,7 +2,7 @@
 
 use super::text;
 use crate::failure::{Exit, Failure, Outcome};
-use atoll_api::moment::Moment;
+use atoll_node::moment::Moment;
 use atoll_node::courier::Order;
 use serde_json::Value as Json;
 

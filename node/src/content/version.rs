@@ -11,7 +11,7 @@ mod difference;
 
 pub use base::Base;
 pub(super) use base::since;
-pub use difference::{By, Difference, difference};
+pub use difference::{By, Difference, Piece, difference, pieces};
 
 use super::post::{
     AUTHOR_ID as POST_AUTHOR_ID, AUTHOR_IDS, BODY, CANONICAL_URL, CATEGORY_ID, COVER, EXCERPT,

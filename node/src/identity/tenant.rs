@@ -229,6 +229,11 @@ pub(super) fn is_open(node: &Node, tenant: Id) -> Result<bool> {
     Ok(tenant.text(&REGISTRATION) != "closed")
 }
 
+/// Whether this node serves anybody: not before its set-up, or before what it joined has reached it.
+pub fn exists(node: &Node) -> Result<bool> {
+    Ok(node.store.read(|reader| oldest(reader))?.is_some())
+}
+
 /// All tenants, the oldest first, those among them that were deleted and can be restored.
 pub fn ids(node: &Node) -> Result<Vec<Id>> {
     let (mut ids, mut after) = (Vec::new(), None);

@@ -3,6 +3,7 @@
 //! lease, and goes on where it was after a stop.
 
 use super::workers::Stop;
+use crate::backup;
 use crate::content::import;
 use crate::courier;
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ const HANDLERS: &[(&str, Handler)] = &[
     (import::QUEUE, |node, job| Box::pin(import::work(node, job))),
     (export::QUEUE, |node, job| Box::pin(export::work(node, job))),
     (courier::QUEUE, |node, job| Box::pin(courier::work(node, job))),
+    (backup::work::QUEUE, |node, job| Box::pin(backup::work::work(node, job))),
     (mail::QUEUE, |node, job| Box::pin(mail::send(node, job))),
 ];
 
@@ -37,7 +39,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 2;
 /// Work that can take an hour. One more worker leaves it alone, so that letters do not wait for it; and of each tenant one
 /// such job runs at a time, so that no tenant waits for all that another has asked for.
-const LONG: &[&str] = &[search::REBUILD, import::QUEUE, export::QUEUE, courier::QUEUE];
+const LONG: &[&str] =
+    &[search::REBUILD, import::QUEUE, export::QUEUE, courier::QUEUE, backup::work::QUEUE];
 /// Between two looks while much is written.
 const PAUSE: Duration = Duration::from_millis(250);
 

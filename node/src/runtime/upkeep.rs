@@ -2,6 +2,7 @@
 
 use super::workers::Stop;
 use crate::audit::{self, failure};
+use crate::backup;
 use crate::content::{import, preview, trash};
 use crate::courier;
 use crate::exchange::{self, export};
@@ -20,7 +21,9 @@ const TRIM_STEPS: usize = 100;
 const QUEUES: &[&str] = &[import::QUEUE, export::QUEUE, courier::QUEUE];
 
 pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
+    look_at_backups(&node).await;
     while !stop.during(ROUND).await {
+        look_at_backups(&node).await;
         if let Err(error) = node.store.write(|tx: &mut Tx| tx.trim_outbox()).await {
             tracing::warn!(%error, "old events could not be dropped");
         }
@@ -93,6 +96,12 @@ fn shorten_log(node: &Node) -> atoll_storage::Result<u64> {
     Ok(dropped)
 }
 
+async fn look_at_backups(node: &Arc<Node>) {
+    if let Err(error) = backup::work::round(node).await {
+        tracing::warn!(%error, "the node's backups could not be looked after");
+    }
+}
+
 pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
     let count = |n: u64| n as f64;
     let from_store = node.store.read(|reader| {
@@ -138,6 +147,7 @@ pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
         "Ops of peers that came before what they need.",
         count(node.store.parked()),
     ));
+    figures.extend(backup_figures(node));
     if let Some(runner) = node.sync() {
         let peers = runner.status();
         let linked = peers.iter().filter(|peer| peer.is_linked()).count();
@@ -148,6 +158,25 @@ pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
             "atoll_peers_behind_ops",
             "Ops that peers have and this node lacks.",
             count(behind),
+        ));
+    }
+    figures
+}
+
+fn backup_figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
+    let standing = backup::kept::standing(node).unwrap_or_default();
+    let late = f64::from(u8::from(standing.is_late));
+    let mut figures = vec![(
+        "atoll_backup_late",
+        "1 if the last proven backup is older than two intervals.",
+        late,
+    )];
+    if let Some(proof) = standing.last_proven {
+        let age_ms = node.clock.now_ms().saturating_sub(proof.created_ms);
+        figures.push((
+            "atoll_backup_age_seconds",
+            "Since the last proven backup was made.",
+            (age_ms / 1_000) as f64,
         ));
     }
     figures

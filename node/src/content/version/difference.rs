@@ -81,7 +81,8 @@ fn unified(from: u64, before: &str, to: u64, after: &str) -> String {
     diff.unified_diff().context_radius(3).header(&before, &after).to_string()
 }
 
-fn pieces(before: &str, after: &str) -> Vec<Piece> {
+/// What turns one text into another, by word.
+pub fn pieces(before: &str, after: &str) -> Vec<Piece> {
     let diff = TextDiff::configure().timeout(DIFF_TIME).diff_words(before, after);
     let mut pieces: Vec<Piece> = Vec::new();
     for change in diff.iter_all_changes() {

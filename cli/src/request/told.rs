@@ -1,0 +1,68 @@
+//! What commands are told of backups, of nodes nearby and of what is missing where, as JSON.
+
+use super::{Progress, as_json};
+use crate::failure::Outcome;
+use atoll_api::moment::Moment;
+use atoll_node::backup::{self, kept, work};
+use atoll_node::{Node, peer};
+use atoll_sync::runner::Obstacle;
+use serde_json::{Value as Json, json};
+use std::path::Path;
+
+pub(super) fn back_up(node: &Node, to: Option<&Path>, progress: &Progress) -> Outcome<Json> {
+    let tell = |done, of| -> backup::Result<()> {
+        progress.tell(done, of);
+        Ok(())
+    };
+    match to {
+        Some(to) => as_json(backup::create(node, to, &tell)?),
+        None => as_json(work::make(node, &|done, of, _| tell(done, of))?),
+    }
+}
+
+pub(super) fn backup_json(kept: &kept::Kept) -> Json {
+    let proof = kept.proof.as_ref();
+    json!({
+        "name": kept.name,
+        "folder": kept.path.display().to_string(),
+        "created_at": Moment::of(kept.created_ms).to_string(),
+        "files": kept.files,
+        "size_bytes": kept.size_bytes,
+        "digest": kept.digest,
+        "proven_at": proof.map(|proof| Moment::of(proof.proven_ms).to_string()),
+        "records": proof.map(|proof| proof.records),
+    })
+}
+
+pub(super) fn standing_json(node: &Node) -> Json {
+    let standing = kept::standing(node).unwrap_or_default();
+    let proven_ms = standing.last_proven.as_ref().map(|proof| proof.created_ms);
+    json!({
+        "state": standing.word(),
+        "proven_at": proven_ms.map(|ms| Moment::of(ms).to_string()),
+        "warning": standing.warning(node.clock.now_ms()),
+    })
+}
+
+pub(super) fn neighbour_json(neighbour: &peer::Neighbour) -> Json {
+    let addresses: Vec<String> = neighbour.heard.addrs.iter().map(ToString::to_string).collect();
+    json!({
+        "node": neighbour.heard.node.to_string(),
+        "name": neighbour.heard.name,
+        "addresses": addresses.join(", "),
+        "known": neighbour.is_known,
+    })
+}
+
+pub(super) fn plan_json(plan: &peer::Plan) -> Json {
+    json!({
+        "node": plan.peer.node.to_string(),
+        "name": plan.peer.name,
+        "state": plan.peer.state.name(),
+        "missing_here_ops": plan.missing_here,
+        "missing_there_ops": plan.missing_there,
+        "since": plan.since_ms.map(|ms| Moment::of(ms).to_string()),
+        "obstacle": plan.obstacle.map(Obstacle::name),
+        "words": plan.words,
+    })
+}

@@ -1,0 +1,165 @@
+//! What is missing between this node and each of its peers, since when, and why it does not come; and where a record has
+//! arrived. Read from what peers acknowledged: nobody is asked.
+
+use crate::access::{Actor, Permission};
+use crate::error::Result;
+use crate::runtime::Node;
+use atoll_storage::heads::StreamHead;
+use atoll_storage::read::Read;
+use atoll_storage::{NodeId, Record, StreamId, Vector};
+use atoll_sync::runner::{Obstacle, PeerStatus};
+use std::collections::BTreeMap;
+
+/// Streams that are told of one peer: those with the widest gaps.
+const MAX_GAPS: usize = 20;
+/// A clock off by more is told: of two writes the later one shows.
+const SKEW_MS: u64 = 60_000;
+
+/// Ops of one stream that one of the two has and the other lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub stream: StreamId,
+    pub here: u64,
+    pub there: u64,
+}
+
+/// How it stands with one peer.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub peer: PeerStatus,
+    /// Ops that this node lacks and the peer has, as far as it said; none if nothing was heard of it yet.
+    pub missing_here: Option<u64>,
+    /// Ops that the peer did not acknowledge.
+    pub missing_there: Option<u64>,
+    pub gaps: Vec<Gap>,
+    /// Unix milliseconds: when the two were last equal, or at least in contact.
+    pub since_ms: Option<u64>,
+    /// None while there is a link.
+    pub obstacle: Option<Obstacle>,
+    /// The whole in plain words, a sentence each.
+    pub words: Vec<String>,
+}
+
+pub fn plan(node: &Node, actor: &Actor) -> Result<Vec<Plan>> {
+    actor.require(Permission::SyncAdminister)?;
+    let heads = node.store.read(|reader| reader.streams())?;
+    let now_ms = node.clock.now_ms();
+    Ok(super::peers(node).into_iter().map(|peer| plan_of(peer, &heads, now_ms)).collect())
+}
+
+fn plan_of(peer: PeerStatus, heads: &[StreamHead], now_ms: u64) -> Plan {
+    let gaps = peer.acknowledged.as_deref().map(|acknowledged| gaps(heads, acknowledged));
+    let sum = |of: fn(&Gap) -> u64| gaps.as_ref().map(|gaps| gaps.iter().map(of).sum());
+    let (missing_here, missing_there) = (sum(|gap| gap.here), sum(|gap| gap.there));
+    let mut gaps = gaps.unwrap_or_default();
+    gaps.sort_by_key(|gap| std::cmp::Reverse(gap.here + gap.there));
+    gaps.truncate(MAX_GAPS);
+    let since_ms = peer.level_ms.or(peer.contact_ms);
+    let obstacle = peer.obstacle.filter(|_| !peer.is_linked());
+    let mut plan =
+        Plan { peer, missing_here, missing_there, gaps, since_ms, obstacle, words: Vec::new() };
+    plan.words = words(&plan, now_ms);
+    plan
+}
+
+fn gaps(heads: &[StreamHead], acknowledged: &BTreeMap<StreamId, Vector>) -> Vec<Gap> {
+    let nothing = Vector::default();
+    let mut mine: BTreeMap<&StreamId, &Vector> =
+        heads.iter().map(|head| (&head.stream, &head.vector)).collect();
+    for stream in acknowledged.keys() {
+        mine.entry(stream).or_insert(&nothing);
+    }
+    let gap = |(stream, mine): (&StreamId, &Vector)| {
+        let theirs = acknowledged.get(stream).unwrap_or(&nothing);
+        let (here, there) = (theirs.lead_over(mine), mine.lead_over(theirs));
+        (here + there > 0).then(|| Gap { stream: stream.clone(), here, there })
+    };
+    mine.into_iter().filter_map(gap).collect()
+}
+
+fn words(plan: &Plan, now_ms: u64) -> Vec<String> {
+    let peer = &plan.peer;
+    let name = &peer.name;
+    let ago = |ms: u64| format!("{} ago", span(now_ms.saturating_sub(ms)));
+    let mut words = Vec::new();
+    let since = plan.since_ms.map_or_else(|| "it was never heard".to_owned(), ago);
+    words.push(match (plan.missing_here, plan.missing_there) {
+        (Some(0), Some(0)) if peer.is_linked() => format!("{name} and this node hold the same."),
+        (Some(0), Some(0)) => format!("{name} and this node held the same; last heard: {since}."),
+        (Some(here), Some(there)) => {
+            let lacks = |who: &str, ops: u64| match ops {
+                0 => format!("{who} lacks nothing"),
+                1 => format!("{who} lacks 1 op"),
+                ops => format!("{who} lacks {ops} ops"),
+            };
+            let (here, there) = (lacks("this node", here), lacks(name, there));
+            format!("{there}, {here}; last equal or heard: {since}.")
+        }
+        _ => format!("What {name} has is not known: nothing was heard of it since this node was started; last heard: {since}."),
+    });
+    if peer.is_linked() {
+        if !peer.is_level() {
+            words.push("They are linked: what is missing is on its way.".to_owned());
+        }
+    } else {
+        let advice = plan.obstacle.map_or("", Obstacle::advice);
+        let end = if advice.is_empty() { String::new() } else { format!(" To do: {advice}.") };
+        words.push(format!("There is no link: {}.{end}", peer.reason));
+    }
+    if let Some(skew_ms) = peer.clock_skew_ms.filter(|ms| ms.unsigned_abs() >= SKEW_MS) {
+        let way = if skew_ms > 0 { "ahead of" } else { "behind" };
+        let span = span(skew_ms.unsigned_abs());
+        words.push(format!(
+            "Its clock is {span} {way} this one's: set the wrong one. Nothing is held up by it, but of two writes the later one shows."
+        ));
+    }
+    if let Some(at) = peer.copy_at {
+        words.push(format!("A copy of its data folder runs at {at}: {}.", Obstacle::Copy.advice()));
+    }
+    if peer.diverged {
+        words.push(
+            "The two have the same ops and another state: a bug, which is being repaired. Keep both logs and report it."
+                .to_owned(),
+        );
+    }
+    words
+}
+
+/// `40 s`, `9 minutes`, `5 hours`, `3 days`.
+fn span(ms: u64) -> String {
+    match ms / 1_000 {
+        s @ 0..=119 => format!("{s} s"),
+        s @ 120..=7_199 => format!("{} minutes", s / 60),
+        s @ 7_200..=172_799 => format!("{} hours", s / 3_600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+/// Whether a record, as it is here, has reached one peer.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub node: NodeId,
+    pub name: String,
+    /// None: nothing was heard of this peer since this node was started.
+    pub has_arrived: Option<bool>,
+    pub contact_ms: Option<u64>,
+}
+
+/// On which peers a record has arrived with all that was written to it and is known here.
+pub fn arrival(node: &Node, record: &Record) -> Vec<Arrival> {
+    let stream = StreamId::new(record.tenant, record.kind.scope);
+    let mut written = Vector::default();
+    record.state.seen().context.into_iter().for_each(|dot| written.raise(dot.origin, dot.seq));
+    let nothing = Vector::default();
+    let has_arrived = |peer: &PeerStatus| {
+        let acknowledged = peer.acknowledged.as_deref()?;
+        Some(acknowledged.get(&stream).unwrap_or(&nothing).includes(&written))
+    };
+    let arrival = |peer: PeerStatus| Arrival {
+        node: peer.node,
+        has_arrived: has_arrived(&peer),
+        contact_ms: peer.contact_ms,
+        name: peer.name,
+    };
+    super::peers(node).into_iter().map(arrival).collect()
+}

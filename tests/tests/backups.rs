@@ -1,0 +1,175 @@
+//! The backups that a node makes of itself: by its schedule or asked for, each restored before it counts.
+
+use atoll_node::backup::{self, kept, work};
+use atoll_node::{Node, Role, job};
+use atoll_storage::{Clock, Id, Read};
+use atoll_tests::{Client, TestNode};
+use serde_json::{Value as Json, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const HOUR_MS: u64 = 3_600_000;
+const PATH: &str = "/api/v1/backups";
+
+/// Wakes with each commit.
+async fn until<T>(node: &Node, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut commits = node.store.subscribe();
+    let wait = async {
+        loop {
+            commits.mark_unchanged();
+            if let Some(found) = found().await {
+                return found;
+            }
+            commits.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it comes to pass")
+}
+
+/// Asks for a backup; its job once that has ended.
+async fn back_up(test: &TestNode, admin: &Client) -> Json {
+    let asked = admin.post(PATH, &json!({})).await.expect(202);
+    let location = asked.header("location").unwrap().to_owned();
+    until(&test.node, async || {
+        let job = admin.get(&location).await.expect(200).data();
+        let has_ended = [job::DONE, job::DEAD].iter().any(|state| job["state"] == *state);
+        has_ended.then_some(job)
+    })
+    .await
+}
+
+async fn listed(admin: &Client) -> Vec<Json> {
+    admin.get(PATH).await.expect(200).data().as_array().unwrap().clone()
+}
+
+async fn health(test: &TestNode) -> Json {
+    test.stranger().get("/health").await.expect(200).json()
+}
+
+fn restored(test: &TestNode, name: &str, to: &Path) -> atoll_storage::Digest {
+    let from = kept::folder(&test.node).join(name);
+    backup::restore(&from, to, &|_, _| Ok(())).unwrap();
+    let config = atoll_node::Config { data: to.to_owned(), ..atoll_node::Config::default() };
+    Node::open(config).unwrap().store.read(|reader| reader.root()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_counts_once_it_was_restored_and_holds_what_the_node_held() {
+    let test = TestNode::start().await;
+    let workers = test.node.start().await.unwrap();
+    let admin = test.admin().await;
+    admin.post("/api/v1/posts", &json!({ "title": "Bread", "body": "Rye" })).await.expect(201);
+    let picture = test.node.blobs.put(&[7; 100_000]).unwrap();
+    assert_eq!(health(&test).await["checks"]["backup"], "off");
+
+    let job = back_up(&test, &admin).await;
+    assert_eq!(job["state"], "done", "{job}");
+    let backups = listed(&admin).await;
+    let [one] = backups.as_slice() else { panic!("{backups:?}") };
+    assert!(one["proven_at"].is_string() && one["size_bytes"].as_u64() > Some(100_000), "{one}");
+    let status = admin.get("/api/v1/sync/status").await.expect(200).data();
+    assert_eq!(one["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(one["records"], status["records"]);
+    let health = health(&test).await;
+    assert_eq!((&health["checks"]["backup"], &health["warnings"]), (&"ok".into(), &json!([])));
+
+    let again = tempfile::tempdir().unwrap();
+    let to = again.path().join("data");
+    let root = restored(&test, one["name"].as_str().unwrap(), &to);
+    assert_eq!(root, test.node.store.read(|reader| reader.root()).unwrap());
+    let blob = to.join("blobs").join(&picture.to_string()[..2]).join(picture.to_string());
+    assert_eq!(std::fs::read(blob).unwrap(), [7; 100_000]);
+    let left: Vec<_> = std::fs::read_dir(kept::folder(&test.node)).unwrap().collect();
+    assert_eq!(left.len(), 1, "the scratch folder is gone: {left:?}");
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_are_for_who_runs_the_node_and_are_made_one_at_a_time() {
+    let test = TestNode::start().await;
+    let admin = test.user("ada", Role::Admin).await;
+    admin.get(PATH).await.refused(403, "denied");
+    admin.post(PATH, &json!({})).await.refused(403, "denied");
+    let superadmin = test.admin().await;
+    superadmin.post(PATH, &json!({})).await.expect(202);
+    superadmin.post(PATH, &json!({})).await.refused(409, "backup_under_way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schedule_makes_them_keeps_so_many_and_an_old_one_is_warned_of() {
+    let now_ms = Arc::new(AtomicU64::new(Clock::system().now_ms()));
+    let clock = Clock::from_fn({
+        let now_ms = now_ms.clone();
+        move || now_ms.load(Ordering::Relaxed)
+    });
+    let turn = |config: &mut atoll_node::Config| {
+        (config.backup.every_hours, config.backup.keep) = (1, 1);
+    };
+    let test = TestNode::start_with_at(turn, clock).await;
+    let workers = test.node.start().await.unwrap();
+    let proven = async || kept::standing(&test.node).unwrap().last_proven;
+    let first = until(&test.node, proven).await;
+    assert!(work::round(&test.node).await.is_ok());
+    let jobs = || {
+        let of_queue = |reader: &atoll_storage::Reader<'_>| {
+            atoll_storage::job::of_queue(reader, work::QUEUE, 10)
+        };
+        test.node.store.read(of_queue).unwrap().len()
+    };
+    assert_eq!(jobs(), 1, "none is due");
+
+    now_ms.fetch_add(3 * HOUR_MS, Ordering::Relaxed);
+    kept::look(&test.node).unwrap();
+    let late = health(&test).await;
+    assert_eq!(late["checks"]["backup"], "late");
+    assert!(late["warnings"][0].as_str().unwrap().contains("3 h old"), "{late}");
+    let figures = test.stranger().get("/metrics").await.text();
+    assert!(figures.contains("atoll_backup_late 1"), "{figures}");
+
+    work::round(&test.node).await.unwrap();
+    let second = until(&test.node, async || proven().await.filter(|proof| *proof != first)).await;
+    assert!(second.created_ms >= first.created_ms + 3 * HOUR_MS);
+    let health = health(&test).await;
+    assert_eq!((&health["checks"]["backup"], &health["warnings"]), (&"ok".into(), &json!([])));
+    let system = atoll_node::Actor::system(Id::NIL);
+    let kept = kept::list(&test.node, &system).unwrap();
+    assert_eq!(kept.len(), 1, "one is kept");
+    assert_eq!(kept[0].proof.as_ref(), Some(&second));
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_cannot_be_made_is_told_and_not_tried_again_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("no-folder");
+    std::fs::write(&file, "x").unwrap();
+    let test = TestNode::start_with(|config| config.backup.folder = file.join("backups")).await;
+    let workers = test.node.start().await.unwrap();
+    let admin = test.admin().await;
+    let job = back_up(&test, &admin).await;
+    assert_eq!((&job["state"], &job["attempts"]), (&"dead".into(), &1.into()), "{job}");
+    assert!(job["error"].as_str().unwrap().contains("cannot make"), "{job}");
+    workers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_after_its_proof_is_found_by_a_check_and_never_restored() {
+    let test = TestNode::start().await;
+    let proof = work::make(&test.node, &|_, _, _| Ok(())).unwrap();
+    assert!(proof.records > 0);
+    let system = atoll_node::Actor::system(Id::NIL);
+    let path = kept::list(&test.node, &system).unwrap()[0].path.clone();
+    backup::verify(&path, &|_, _| Ok(())).unwrap();
+    let file = path.join("atoll.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert!(matches!(backup::verify(&path, &|_, _| Ok(())), Err(backup::Error::Unsound(_))));
+    let to = test.folder().join("again");
+    assert!(matches!(backup::restore(&path, &to, &|_, _| Ok(())), Err(backup::Error::Unsound(_))));
+    assert!(!to.exists());
+}
