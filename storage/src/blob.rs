@@ -2,6 +2,13 @@
 //! acknowledged is on disk under its name; a writer that was dropped leaves nothing. Never changes a blob in place and
 //! never knows what one is for, so it is the caller who says when one may go.
 
+mod partial;
+mod slice;
+pub mod tree;
+
+pub use partial::Partial;
+pub use slice::Slice;
+
 use bincode::{Decode, Encode};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -9,11 +16,21 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+use tree::{Builder, Pair};
 
 /// The most that `read_range` gives at once.
 pub const MAX_RANGE_BYTES: usize = 16 << 20;
 const UNFINISHED: &str = "unfinished";
 const READ_BYTES: usize = 256 << 10;
+/// The tree of a smaller blob is made whenever it is asked for.
+const TREE_FROM_BYTES: u64 = 1 << 20;
+/// Pairs of a tree that are held before they are written.
+const HELD_PAIRS: usize = 4_096;
+
+fn keeps_tree(size_bytes: u64) -> bool {
+    size_bytes > TREE_FROM_BYTES
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -104,6 +121,7 @@ impl Blobs {
     pub fn open(dir: &Path) -> Result<Self> {
         let unfinished = dir.join(UNFINISHED);
         fs::create_dir_all(&unfinished)?;
+        fs::create_dir_all(dir.join(partial::FOLDER))?;
         sync_folder(dir)?;
         for entry in fs::read_dir(&unfinished)? {
             fs::remove_file(entry?.path())?;
@@ -118,14 +136,13 @@ impl Blobs {
     }
 
     pub fn writer(&self, limit_bytes: u64) -> Result<BlobWriter> {
-        let number = self.0.next_unfinished.fetch_add(1, Ordering::Relaxed);
-        let path = self.0.dir.join(UNFINISHED).join(number.to_string());
+        let path = self.unfinished_path();
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         Ok(BlobWriter {
             blobs: self.clone(),
             unfinished: Unfinished { path },
             file,
-            hasher: Box::default(),
+            tree: TreeWriter::default(),
             size_bytes: 0,
             limit_bytes,
         })
@@ -136,6 +153,15 @@ impl Blobs {
         let mut writer = self.writer(bytes.len() as u64)?;
         writer.write(bytes)?;
         writer.finish()
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// Where the blob lies, if it is here.
+    pub fn path(&self, id: &BlobId) -> Option<PathBuf> {
+        Some(self.path_of(id)).filter(|path| path.is_file())
     }
 
     /// The open file stays readable even if the blob is removed meanwhile.
@@ -182,11 +208,40 @@ impl Blobs {
         let path = self.path_of(id);
         let mut total = self.lock_total();
         let Some(meta) = found(fs::metadata(&path))? else { return Ok(false) };
-        fs::remove_file(&path)?;
-        if let Some(total) = total.as_mut() {
-            *total = total.saturating_sub(meta.len());
-        }
+        self.remove_files(id, meta.len(), &mut total)?;
         Ok(true)
+    }
+
+    /// As `remove`, unless the blob came or was used since then. Says whether it is gone.
+    pub fn remove_unused(&self, id: &BlobId, since: SystemTime) -> Result<bool> {
+        let mut total = self.lock_total();
+        let Some(meta) = found(fs::metadata(self.path_of(id)))? else { return Ok(true) };
+        if meta.modified()? >= since {
+            return Ok(false);
+        }
+        self.remove_files(id, meta.len(), &mut total)?;
+        Ok(true)
+    }
+
+    fn remove_files(&self, id: &BlobId, size: u64, total: &mut Option<u64>) -> Result<()> {
+        fs::remove_file(self.path_of(id))?;
+        found(fs::remove_file(self.tree_path(id)))?;
+        if let Some(total) = total {
+            *total = total.saturating_sub(size);
+        }
+        Ok(())
+    }
+
+    /// When a blob came, or was last said to be used.
+    pub fn used_at(&self, id: &BlobId) -> Result<Option<SystemTime>> {
+        let Some(meta) = found(fs::metadata(self.path_of(id)))? else { return Ok(None) };
+        Ok(Some(meta.modified()?))
+    }
+
+    /// Notes that a blob is used. A blob's own time is what that is kept in.
+    pub fn note_used(&self, id: &BlobId, at: SystemTime) -> Result<()> {
+        let opened = found(OpenOptions::new().append(true).open(self.path_of(id)))?;
+        Ok(opened.map_or(Ok(()), |file| file.set_modified(at))?)
     }
 
     /// All blobs with their sizes, in the order of their ids. Only the names of one folder are in memory at a time; one
@@ -208,6 +263,11 @@ impl Blobs {
         Ok(counted)
     }
 
+    /// The room that is left on the disk.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        fs4::available_space(&self.0.dir)
+    }
+
     fn lock_total(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
         self.0.total_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,10 +282,35 @@ impl Blobs {
         self.shard_of(id).1.join(id.to_string())
     }
 
-    /// Moves a finished file to its name. One that stood there is replaced, which heals a damaged one.
-    fn adopt(&self, from: &Path, id: &BlobId, size: u64) -> Result<()> {
+    fn tree_path(&self, id: &BlobId) -> PathBuf {
+        self.shard_of(id).1.join(format!("{id}.tree"))
+    }
+
+    /// Forgets the tree beside a blob: it is made anew when it is asked for.
+    pub fn drop_tree(&self, id: &BlobId) -> Result<()> {
+        found(fs::remove_file(self.tree_path(id))).map(drop)
+    }
+
+    fn put_tree(&self, id: &BlobId, pairs: &[Pair]) -> Result<()> {
+        let unfinished = Unfinished { path: self.unfinished_path() };
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&unfinished.path)?;
+        file.write_all(pairs.as_flattened())?;
+        Ok(fs::rename(&unfinished.path, self.tree_path(id))?)
+    }
+
+    fn unfinished_path(&self) -> PathBuf {
+        let number = self.0.next_unfinished.fetch_add(1, Ordering::Relaxed);
+        self.0.dir.join(UNFINISHED).join(number.to_string())
+    }
+
+    /// Moves a finished file to its name, its tree before it. One that stood there is replaced, which heals a damaged
+    /// one.
+    fn adopt(&self, from: &Path, tree: Option<&Path>, id: &BlobId, size: u64) -> Result<()> {
         let folder = self.make_folder(id)?;
         let path = self.path_of(id);
+        if let Some(tree) = tree {
+            fs::rename(tree, self.tree_path(id))?;
+        }
         let mut total = self.lock_total();
         let before = found(fs::metadata(&path))?.map_or(0, |meta| meta.len());
         fs::rename(from, &path)?;
@@ -254,9 +339,32 @@ pub struct BlobWriter {
     blobs: Blobs,
     file: File,
     unfinished: Unfinished,
-    hasher: Box<blake3::Hasher>,
+    tree: TreeWriter,
     size_bytes: u64,
     limit_bytes: u64,
+}
+
+/// The tree of a blob on its way in: its pairs are held while they are few, and then go to a file of their own.
+#[derive(Debug, Default)]
+struct TreeWriter {
+    builder: Builder,
+    held: Vec<Pair>,
+    file: Option<(File, Unfinished)>,
+}
+
+impl TreeWriter {
+    fn write_held(&mut self, blobs: &Blobs) -> Result<()> {
+        if self.file.is_none() {
+            let unfinished = Unfinished { path: blobs.unfinished_path() };
+            let file = OpenOptions::new().write(true).create_new(true).open(&unfinished.path)?;
+            self.file = Some((file, unfinished));
+        }
+        if let Some((file, _)) = &mut self.file {
+            file.write_all(self.held.as_flattened())?;
+        }
+        self.held.clear();
+        Ok(())
+    }
 }
 
 /// Removes its file, unless that was moved away.
@@ -281,7 +389,10 @@ impl BlobWriter {
             return Err(Error::TooLarge { limit_bytes: self.limit_bytes });
         }
         self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
+        self.tree.builder.update(bytes, &mut self.tree.held);
+        if self.tree.held.len() >= HELD_PAIRS {
+            self.tree.write_held(&self.blobs)?;
+        }
         self.size_bytes = size;
         Ok(())
     }
@@ -291,14 +402,14 @@ impl BlobWriter {
     }
 
     /// When this returns, the blob is on disk and stays there after a power cut.
-    pub fn finish(self) -> Result<BlobId> {
+    pub fn finish(mut self) -> Result<BlobId> {
         let id = self.id();
         self.keep(&id)?;
         Ok(id)
     }
 
     /// Like `finish`, but keeps nothing if the bytes are not those of `wanted`.
-    pub fn finish_as(self, wanted: &BlobId) -> Result<()> {
+    pub fn finish_as(mut self, wanted: &BlobId) -> Result<()> {
         let found = self.id();
         if found != *wanted {
             return Err(Error::Mismatch { wanted: *wanted, found });
@@ -306,13 +417,17 @@ impl BlobWriter {
         self.keep(wanted)
     }
 
-    fn id(&self) -> BlobId {
-        BlobId(*self.hasher.finalize().as_bytes())
+    fn id(&mut self) -> BlobId {
+        std::mem::take(&mut self.tree.builder).finish(&mut self.tree.held)
     }
 
-    fn keep(self, id: &BlobId) -> Result<()> {
+    fn keep(mut self, id: &BlobId) -> Result<()> {
         self.file.sync_all()?;
-        self.blobs.adopt(&self.unfinished.path, id, self.size_bytes)
+        if keeps_tree(self.size_bytes) {
+            self.tree.write_held(&self.blobs)?;
+        }
+        let tree = self.tree.file.as_ref().map(|(_, unfinished)| unfinished.path.as_path());
+        self.blobs.adopt(&self.unfinished.path, tree, id, self.size_bytes)
     }
 }
 

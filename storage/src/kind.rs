@@ -59,6 +59,8 @@ pub struct Field {
     pub choices: &'static [&'static str],
     /// The kind that an id refers to, by name.
     pub refers: Option<&'static str>,
+    /// Its values, or some of them, are names of blobs.
+    pub blob: bool,
     pub doc: &'static str,
 }
 
@@ -77,6 +79,7 @@ impl Field {
             claim: None,
             choices: &[],
             refers: None,
+            blob: false,
             doc: "",
         }
     }
@@ -158,6 +161,13 @@ impl Field {
     #[must_use]
     pub const fn choices(mut self, choices: &'static [&'static str]) -> Self {
         self.choices = choices;
+        self
+    }
+
+    /// Holds names of blobs: as text in 64 hex digits, or as 32 bytes. What is none of both names no blob.
+    #[must_use]
+    pub const fn blob(mut self) -> Self {
+        self.blob = true;
         self
     }
 
@@ -308,6 +318,9 @@ impl Kind {
         for field in self.fields {
             hasher
                 .update(format!("{}:{:?}:{:?};", field.code, field.merge, field.claim).as_bytes());
+            if field.blob {
+                hasher.update(b"blob;");
+            }
         }
         hasher.update(
             format!("{:?}{:?}{:?}{}", self.indexes, self.counted, self.tree, self.schema)

@@ -25,6 +25,7 @@ pub mod peer;
 pub mod query;
 pub mod read;
 pub mod record;
+pub mod reference;
 pub mod replica;
 pub mod schema;
 pub mod search;

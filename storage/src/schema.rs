@@ -35,6 +35,14 @@ CREATE TABLE IF NOT EXISTS claim (
 CREATE TABLE IF NOT EXISTS element (
   kind INTEGER NOT NULL, field INTEGER NOT NULL, tenant BLOB NOT NULL, value BLOB NOT NULL, key BLOB NOT NULL,
   PRIMARY KEY (kind, field, tenant, value, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blob_ref (
+  blob BLOB NOT NULL, kind INTEGER NOT NULL, key BLOB NOT NULL, field INTEGER NOT NULL, stream INTEGER NOT NULL,
+  PRIMARY KEY (blob, kind, key, field)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blob_want (
+  pos INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL UNIQUE, rests INTEGER NOT NULL DEFAULT 0,
+  size INTEGER, since_ms INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS blob_want_next ON blob_want (pos) WHERE rests = 0;
+CREATE TABLE IF NOT EXISTS blob_loose (blob BLOB PRIMARY KEY, since_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS total (
   kind INTEGER NOT NULL, tenant BLOB NOT NULL, col TEXT NOT NULL, value NOT NULL, n INTEGER NOT NULL,
   PRIMARY KEY (kind, tenant, col, value)) WITHOUT ROWID;
@@ -86,7 +94,7 @@ CREATE INDEX IF NOT EXISTS job_tenant ON job (tenant, id);
 CREATE INDEX IF NOT EXISTS job_turn ON job (share, run_at_ms) WHERE state IN ('waiting', 'running');
 ";
 
-pub const DERIVED_TABLES: [&str; 3] = ["claim", "element", "total"];
+pub const DERIVED_TABLES: [&str; 4] = ["claim", "element", "blob_ref", "total"];
 
 /// Makes what is missing. Returns the kinds whose read model is of another version and must be rebuilt.
 pub fn prepare(conn: &Connection, kinds: &[&'static Kind]) -> Result<Vec<&'static Kind>> {

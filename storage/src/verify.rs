@@ -32,7 +32,7 @@ const MAX_PROBLEMS: usize = 200;
 const BATCH: usize = 1_000;
 
 impl Report {
-    fn problem(&mut self, text: String) {
+    pub(crate) fn problem(&mut self, text: String) {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(text);
         }
@@ -89,6 +89,7 @@ impl Db {
         let mut statement = self.conn.prepare(&sql)?;
         let mut rows = statement.query([])?;
         let mut totals: BTreeMap<(Id, &str, Value), i64> = BTreeMap::new();
+        let mut references = 0;
         while let Some(row) = rows.next()? {
             let (record, width) = match record_of(plan, row) {
                 Ok(read) => read,
@@ -122,8 +123,10 @@ impl Db {
             }
             *totals.entry((record.tenant, "", Value::Text(String::new()))).or_default() += 1;
             self.verify_names(&record, report)?;
+            references += self.verify_references(&record, report)?;
             self.verify_bodies(&record, report)?;
         }
+        self.verify_reference_count(kind, references, report)?;
         self.verify_totals(kind, totals, report)
     }
 

@@ -85,6 +85,7 @@ impl Db {
         self.forget_kept(place.kind, place.key);
         self.move_claims(place, old, record)?;
         self.move_elements(old, Some(record))?;
+        self.move_references(place, old, Some(record))?;
         self.note_disputes(place, old, Some(record))?;
         if let Some(tree) = record.kind.tree {
             let parent = |r: &Record| r.state.register(tree).and_then(|c| c.value.as_id());
@@ -118,6 +119,7 @@ impl Db {
             self.drop_claim(place, old, field)?;
         }
         self.move_elements(Some(old), None)?;
+        self.move_references(place, Some(old), None)?;
         self.move_totals(old.kind, old.tenant, Some(old), &[]);
         self.note_disputes(place, Some(old), None)?;
         if let Some(tree) = old.kind.tree {

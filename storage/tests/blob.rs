@@ -1,6 +1,7 @@
 //! Blobs on a real disk: what is acknowledged, what a broken-off writer leaves, damage and limits.
 
-use atoll_storage::blob::{BlobId, Blobs, Error, MAX_RANGE_BYTES, Verified};
+use atoll_storage::blob::tree::{self, Checker, Run, Step};
+use atoll_storage::blob::{BlobId, Blobs, Error, MAX_RANGE_BYTES, Partial, Verified};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -202,4 +203,120 @@ fn a_full_disk_has_an_error_of_its_own() {
     let mut full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let error = full.write_all(b"x").unwrap_err();
     assert!(matches!(Error::from(error), Error::Full));
+}
+
+fn bytes_of(size: usize) -> Vec<u8> {
+    (0..size).map(|n| (n * 31 + n / 251) as u8).collect()
+}
+
+/// Takes runs of a blob from one folder into another as a node takes them from a peer.
+fn carry(from: &Blobs, to: &Partial, id: &BlobId, runs: Vec<Run>) {
+    let mut slice = from.slice(id, runs.clone()).unwrap().unwrap();
+    let mut checker = Checker::new(id, slice.size_bytes(), runs);
+    let (mut bytes, mut pairs) = (Vec::new(), Vec::new());
+    while let Some(piece) = slice.next_piece(100_000).unwrap() {
+        bytes.extend(piece);
+    }
+    let mut rest = &bytes[..];
+    while let Some(step) = checker.next_step() {
+        let (part, more) = rest.split_at(checker.next_len().unwrap());
+        checker.take(part).unwrap();
+        rest = more;
+        match step {
+            Step::Pair(place) => pairs.push((place, part.try_into().unwrap())),
+            Step::Group { index, .. } => {
+                to.write(index, part, &pairs).unwrap();
+                pairs.clear();
+            }
+        }
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_blob_comes_in_parts_over_two_lives_of_the_process_and_serves_as_it_was_served() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let bytes = bytes_of((3 << 20) + 77);
+    let first = Blobs::open(dirs[0].path()).unwrap();
+    let id = first.put(&bytes).unwrap();
+    let groups = tree::groups_of(bytes.len() as u64);
+    let size = bytes.len() as u64;
+
+    let second = Blobs::open(dirs[1].path()).unwrap();
+    assert_eq!(second.partial_size(&id).unwrap(), None);
+    let partial = second.partial(&id, size).unwrap();
+    carry(&first, &partial, &id, vec![Run { first: groups - 1, count: 1 }]);
+    carry(&first, &partial, &id, vec![Run { first: 10, count: 50 }]);
+    partial.keep().unwrap();
+    // It is written, and not in the map: as after a kill.
+    carry(&first, &partial, &id, vec![Run { first: 100, count: 9 }]);
+    drop((partial, second));
+
+    let second = Blobs::open(dirs[1].path()).unwrap();
+    assert_eq!(second.partial_size(&id).unwrap(), Some(size));
+    assert_eq!(second.partials().unwrap(), [id]);
+    let partial = second.partial(&id, size).unwrap();
+    assert_eq!(partial.progress(), (51, groups));
+    assert!(partial.finish().is_err() && second.get(&id).unwrap().is_none());
+    let missing = partial.missing(Run { first: 0, count: groups });
+    assert_eq!(missing, [Run { first: 0, count: 10 }, Run { first: 60, count: groups - 61 }]);
+    missing.into_iter().for_each(|run| carry(&first, &partial, &id, vec![run]));
+    partial.finish().unwrap();
+    assert_eq!(second.verify(&id).unwrap(), Verified::Intact);
+    assert_eq!(second.total_bytes().unwrap(), size);
+    assert_eq!(second.partials().unwrap(), []);
+
+    let third = Blobs::open(dirs[2].path()).unwrap();
+    let partial = third.partial(&id, size).unwrap();
+    carry(&second, &partial, &id, vec![Run { first: 0, count: groups }]);
+    partial.finish().unwrap();
+    assert_eq!(third.verify(&id).unwrap(), Verified::Intact);
+    assert!(third.remove(&id).unwrap());
+    assert_eq!(files(dirs[2].path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_damaged_map_begins_anew() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let bytes = bytes_of(200_000);
+    let first = Blobs::open(dirs[0].path()).unwrap();
+    let id = first.put(&bytes).unwrap();
+    let second = Blobs::open(dirs[1].path()).unwrap();
+    let partial = second.partial(&id, 200_000).unwrap();
+    carry(&first, &partial, &id, vec![Run { first: 0, count: 5 }]);
+    partial.keep().unwrap();
+    let map = dirs[1].path().join("partial").join(format!("{id}.map"));
+    let mut damaged = fs::read(&map).unwrap();
+    damaged[9] ^= 0x80;
+    fs::write(&map, damaged).unwrap();
+    assert_eq!(second.partial_size(&id).unwrap(), None);
+    assert_eq!(second.partial(&id, 200_000).unwrap().progress(), (0, 13));
+}
+
+#[test]
+fn a_tree_that_is_gone_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let id = blobs.put(&bytes_of(2 << 20)).unwrap();
+    let tree = path_of(dir.path(), &id).with_extension("tree");
+    let kept = fs::read(&tree).unwrap();
+    fs::remove_file(&tree).unwrap();
+    let run = Run { first: 3, count: 1 };
+    let piece = blobs.slice(&id, vec![run]).unwrap().unwrap().next_piece(1 << 20).unwrap().unwrap();
+    assert_eq!(piece.len(), 7 * tree::PAIR_BYTES + tree::GROUP_BYTES);
+    assert_eq!(fs::read(&tree).unwrap(), kept);
+}
+
+#[test]
+fn a_blob_that_was_used_since_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let id = blobs.put(b"seldom read").unwrap();
+    let came = blobs.used_at(&id).unwrap().unwrap();
+    assert!(!blobs.remove_unused(&id, came).unwrap());
+    let used = came + std::time::Duration::from_secs(60);
+    blobs.note_used(&id, used).unwrap();
+    assert_eq!(blobs.used_at(&id).unwrap(), Some(used));
+    assert!(blobs.remove_unused(&id, used + std::time::Duration::from_secs(1)).unwrap());
+    assert_eq!(blobs.total_bytes().unwrap(), 0);
 }

@@ -1,0 +1,224 @@
+//! Blobs on their way from other nodes: what is proved of one stands in `partial/`, with its tree and with a map of the
+//! groups that are there. Survives the process; never counts a group as there that is not on disk.
+
+use super::tree::{self, GROUP_BYTES, PAIR_BYTES, Pair, Run};
+use super::{BlobId, Blobs, Error, Result, found};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(super) const FOLDER: &str = "partial";
+const SEAL_BYTES: usize = 16;
+const MAP_VERSION: u8 = 1;
+
+/// One blob that is not whole. Clones share it; there must be one at a time for each blob.
+#[derive(Clone, Debug)]
+pub struct Partial(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    blobs: Blobs,
+    id: BlobId,
+    size: u64,
+    inner: Mutex<Inner>,
+    /// Held while the map is brought to the disk, so that a newer one is never replaced by an older.
+    keeping: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    data: File,
+    tree: File,
+    have: Bits,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Bits {
+    bytes: Vec<u8>,
+    len: u64,
+    ones: u64,
+}
+
+impl Bits {
+    fn new(len: u64) -> Self {
+        Self { bytes: vec![0; len.div_ceil(8) as usize], len, ones: 0 }
+    }
+
+    fn from_bytes(len: u64, bytes: &[u8]) -> Option<Self> {
+        let ones = bytes.iter().map(|byte| u64::from(byte.count_ones())).sum();
+        let fits = bytes.len() as u64 == len.div_ceil(8) && ones <= len;
+        fits.then(|| Self { bytes: bytes.to_vec(), len, ones })
+    }
+
+    fn get(&self, at: u64) -> bool {
+        self.bytes[(at / 8) as usize] & (1 << (at % 8)) != 0
+    }
+
+    fn set(&mut self, at: u64) {
+        if at < self.len && !self.get(at) {
+            self.bytes[(at / 8) as usize] |= 1 << (at % 8);
+            self.ones += 1;
+        }
+    }
+}
+
+impl Blobs {
+    /// How large a blob is of which a part is here; its size is proved.
+    pub fn partial_size(&self, id: &BlobId) -> Result<Option<u64>> {
+        Ok(read_map(&self.partial_path(id, "map"))?.map(|(size, _)| size))
+    }
+
+    /// Takes up what is here of a blob, or begins it. `size_bytes` must be proved.
+    pub fn partial(&self, id: &BlobId, size_bytes: u64) -> Result<Partial> {
+        let known =
+            read_map(&self.partial_path(id, "map"))?.filter(|(size, _)| *size == size_bytes);
+        let data = self.partial_path(id, "data");
+        let is_there = data.exists() && self.partial_path(id, "tree").exists();
+        let groups = tree::groups_of(size_bytes);
+        let have = known.filter(|_| is_there).and_then(|(_, bits)| Bits::from_bytes(groups, &bits));
+        if have.is_none() {
+            self.drop_partial(id)?;
+        }
+        let open =
+            |path: &PathBuf| OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let inner = Inner {
+            data: open(&data)?,
+            tree: open(&self.partial_path(id, "tree"))?,
+            have: have.unwrap_or_else(|| Bits::new(groups)),
+        };
+        Ok(Partial(Arc::new(Shared {
+            blobs: self.clone(),
+            id: *id,
+            size: size_bytes,
+            inner: Mutex::new(inner),
+            keeping: Mutex::new(()),
+        })))
+    }
+
+    /// Forgets what is here of a blob that is not whole.
+    pub fn drop_partial(&self, id: &BlobId) -> Result<()> {
+        for kind in ["map", "new", "data", "tree"] {
+            found(fs::remove_file(self.partial_path(id, kind)))?;
+        }
+        Ok(())
+    }
+
+    /// Blobs of which a part is here.
+    pub fn partials(&self) -> Result<Vec<BlobId>> {
+        let names = super::sorted_names(&self.folder().join(FOLDER))?;
+        Ok(names.iter().filter_map(|name| BlobId::parse(name.strip_suffix(".data")?)).collect())
+    }
+
+    fn partial_path(&self, id: &BlobId, kind: &str) -> PathBuf {
+        self.folder().join(FOLDER).join(format!("{id}.{kind}"))
+    }
+}
+
+impl Partial {
+    pub fn size_bytes(&self) -> u64 {
+        self.0.size
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Groups that are here, and groups in all.
+    pub fn progress(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.have.ones, inner.have.len)
+    }
+
+    /// What is missing within these groups, in runs.
+    pub fn missing(&self, within: Run) -> Vec<Run> {
+        let inner = self.lock();
+        let mut runs: Vec<Run> = Vec::new();
+        for at in within.first..within.end().min(inner.have.len) {
+            if inner.have.get(at) {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.end() == at => run.count += 1,
+                _ => runs.push(Run { first: at, count: 1 }),
+            }
+        }
+        runs
+    }
+
+    /// Writes groups that were proved, from the first of them on, and the pairs that prove them.
+    pub fn write(&self, first: u64, bytes: &[u8], pairs: &[(u64, Pair)]) -> Result<()> {
+        let mut inner = self.lock();
+        let mut at = None;
+        for (place, pair) in pairs {
+            if at != Some(*place) {
+                inner.tree.seek(SeekFrom::Start(place * PAIR_BYTES as u64))?;
+            }
+            inner.tree.write_all(pair)?;
+            at = Some(place + 1);
+        }
+        inner.data.seek(SeekFrom::Start(first * GROUP_BYTES as u64))?;
+        inner.data.write_all(bytes)?;
+        let count = bytes.len().div_ceil(GROUP_BYTES).max(1) as u64;
+        (first..first + count).for_each(|group| inner.have.set(group));
+        Ok(())
+    }
+
+    /// Brings to the disk what was written, and then the map that says so.
+    pub fn keep(&self) -> Result<()> {
+        let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let (have, data, tree) = {
+            let inner = self.lock();
+            (inner.have.clone(), inner.data.try_clone()?, inner.tree.try_clone()?)
+        };
+        data.sync_data()?;
+        tree.sync_data()?;
+        let path = self.0.blobs.partial_path(&self.0.id, "map");
+        let fresh = path.with_extension("new");
+        let mut file = File::create(&fresh)?;
+        file.write_all(&map_of(self.0.size, &have))?;
+        file.sync_data()?;
+        Ok(fs::rename(&fresh, &path)?)
+    }
+
+    /// Gives the whole blob its place among the others.
+    ///
+    /// # Errors
+    /// `Io` if a group is missing.
+    pub fn finish(&self) -> Result<()> {
+        let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
+        if inner.have.ones < inner.have.len {
+            return Err(Error::Io(std::io::Error::other("a part of the blob is missing")));
+        }
+        inner.data.sync_all()?;
+        inner.tree.sync_all()?;
+        let (blobs, id) = (&self.0.blobs, &self.0.id);
+        let tree = blobs.partial_path(id, "tree");
+        let tree = super::keeps_tree(self.0.size).then_some(tree.as_path());
+        blobs.adopt(&blobs.partial_path(id, "data"), tree, id, self.0.size)?;
+        drop(inner);
+        blobs.drop_partial(id)
+    }
+}
+
+fn map_of(size: u64, have: &Bits) -> Vec<u8> {
+    let mut bytes = vec![MAP_VERSION];
+    bytes.extend(size.to_le_bytes());
+    bytes.extend(&have.bytes);
+    let seal = blake3::hash(&bytes);
+    bytes.extend(&seal.as_bytes()[..SEAL_BYTES]);
+    bytes
+}
+
+/// Size and bits; none if there is no map, or none that is whole.
+fn read_map(path: &std::path::Path) -> Result<Option<(u64, Vec<u8>)>> {
+    let Some(bytes) = found(fs::read(path))? else { return Ok(None) };
+    let Some((body, seal)) = bytes.split_last_chunk::<SEAL_BYTES>() else { return Ok(None) };
+    if blake3::hash(body).as_bytes()[..SEAL_BYTES] != seal[..] || body.first() != Some(&MAP_VERSION)
+    {
+        return Ok(None);
+    }
+    let size = body.get(1..9).and_then(|size| size.try_into().ok()).map(u64::from_le_bytes);
+    Ok(size.map(|size| (size, body[9..].to_vec())))
+}
