@@ -166,7 +166,9 @@ fn status_of(error: &Error) -> Option<StatusCode> {
         Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Moved(_) => StatusCode::MOVED_PERMANENTLY,
         Error::Store(Store::Full | Store::ReadOnly) => StatusCode::INSUFFICIENT_STORAGE,
-        Error::Store(Store::Busy | Store::Closed) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Store(Store::Busy | Store::Closed) | Error::Unavailable { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Error::Store(_) | Error::Internal(_) => return None,
     })
 }
@@ -180,7 +182,9 @@ impl From<Error> for Problem {
         }
         match error {
             Error::Invalid(errors) => problem.0.errors = errors,
-            Error::TooMany { retry_after_s } => problem.0.retry_after_s = Some(retry_after_s),
+            Error::TooMany { retry_after_s } | Error::Unavailable { retry_after_s, .. } => {
+                problem.0.retry_after_s = Some(retry_after_s);
+            }
             Error::Moved(name) => problem.0.moved_to = Some(name),
             _ => {}
         }

@@ -2,6 +2,7 @@
 //! that its kind does not show.
 
 use crate::call::Call;
+use crate::download;
 use crate::moment::Moment;
 use crate::problem::Problem;
 use crate::reply::Reply;
@@ -9,10 +10,12 @@ use crate::route::Access::Can;
 use crate::route::{Answer, Route, get, post};
 use crate::show;
 use atoll_node::conflict::{self, Resolution};
-use atoll_node::{Permission, kinds, peer};
+use atoll_node::{Node, Permission, blob, kinds, peer};
+use atoll_storage::blob::BlobId;
 use atoll_storage::conflict::{Conflict, ConflictValue};
 use atoll_storage::heads::StreamHead;
-use atoll_storage::{Field, Id, Shown, Type, Value, Vector};
+use atoll_storage::{Field, Id, NodeId, Shown, Type, Value, Vector};
+use atoll_sync::blob::TransferStatus;
 use atoll_sync::runner::{Obstacle, PeerStatus};
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -44,6 +47,11 @@ pub fn routes() -> Vec<Route> {
         get("/api/v1/sync/nearby", node, nearby).gives_fields(NEIGHBOUR).pages().doc(
             "The nodes that were heard on this network. It takes a ticket to join one, whatever it says of itself.",
         ),
+        get("/api/v1/sync/blobs", node, blobs)
+            .gives_fields(BLOBS)
+            .doc("The files that records name: how many are here, what is on its way."),
+        get("/api/v1/sync/blobs/{id}", node, blob_file)
+            .doc("One file by its hash, fetched from another node if it is not here. Takes Range."),
         post("/api/v1/sync/now", node, now).doc("Contacts all peers at once."),
         get("/api/v1/sync/conflicts", reads, conflicts)
             .gives_fields(CONFLICT)
@@ -72,6 +80,7 @@ const STATUS: &[Field] = &[
     Field::int(10, "parked").required().doc("Ops that wait for their causes."),
     Field::int(11, "peers").required(),
     Field::int(12, "connected").required(),
+    Field::flag(13, "disk_full").required().doc("No files are fetched before there is room again."),
 ];
 const PEER: &[Field] = &[
     Field::text(1, "node").required(),
@@ -82,6 +91,19 @@ const PEER: &[Field] = &[
     Field::int(6, "lag_ops").doc("Ops of ours that it has not acknowledged."),
     Field::time(7, "contact_at"),
     Field::text(8, "last_error"),
+    Field::flag(9, "disk_full").required().doc("It says that its disk is full."),
+];
+const BLOBS: &[Field] = &[
+    Field::int(1, "wanted").required().doc("Files that records name."),
+    Field::int(2, "here").required(),
+    Field::int(3, "missing").required(),
+    Field::int(4, "resting").required().doc("Of the missing, those that come when somebody asks."),
+    Field::int(5, "size_bytes").required().doc("What all files take here."),
+    Field::int(6, "quota_bytes").doc("Null without a quota."),
+    Field::flag(7, "disk_full").required(),
+    Field::int(8, "fetched_bytes").required().doc("From other nodes, since the start."),
+    Field::int(9, "served_bytes").required().doc("To other nodes, since the start."),
+    Field::int(10, "false_parts").required().doc("Parts that were not what they should be."),
 ];
 const PLAN: &[Field] = &[
     Field::text(1, "node").required(),
@@ -144,16 +166,26 @@ async fn status(call: Call) -> Answer {
         "parked": status.parked,
         "peers": status.peers.len(),
         "connected": status.peers.iter().filter(|peer| peer.is_linked()).count(),
+        "disk_full": call.node.exchange.is_disk_full(),
     }))
 }
 
 /// A node has a bounded number of peers: they are one page.
 async fn peers(call: Call) -> Answer {
-    let rows: Vec<Json> = peer::list(&call.node, &call.actor)?.iter().map(peer_row).collect();
+    let rows: Vec<Json> = {
+        let full = full_peers(&call.node);
+        let peers = peer::list(&call.node, &call.actor)?;
+        peers.iter().map(|peer| peer_row(peer, full.contains(&peer.node))).collect()
+    };
     Reply::rows(&call, &rows, None, rows.len() as u64)
 }
 
-fn peer_row(peer: &PeerStatus) -> Json {
+fn full_peers(node: &Node) -> Vec<NodeId> {
+    let peers = node.exchange.peers().into_iter();
+    peers.filter(|(_, is_full)| *is_full).map(|(peer, _)| peer).collect()
+}
+
+fn peer_row(peer: &PeerStatus, is_full: bool) -> Json {
     json!({
         "node": peer.node.to_string(),
         "name": peer.name,
@@ -163,6 +195,7 @@ fn peer_row(peer: &PeerStatus) -> Json {
         "lag_ops": peer.ahead,
         "contact_at": peer.contact_ms.map(Moment::of),
         "last_error": (!peer.reason.is_empty()).then_some(&peer.reason),
+        "disk_full": is_full,
     })
 }
 
@@ -209,6 +242,44 @@ async fn nearby(call: Call) -> Answer {
     };
     let rows: Vec<Json> = peer::nearby(&call.node, &call.actor)?.iter().map(row).collect();
     Reply::rows(&call, &rows, None, rows.len() as u64)
+}
+
+async fn blobs(call: Call) -> Answer {
+    Reply::data(blob_status(&blob::status(&call.node, &call.actor)?))
+}
+
+fn blob_status(status: &blob::Status) -> Json {
+    let transfer = |transfer: &TransferStatus| {
+        let percent = (transfer.here_bytes * 100).checked_div(transfer.size_bytes).unwrap_or(0);
+        json!({
+            "id": transfer.id,
+            "size_bytes": transfer.size_bytes,
+            "here_bytes": transfer.here_bytes,
+            "percent": percent,
+            "peers": transfer.peers,
+        })
+    };
+    json!({
+        "wanted": status.counts.named,
+        "here": status.counts.named - status.counts.missing.min(status.counts.named),
+        "missing": status.counts.missing,
+        "resting": status.counts.resting,
+        "size_bytes": status.size_bytes,
+        "quota_bytes": (status.quota_bytes > 0).then_some(status.quota_bytes),
+        "disk_full": status.disk_full,
+        "fetched_bytes": status.figures.fetched_bytes,
+        "served_bytes": status.figures.served_bytes,
+        "false_parts": status.figures.false_parts,
+        "transfers": status.transfers.iter().map(transfer).collect::<Vec<_>>(),
+        "full_peers": status.full_peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+async fn blob_file(call: Call) -> Answer {
+    let id = BlobId::parse(call.path("id")).ok_or_else(|| Problem::not_found("blob"))?;
+    let path = blob::file(&call.node, &call.actor, id).await?;
+    let name = id.to_string();
+    download::file(&call, &path, "application/octet-stream", &name, &name).await
 }
 
 /// Ordered by tenant and scope; the cursor is the last one shown.

@@ -12,10 +12,11 @@ use atoll_node::exchange::export;
 use atoll_node::identity::user::table;
 use atoll_node::identity::{NewUser, tenant, user};
 use atoll_node::job::{self, Job};
-use atoll_node::{Actor, Node, Role, conflict, courier, peer};
+use atoll_node::{Actor, Node, Role, blob, conflict, courier, peer};
 use atoll_storage::Record;
 use atoll_storage::job::Wanted;
 use atoll_storage::query::Query;
+use atoll_sync::blob::TransferStatus;
 use atoll_sync::runner::PeerStatus;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -404,6 +405,28 @@ fn status(node: &Node) -> Outcome<Json> {
         "parked": status.parked,
         "backup": standing_json(node),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
+        "blobs": blobs_json(node)?,
+    }))
+}
+
+fn blobs_json(node: &Node) -> Outcome<Json> {
+    let status = blob::status(node, &Actor::system(atoll_storage::Id::NIL))?;
+    let transfer = |transfer: &TransferStatus| {
+        json!({
+            "id": transfer.id,
+            "size_bytes": transfer.size_bytes,
+            "here_bytes": transfer.here_bytes,
+            "peers": transfer.peers,
+        })
+    };
+    Ok(json!({
+        "wanted": status.counts.named,
+        "missing": status.counts.missing,
+        "resting": status.counts.resting,
+        "size_bytes": status.size_bytes,
+        "disk_full": status.disk_full,
+        "transfers": status.transfers.iter().map(transfer).collect::<Vec<_>>(),
+        "full_peers": status.full_peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
     }))
 }
 

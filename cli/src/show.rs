@@ -231,8 +231,34 @@ fn status(answer: &Json) {
     say!("digest {}  (equal on nodes that are equal)", text(&answer["digest"]));
     let counts = ["records", "streams", "conflicts", "quarantined", "parked"];
     let counts = counts.map(|name| format!("{} {name}", text(&answer[name])));
-    say!("{}\n", counts.join(", "));
+    say!("{}", counts.join(", "));
+    blobs(&answer["blobs"]);
+    say!("");
     peers(&answer["peers"]);
+}
+
+fn blobs(answer: &Json) {
+    let number = |name: &str| answer[name].as_u64().unwrap_or_default();
+    let (wanted, missing, resting) = (number("wanted"), number("missing"), number("resting"));
+    say!(
+        "{} of {wanted} files here, {} missing, {resting} rest until somebody asks for them; {} MiB",
+        wanted.saturating_sub(missing),
+        missing.saturating_sub(resting),
+        number("size_bytes") >> 20
+    );
+    if answer["disk_full"] == true {
+        say!("The disk is full: no files are fetched until there is room again.");
+    }
+    for peer in answer["full_peers"].as_array().into_iter().flatten() {
+        say!("The disk of {} is full.", text(peer));
+    }
+    for transfer in answer["transfers"].as_array().into_iter().flatten() {
+        let number = |name: &str| transfer[name].as_u64().unwrap_or_default();
+        let percent = (number("here_bytes") * 100).checked_div(number("size_bytes")).unwrap_or(0);
+        let (id, size, peers) = (text(&transfer["id"]), number("size_bytes"), number("peers"));
+        let id = id.get(..12).unwrap_or(&id);
+        say!("  {id}  {percent} % of {size} bytes, from {peers} peers");
+    }
 }
 
 fn conflicts(answer: &Json) {

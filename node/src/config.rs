@@ -6,6 +6,7 @@ mod form;
 mod loaded;
 mod setting;
 
+use crate::blob::policy::Policy;
 use form::Show;
 pub use loaded::{Given, Loaded, Source};
 pub use setting::{SETTINGS, Setting, reference};
@@ -45,6 +46,7 @@ pub struct Config {
     pub export: Export,
     pub backup: Backup,
     pub sync: Sync,
+    pub blobs: Blobs,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +121,29 @@ pub struct Import {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub struct Blobs {
+    pub policy: Policies,
+    /// Up to this size a blob is fetched at once where its scope has no policy.
+    pub eager_bytes: u64,
+    /// What all blobs may take; 0 for no limit.
+    pub quota_bytes: u64,
+    /// What is left free of the disk.
+    pub keep_free_bytes: u64,
+    /// How long a request waits for a blob from another node.
+    pub wait_s: u64,
+}
+
+/// By scope.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Policies(pub Vec<(String, Policy)>);
+
+impl Policies {
+    pub fn of(&self, scope: &str) -> Option<Policy> {
+        self.0.iter().find(|(known, _)| known == scope).map(|(_, policy)| *policy)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Export {
     /// How long an export, and the report of an import, can be fetched.
     pub keep_hours: u64,
@@ -163,6 +188,7 @@ impl Default for Config {
             export: Export { keep_hours: 48 },
             sync: Sync::default(),
             backup: Backup { every_hours: 0, keep: 7, folder: PathBuf::new() },
+            blobs: Blobs::default(),
         }
     }
 }
@@ -184,6 +210,18 @@ impl Default for Limits {
             requests: 512,
             cache_bytes: 32 << 20,
             proxies: 0,
+        }
+    }
+}
+
+impl Default for Blobs {
+    fn default() -> Self {
+        Self {
+            policy: Policies::default(),
+            eager_bytes: 1 << 20,
+            quota_bytes: 0,
+            keep_free_bytes: 256 << 20,
+            wait_s: 10,
         }
     }
 }

@@ -37,6 +37,9 @@ pub enum Error {
     Stale,
     #[error("too many requests: try again in {retry_after_s} s")]
     TooMany { retry_after_s: u64 },
+    /// Not now: a code, what is in the way, and when to ask again.
+    #[error("{message}")]
+    Unavailable { code: &'static str, message: String, retry_after_s: u64 },
     /// The name led here once; the record's name now.
     #[error("it is now called {0}")]
     Moved(String),
@@ -64,7 +67,9 @@ impl Error {
         match self {
             Self::Invalid(_) => "invalid",
             Self::Malformed(_) => "malformed",
-            Self::Unauthenticated(code, _) | Self::Conflict { code, .. } => code,
+            Self::Unauthenticated(code, _)
+            | Self::Conflict { code, .. }
+            | Self::Unavailable { code, .. } => code,
             Self::Denied(_) => "denied",
             Self::NotFound(_) => "not_found",
             Self::Stale => "stale",

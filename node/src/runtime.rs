@@ -10,7 +10,7 @@ mod upkeep;
 mod workers;
 
 pub use folder::Folder;
-pub use workers::Workers;
+pub use workers::{Stop, Workers};
 
 use crate::backup;
 use crate::config::Config;
@@ -23,6 +23,7 @@ use atoll_storage::cache::Cache;
 use atoll_storage::search::SearchIndex;
 use atoll_storage::store::OpenOptions;
 use atoll_storage::{Clock, Db, Id, NodeId, Store};
+use atoll_sync::blob::Exchange;
 use atoll_sync::key::NodeKey;
 use atoll_sync::runner::Runner;
 use pool::Pool;
@@ -38,6 +39,10 @@ pub struct Node {
     pub search: Arc<SearchIndex>,
     pub cache: Cache,
     pub blobs: Blobs,
+    /// Blobs from and for other nodes.
+    pub exchange: Exchange,
+    /// Held by whoever drops blobs so that others fit.
+    pub(crate) making_room: tokio::sync::Mutex<()>,
     pub identity: Identity,
     pub mail: Mailer,
     pub(crate) backups: backup::kept::Watch,
@@ -81,6 +86,7 @@ impl Node {
                 folder.blobs().display()
             ))
         })?;
+        let exchange = Exchange::over(blobs.clone(), config.blobs.keep_free_bytes);
         let identity = Identity::open(folder.path(), &store, key.node_id())?;
         let mail = Mailer::open(&config.mail)?;
         let (sync, pool, hashing) = (OnceLock::new(), Pool::new()?, Pool::for_hashing()?);
@@ -91,6 +97,8 @@ impl Node {
             search,
             cache,
             blobs,
+            exchange,
+            making_room: tokio::sync::Mutex::default(),
             identity,
             mail,
             backups: backup::kept::Watch::default(),
@@ -199,7 +207,7 @@ fn begin_anew_if_empty(folder: &Folder, node: NodeId, clock: &Clock) -> Result<(
     Ok(())
 }
 
-fn internal(error: impl std::fmt::Display) -> Error {
+pub(crate) fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(error.to_string())
 }
 

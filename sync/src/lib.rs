@@ -1,3 +1,4 @@
+pub mod blob;
 pub mod bundle;
 pub mod frame;
 pub mod key;

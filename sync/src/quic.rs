@@ -9,6 +9,7 @@ mod error;
 mod gate;
 mod hello;
 mod link;
+mod side;
 mod tls;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use crate::ticket::Ticket;
 pub use error::{CloseCode, Error};
 pub use hello::{JoinAnswer, JoinRequest, MAX_INFO_BYTES};
 pub use link::{Link, LinkReceiver, LinkSender, ProcessId, Pulse};
+pub use side::{SideStream, SideStreams, StopCode};
 
 use gate::Gate;
 use hello::{Hello, Reply};
@@ -40,6 +42,9 @@ pub const ALPN: &[u8] = b"atoll/1";
 
 /// What may be on its way to one node before it reads. Enough for a fast LAN and for a slow satellite alike.
 const WINDOW_BYTES: u32 = 8 << 20;
+/// The same of all streams of a link, each way. Streams beside the link's own are bounded by what is asked for at a
+/// time, so that there is always room for the link's own.
+const LINK_WINDOW_BYTES: u32 = 20 << 20;
 /// The same, before the other side is known to be a peer.
 const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
 /// Links that wait for [`Endpoint::accept`].
@@ -85,7 +90,7 @@ pub struct Limits {
     pub handshakes: usize,
     /// Strangers being heard at once.
     pub strangers: usize,
-    /// Links accepted from others and not yet closed. Each can hold two windows of 8 MiB.
+    /// Links accepted from others and not yet closed. Each can hold two windows of 20 MiB.
     pub links: usize,
     pub links_per_peer: usize,
     /// From the first packet to the hello.
@@ -158,7 +163,7 @@ impl Endpoint {
         let runtime = tokio::runtime::Handle::try_current().map_err(Error::setup)?;
         let identity = Identity::new(key)?;
         let server = server_config(&identity, &limits)?;
-        let transport = Arc::new(transport(&limits, WINDOW_BYTES)?);
+        let transport = Arc::new(transport(&limits, LINK_WINDOW_BYTES)?);
         let socket = UdpSocket::bind(addr).map_err(|source| Error::Bind { addr, source })?;
         let socket = quinn::Endpoint::new(
             endpoint_config(key)?,
@@ -358,7 +363,7 @@ fn transport(limits: &Limits, window_bytes: u32) -> Result<TransportConfig, Erro
     config.datagram_receive_buffer_size(None);
     config.stream_receive_window(WINDOW_BYTES.into());
     config.receive_window(window_bytes.into());
-    config.send_window(u64::from(WINDOW_BYTES));
+    config.send_window(u64::from(LINK_WINDOW_BYTES));
     match limits.congestion {
         Congestion::Cubic => {
             config.congestion_controller_factory(Arc::new(CubicConfig::default()));

@@ -8,6 +8,7 @@ mod link;
 mod obstacle;
 mod roster;
 
+use crate::blob::Exchange;
 use crate::key::{NodeKey, PublicKey};
 use crate::nearby::{Ears, Heard, Nearby};
 use crate::quic::{self, Admission, Endpoint, JoinAnswer, JoinRequest, Knock, Limits};
@@ -42,6 +43,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whether it announces itself to its network, and listens who else is there.
     pub discover: bool,
+    /// Blobs go over the same links.
+    pub blobs: Exchange,
 }
 
 /// A handle; clones share the runner.
@@ -58,6 +61,7 @@ struct Shared {
     endpoint: Endpoint,
     roster: Arc<Roster>,
     nearby: Option<Nearby>,
+    blobs: Exchange,
     paused: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -66,7 +70,7 @@ struct Shared {
 impl Runner {
     /// Binds the address and begins to dial the peers that the store lists. Call inside a tokio runtime.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let Options { store, key, clock, listen, name, address, limits, discover } = options;
+        let Options { store, key, clock, listen, name, address, limits, discover, blobs } = options;
         let roster = Arc::new(Roster::new(store.read(|reader| peer::list(reader))?));
         let endpoint = bind(listen, &key, &roster, &store, &name, address.as_deref(), limits)?;
         let listen = endpoint.local_addr()?;
@@ -81,6 +85,7 @@ impl Runner {
             endpoint,
             roster,
             nearby,
+            blobs,
             paused: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
             tasks: Mutex::new(JoinSet::new()),
@@ -203,6 +208,7 @@ impl Runner {
     /// Ends all links and tasks.
     pub async fn stop(&self) {
         self.0.stopped.send_replace(true);
+        self.0.blobs.stop().await;
         self.0.endpoint.close().await;
         let mut tasks =
             std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));

@@ -4,7 +4,9 @@
 
 use atoll_benches::relay::{self, Shape};
 use atoll_benches::text;
+use atoll_storage::blob::Blobs;
 use atoll_storage::{Changes, Clock, Error, Field, Id, Kind, OpenOptions, Replica, Store};
+use atoll_sync::blob::Exchange;
 use atoll_sync::key::NodeKey;
 use atoll_sync::quic::{Congestion, Limits};
 use atoll_sync::runner::{Options, Runner};
@@ -45,6 +47,7 @@ impl Side {
         let (dir, clock) = (folder.path().to_owned(), Clock::system());
         let open = OpenOptions { dir, kinds: KINDS, node: key.node_id(), clock: clock.clone() };
         let store = Store::open(open).expect("the store opens");
+        let blobs = Blobs::open(&folder.path().join("blobs")).expect("a folder of blobs");
         let runner = Runner::start(Options {
             store: store.clone(),
             key,
@@ -54,6 +57,7 @@ impl Side {
             address: Some(address.to_owned()),
             limits: Limits { congestion, ..Limits::default() },
             discover: false,
+            blobs: Exchange::over(blobs, 0),
         });
         Self { store, runner: runner.expect("the node starts"), _folder: folder }
     }

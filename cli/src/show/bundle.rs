@@ -2,8 +2,8 @@
 
 use super::text;
 use crate::failure::{Exit, Failure, Outcome};
-use atoll_node::moment::Moment;
 use atoll_node::courier::Order;
+use atoll_node::moment::Moment;
 use serde_json::Value as Json;
 
 pub fn made(order: &Order, answer: &Json) {

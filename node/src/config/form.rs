@@ -1,6 +1,7 @@
 //! How the value of a setting is read from text, and written back. Knows no setting.
 
-use super::{LogFormat, Origins, Secret};
+use super::{LogFormat, Origins, Policies, Secret};
+use crate::blob::policy::Policy;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,6 +50,13 @@ impl Show for Origins {
 impl Show for Vec<String> {
     fn show(&self) -> String {
         self.join(", ")
+    }
+}
+
+impl Show for Policies {
+    fn show(&self) -> String {
+        let shown = self.0.iter().map(|(scope, policy)| format!("{scope}={}", policy.name()));
+        shown.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -192,4 +200,16 @@ pub(super) fn log_format(value: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("{value:?} is no form of log lines")),
     }
+}
+
+pub(super) fn policies(value: &str) -> Result<Policies, String> {
+    let named = value.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let one = |entry: &str| {
+        let (scope, policy) = entry.split_once('=')?;
+        let scope = scope.trim();
+        let is_scope = crate::kinds::ALL.iter().any(|kind| kind.scope == scope);
+        Some((scope.to_owned(), Policy::parse(policy.trim())?)).filter(|_| is_scope)
+    };
+    let read = |entry| one(entry).ok_or_else(|| format!("{entry:?} is no policy of a scope"));
+    Ok(Policies(named.map(read).collect::<Result<_, _>>()?))
 }

@@ -3,7 +3,7 @@
 use super::Config;
 use super::form::{
     email, folder, host_and_port, hosts, log_format, mail_server, name, origins, parsed, path,
-    post_path, sender, shown, text, url, within,
+    policies, post_path, sender, shown, text, url, within,
 };
 
 /// One setting: the row of the table.
@@ -278,6 +278,44 @@ pub static SETTINGS: &[Setting] = &[
          for those that are kept and twice a backup more.",
         backup.folder,
         folder
+    ),
+    setting!(
+        "blobs.policy",
+        "scope=pin, scope=eager, scope=lazy or scope=never, separated by commas; or nothing",
+        "What becomes of files that records of a scope name and that are on other nodes. `pin`: fetched at once and never \
+         dropped; `eager`: fetched at once; `lazy`: fetched when somebody asks for them, dropped when room is needed; \
+         `never`: not fetched. In a scope that is not named, small files are eager and others lazy.",
+        blobs.policy,
+        policies
+    ),
+    setting!(
+        "blobs.eager_bytes",
+        "a number from 0 to 1099511627776",
+        "The largest file that is small.",
+        blobs.eager_bytes,
+        |value| within(value, 0, 1 << 40)
+    ),
+    setting!(
+        "blobs.quota_bytes",
+        "a number from 0 to 1152921504606846976",
+        "What files may take on this node's disk before lazy ones are dropped that another node has; 0 for no limit. \
+         What is uploaded here is taken all the same.",
+        blobs.quota_bytes,
+        |value| within(value, 0, 1 << 60)
+    ),
+    setting!(
+        "blobs.keep_free_bytes",
+        "a number from 0 to 1152921504606846976",
+        "What is left free of the disk: with less, no files are fetched from other nodes.",
+        blobs.keep_free_bytes,
+        |value| within(value, 0, 1 << 60)
+    ),
+    setting!(
+        "blobs.wait_s",
+        "a number from 0 to 3600",
+        "Seconds for which a request waits for a file that is on its way from another node.",
+        blobs.wait_s,
+        |value| within(value, 0, 3_600)
     ),
 ];
 

@@ -57,13 +57,12 @@ pub async fn remove(node: &Node, actor: &Actor) -> Result<()> {
 /// The picture that a user of the actor's tenant uploaded.
 ///
 /// # Errors
-/// `NotFound` without one, for one that stands elsewhere, and for one whose file is not on this node.
+/// `NotFound` without one, for one that stands elsewhere, and for one whose file no node has; `Unavailable` while the
+/// file is on another node alone and cannot be had.
 pub async fn get(node: &Node, actor: &Actor, id: Id) -> Result<Vec<u8>> {
     let user = user::get(node, actor, id)?;
     let blob = BlobId::parse(user.text(&AVATAR)).ok_or(Error::NotFound("avatar"))?;
-    let blobs = node.blobs.clone();
-    let read = node.run_on_pool(move || blobs.read_range(&blob, 0, MAX_BYTES)).await?;
-    read.map_err(stored)?.ok_or(Error::NotFound("avatar"))
+    crate::blob::read(node, &blob, MAX_BYTES, "avatar").await
 }
 
 /// A picture that stands elsewhere. What is uploaded is named by its hash, which nobody writes by hand.

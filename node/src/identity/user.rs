@@ -77,7 +77,7 @@ pub const NEW_EMAIL: Field = Field::text(26, "new_email")
     .read_only()
     .private()
     .doc("Takes the place of `email` once its owner has proved it.");
-pub const AVATAR: Field = Field::text(27, "avatar").max(500).doc(
+pub const AVATAR: Field = Field::text(27, "avatar").max(500).blob().doc(
     "A URL; or the hash of an image that was uploaded, which the user's `avatar` path serves.",
 );
 /// The hash of issuer and subject at an OpenID provider.

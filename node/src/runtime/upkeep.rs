@@ -3,12 +3,14 @@
 use super::workers::Stop;
 use crate::audit::{self, failure};
 use crate::backup;
+use crate::blob;
 use crate::content::{import, preview, trash};
 use crate::courier;
 use crate::exchange::{self, export};
 use crate::identity::{api_key, session, tenant, user};
 use crate::runtime::Node;
 use atoll_storage::read::Read;
+use atoll_storage::reference;
 use atoll_storage::tx::Tx;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +19,20 @@ const ROUND: Duration = Duration::from_secs(60);
 /// Ops that leave the log in one transaction, and how many of those there are in a round.
 const TRIM_OPS: usize = 500;
 const TRIM_STEPS: usize = 100;
+/// Every so many rounds all blobs are looked at.
+const BLOB_ROUNDS: u32 = 15;
 /// Whose jobs have folders of the exchange.
 const QUEUES: &[&str] = &[import::QUEUE, export::QUEUE, courier::QUEUE];
 
 pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
     look_at_backups(&node).await;
+    let mut round = 0_u32;
     while !stop.during(ROUND).await {
         look_at_backups(&node).await;
+        round = round.wrapping_add(1);
+        if round % BLOB_ROUNDS == 1 {
+            sweep_blobs(&node).await;
+        }
         if let Err(error) = node.store.write(|tx: &mut Tx| tx.trim_outbox()).await {
             tracing::warn!(%error, "old events could not be dropped");
         }
@@ -102,6 +111,52 @@ async fn look_at_backups(node: &Arc<Node>) {
     }
 }
 
+async fn sweep_blobs(node: &Arc<Node>) {
+    let swept = node.clone();
+    match tokio::task::spawn_blocking(move || blob::sweep(&swept)).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(blobs)) => tracing::info!(blobs, "files that no record names were dropped"),
+        Ok(Err(error)) => tracing::warn!(%error, "files that no record names could not be dropped"),
+        Err(error) => tracing::warn!(%error, "the sweep of the files was given up"),
+    }
+}
+
+fn blob_figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
+    let counts = node.store.read(|reader| reference::counts(reader)).unwrap_or_default();
+    let figures = node.exchange.figures();
+    let size_bytes = node.blobs.total_bytes().unwrap_or_default();
+    let disk_full = u64::from(node.exchange.is_disk_full());
+    let transfers = node.exchange.transfers().len() as u64;
+    [
+        ("atoll_blobs_named", "Files that records name.", counts.named),
+        (
+            "atoll_blobs_missing",
+            "Files that records name and that are not on this node.",
+            counts.missing,
+        ),
+        ("atoll_blob_bytes", "What files take on the disk.", size_bytes),
+        ("atoll_blob_transfers", "Files on their way here.", transfers),
+        (
+            "atoll_blob_fetched_bytes",
+            "Of files, taken from other nodes since the start.",
+            figures.fetched_bytes,
+        ),
+        (
+            "atoll_blob_served_bytes",
+            "Of files, sent to other nodes since the start.",
+            figures.served_bytes,
+        ),
+        (
+            "atoll_blob_false_parts",
+            "Parts of files that were not what they should be.",
+            figures.false_parts,
+        ),
+        ("atoll_disk_full", "1 while the disk is full and no files are fetched.", disk_full),
+    ]
+    .map(|(name, help, figure)| (name, help, figure as f64))
+    .to_vec()
+}
+
 pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
     let count = |n: u64| n as f64;
     let from_store = node.store.read(|reader| {
@@ -148,6 +203,7 @@ pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
         count(node.store.parked()),
     ));
     figures.extend(backup_figures(node));
+    figures.extend(blob_figures(node));
     if let Some(runner) = node.sync() {
         let peers = runner.status();
         let linked = peers.iter().filter(|peer| peer.is_linked()).count();

@@ -1,6 +1,7 @@
 //! Starting and stopping what runs beside the requests. Every worker hears of the stop, and is waited for.
 
 use super::{Node, feeder, job, schedule, upkeep};
+use crate::blob::keeper;
 use crate::error::Result;
 use atoll_sync::runner::{self, Runner};
 use std::sync::Arc;
@@ -55,6 +56,7 @@ impl Node {
             address: Some(config.sync_address.clone()).filter(|address| !address.is_empty()),
             limits: atoll_sync::quic::Limits::default(),
             discover: config.sync.discover,
+            blobs: self.exchange.clone(),
         })
         .map_err(super::internal)?;
         if self.sync.set(runner.clone()).is_err() {
@@ -68,6 +70,7 @@ impl Node {
             ("jobs", tokio::spawn(job::run(self.clone(), stop_of()))),
             ("schedule", tokio::spawn(schedule::run(self.clone(), stop_of()))),
             ("upkeep", tokio::spawn(upkeep::run(self.clone(), stop_of()))),
+            ("blobs", tokio::spawn(keeper::run(self.clone(), stop_of()))),
         ];
         Ok(Workers { node: self.clone(), stop, tasks, runner })
     }

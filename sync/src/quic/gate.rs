@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::error::{CloseCode, Error};
 use super::hello::{Hello, JoinRequest, Reply};
 use super::link::Link;
-use super::{Admission, Admit, CLOSING, JoinHandler, Knock, Limits, WINDOW_BYTES, tls};
+use super::{Admission, Admit, CLOSING, JoinHandler, Knock, LINK_WINDOW_BYTES, Limits, tls};
 use crate::frame::MAX_FRAME_BYTES;
 use crate::key::PublicKey;
 use crate::ticket::Secret;
@@ -131,7 +131,7 @@ impl Gate {
         let slot = Slots::take(&self.slots, key).ok_or(Closing(CloseCode::BUSY, BUSY))?;
         match hello(connection, key, Some(slot), deadline).await? {
             (mut link, Hello::Link) => {
-                connection.set_receive_window(WINDOW_BYTES.into());
+                connection.set_receive_window(LINK_WINDOW_BYTES.into());
                 link.recv.allow(MAX_FRAME_BYTES);
                 reply(&mut link, &Reply::Welcome, deadline).await?;
                 // From here on it counts as a link, and waits for the layer above, not the other way round.

@@ -12,6 +12,7 @@ use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream};
 use super::error::{CloseCode, Error};
 use super::gate::Slot;
 use super::hello::MAX_HELLO_BYTES;
+use super::side::SideStreams;
 use crate::frame::{self, Decoder};
 use crate::key::PublicKey;
 
@@ -79,6 +80,11 @@ impl Link {
                 _slot: slot,
             },
         }
+    }
+
+    /// Lets the peer open streams beside the link's own, and opens them. Both ends of a link should call it.
+    pub fn side_streams(&self) -> SideStreams {
+        SideStreams::new(&self.send.connection)
     }
 
     /// Ends the link both ways at once; what was sent and has not arrived may be lost. See [`LinkSender::finish`].

@@ -91,6 +91,9 @@ async fn note_contact(store: &Store, node: NodeId) {
 
 /// Why it ended, in plain words.
 async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
+    let (blobs, side) = (shared.blobs.clone(), link.side_streams());
+    let (node, streams) = (place.key.node_id(), side.clone());
+    let beside = tokio::spawn(async move { blobs.run_link(node, streams).await });
     let Link { send, recv, .. } = link;
     let (input, inputs) = mpsc::channel(QUEUE);
     let (output, outputs) = drive::queue();
@@ -111,6 +114,7 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
     let (done, mut ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("atoll-link".to_owned());
     if let Err(error) = thread.spawn(move || done.send(drive.run(inputs))) {
+        beside.abort();
         return Ended::session(format!("no thread could be started for the link: {error}"));
     }
     let (mut paused, mut stopped) = (shared.paused.subscribe(), shared.stopped.subscribe());
@@ -132,8 +136,11 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
         }
     };
     let _ = hang_up.send((how.code, how.reason.clone()));
+    beside.abort();
     ticker.abort();
     let _ = reader.await;
+    // If the reader heard the end from the other side, nobody has closed this one.
+    side.close(how.code, &how.reason);
     writer.abort();
     if !has_ended {
         // Its queues are closed now: the session ends as soon as it has done what it is at.

@@ -1,0 +1,217 @@
+//! The answering side: reads one request a stream, and sends what is here. Never waits for a peer longer than it must,
+//! and never has more of a blob in memory than a piece.
+
+use super::message::{Answer, MAX_MESSAGE_BYTES, Request};
+use super::{Linked, SLICES_AT_ONCE, SMALL_BYTES, SMALL_SLICES_AT_ONCE, Shared, ask, lock};
+use crate::quic::{Error, SideStream, SideStreams, StopCode};
+use atoll_storage::NodeId;
+use atoll_storage::blob::tree::Run;
+use atoll_storage::blob::{BlobId, Verified};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// What is read from the disk and sent at once.
+const PIECE_BYTES: usize = 512 << 10;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes nothing for so long is given up.
+const STALLED: Duration = Duration::from_secs(30);
+const SMALL_PRIORITY: i32 = -1;
+const LARGE_PRIORITY: i32 = -2;
+
+/// Slices that are sent over one link at a time.
+struct Slots {
+    small: Semaphore,
+    large: Semaphore,
+}
+
+/// A link's place among the others.
+struct Place<'a> {
+    shared: &'a Shared,
+    link: &'a Linked,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut links = lock(&self.shared.links);
+        if links.get(&self.link.node).is_some_and(|link| link.number == self.link.number) {
+            links.remove(&self.link.node);
+        }
+        drop(links);
+        self.shared.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+pub(super) async fn run(shared: &Arc<Shared>, node: NodeId, streams: SideStreams) {
+    let link = Arc::new(Linked {
+        node,
+        number: shared.last_link.fetch_add(1, Ordering::Relaxed),
+        streams: streams.clone(),
+        small: Semaphore::new(SMALL_SLICES_AT_ONCE),
+        large: Semaphore::new(SLICES_AT_ONCE),
+        disk_full: AtomicBool::new(false),
+        is_mute: AtomicBool::new(false),
+    });
+    lock(&shared.links).insert(node, link.clone());
+    let _place = Place { shared, link: &link };
+    shared.changes.send_modify(|changes| *changes += 1);
+    let slots = Arc::new(Slots {
+        small: Semaphore::new(SMALL_SLICES_AT_ONCE),
+        large: Semaphore::new(SLICES_AT_ONCE),
+    });
+    let mut disk = shared.disk_full.subscribe();
+    if *disk.borrow_and_update() {
+        disk.mark_changed();
+    }
+    // They end with this.
+    let mut answers = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = streams.accept() => {
+                let Ok(stream) = stream else { return };
+                answers.spawn(answer(shared.clone(), link.clone(), slots.clone(), stream));
+            }
+            Some(_) = answers.join_next() => {}
+            changed = disk.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let is_full = *disk.borrow_and_update();
+                answers.spawn(ask::tell(link.clone(), is_full));
+            }
+        }
+    }
+}
+
+async fn answer(shared: Arc<Shared>, link: Arc<Linked>, slots: Arc<Slots>, mut stream: SideStream) {
+    let Ok(Ok(bytes)) = timeout(REQUEST_TIMEOUT, stream.recv_frame(MAX_MESSAGE_BYTES)).await else {
+        stream.reset(StopCode::UNREADABLE);
+        return;
+    };
+    let answered = match Request::decode(&bytes) {
+        Ok(Request::Find { ids }) => find(&shared, &mut stream, ids).await,
+        Ok(Request::Release { ids }) => release(&shared, &mut stream, ids).await,
+        Ok(Request::Slice { id, runs }) => {
+            slice(&shared, &link, &slots, &mut stream, id, runs).await
+        }
+        Ok(Request::Tell { disk_full }) => {
+            link.disk_full.store(disk_full, Ordering::Relaxed);
+            say(&mut stream, &Answer::Noted).await
+        }
+        Err(error) => {
+            tracing::debug!(node = %link.node, %error, "a peer asked for what cannot be read");
+            stream.reset(StopCode::UNREADABLE);
+            return;
+        }
+    };
+    if let Err(error) = answered {
+        tracing::debug!(node = %link.node, %error, "a peer's request about blobs was not answered");
+        stream.reset(StopCode::FAILED);
+    }
+}
+
+async fn say(stream: &mut SideStream, answer: &Answer) -> Result<(), String> {
+    send(stream.send_frame(&answer.encode())).await?;
+    stream.finish();
+    Ok(())
+}
+
+async fn send(sending: impl Future<Output = Result<(), Error>>) -> Result<(), String> {
+    match timeout(STALLED, sending).await {
+        Ok(sent) => sent.map_err(|error| error.to_string()),
+        Err(_) => Err("it takes nothing".to_owned()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
+}
+
+async fn find(shared: &Shared, stream: &mut SideStream, ids: Vec<BlobId>) -> Result<(), String> {
+    let blobs = shared.blobs.clone();
+    let sizes =
+        blocking(move || ids.iter().map(|id| blobs.size_bytes(id).ok().flatten()).collect())
+            .await?;
+    say(stream, &Answer::Found(sizes)).await
+}
+
+async fn release(shared: &Shared, stream: &mut SideStream, ids: Vec<BlobId>) -> Result<(), String> {
+    let blobs = shared.blobs.clone();
+    let asked = ids.clone();
+    let here: Vec<bool> =
+        blocking(move || asked.iter().map(|id| blobs.path(id).is_some()).collect()).await?;
+    let kept = {
+        let leaving = lock(&shared.leaving);
+        here.iter().zip(&ids).map(|(is_here, id)| *is_here && !leaving.contains(id)).collect()
+    };
+    say(stream, &Answer::Kept(kept)).await
+}
+
+async fn slice(
+    shared: &Arc<Shared>,
+    link: &Linked,
+    slots: &Slots,
+    stream: &mut SideStream,
+    id: BlobId,
+    runs: Vec<Run>,
+) -> Result<(), String> {
+    let blobs = shared.blobs.clone();
+    let opened = blocking(move || blobs.slice(&id, runs)).await?;
+    let Some(mut slice) = opened.map_err(|error| error.to_string())? else {
+        return say(stream, &Answer::Missing).await;
+    };
+    let size_bytes = slice.size_bytes();
+    let is_small = size_bytes <= SMALL_BYTES;
+    stream.set_priority(if is_small { SMALL_PRIORITY } else { LARGE_PRIORITY });
+    let slot = if is_small { &slots.small } else { &slots.large };
+    let _slot = slot.acquire().await.map_err(|error| error.to_string())?;
+    let mut sent = send(stream.send_frame(&Answer::Slice { size_bytes }.encode())).await;
+    while sent.is_ok() {
+        let (back, piece) = blocking(move || {
+            let piece = slice.next_piece(PIECE_BYTES);
+            (slice, piece)
+        })
+        .await?;
+        slice = back;
+        let Some(piece) = piece.map_err(|error| error.to_string())? else { break };
+        let len = piece.len() as u64;
+        sent = send(stream.send(piece)).await;
+        shared.served_bytes.fetch_add(len, Ordering::Relaxed);
+    }
+    if sent.is_ok() {
+        stream.finish();
+    }
+    // The slot is held until all is there: so much and no more is on its way.
+    if let Ok(Ok(Some(StopCode::FALSE))) = timeout(STALLED, stream.delivered()).await {
+        tracing::warn!(node = %link.node, blob = %id, "a peer says that what it was sent are not the bytes of the blob");
+        check(shared, id).await;
+        return Ok(());
+    }
+    sent
+}
+
+/// Somebody was sent false bytes: this node's own may be damaged. One is looked at at a time.
+async fn check(shared: &Arc<Shared>, id: BlobId) {
+    let Ok(_checking) = shared.checking.try_acquire() else { return };
+    let blobs = shared.blobs.clone();
+    let checked = blocking(move || match blobs.verify(&id) {
+        Ok(Verified::Damaged) => blobs.remove(&id),
+        // The tree beside it may be.
+        Ok(Verified::Intact) => blobs.drop_tree(&id).map(|()| false),
+        other => other.map(|_| false),
+    });
+    match checked.await {
+        Ok(Ok(true)) => {
+            tracing::error!(blob = %id, "a blob is damaged on this node's disk and was dropped: look at the disk");
+            lock(&shared.lost).push(id);
+        }
+        Ok(Ok(false)) => {}
+        Ok(Err(error)) => tracing::warn!(blob = %id, %error, "a blob could not be checked"),
+        Err(error) => tracing::warn!(blob = %id, error, "a blob could not be checked"),
+    }
+}
