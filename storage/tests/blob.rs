@@ -225,7 +225,7 @@ fn carry(from: &Blobs, to: &Partial, id: &BlobId, runs: Vec<Run>) {
         match step {
             Step::Pair(place) => pairs.push((place, part.try_into().unwrap())),
             Step::Group { index, .. } => {
-                to.write(index, part, &pairs).unwrap();
+                to.write(&[(index, part)], &pairs).unwrap();
                 pairs.clear();
             }
         }

@@ -104,6 +104,8 @@ struct Shared {
     /// Found to be damaged here, and dropped.
     lost: Mutex<Vec<BlobId>>,
     checking: Semaphore,
+    /// To be used again by slices that come.
+    buffers: Mutex<Vec<Vec<u8>>>,
     fetched_bytes: AtomicU64,
     served_bytes: AtomicU64,
     false_parts: AtomicU64,
@@ -120,6 +122,7 @@ struct Linked {
     disk_full: AtomicBool,
     /// It allows no streams beside the link's own: it is of a release that knows no blobs.
     is_mute: AtomicBool,
+    has_answered: AtomicBool,
 }
 
 impl Linked {
@@ -163,6 +166,7 @@ impl Exchange {
             leaving: Mutex::default(),
             lost: Mutex::default(),
             checking: Semaphore::new(1),
+            buffers: Mutex::default(),
             fetched_bytes: AtomicU64::new(0),
             served_bytes: AtomicU64::new(0),
             false_parts: AtomicU64::new(0),
@@ -326,7 +330,8 @@ impl Shared {
         }
     }
 
-    fn note_lie(&self, id: BlobId, node: NodeId) {
+    fn note_lie(&self, id: BlobId, link: &Arc<Linked>) {
+        let node = link.node;
         self.false_parts.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%node, blob = %id, "a peer sent bytes that are not those of a blob: it is not asked for it again");
         let mut liars = lock(&self.liars);
@@ -334,6 +339,8 @@ impl Shared {
             liars.pop_first();
         }
         liars.entry(id).or_default().insert(node);
+        drop(liars);
+        lock(&self.tasks).spawn(ask::complain(link.clone(), id));
     }
 
     fn has_lied(&self, id: &BlobId, node: NodeId) -> bool {
@@ -360,7 +367,11 @@ struct Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.transfers).remove(&self.transfer.id);
+        let mut transfers = lock(&self.shared.transfers);
+        transfers.remove(&self.transfer.id);
+        if transfers.is_empty() {
+            *lock(&self.shared.buffers) = Vec::new();
+        }
     }
 }
 

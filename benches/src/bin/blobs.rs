@@ -1,21 +1,28 @@
 //! How fast a blob comes from another node, against one plain QUIC stream of the same two sockets over the same path:
 //! both ends in this process, one after the other in turns. A blob's time ends when it is proved, on disk and synced; the
-//! plain stream's bytes are thrown away as they come.
+//! plain stream's bytes are thrown away as they come. Beside the blob, small frames go over the link's own stream, as ops do:
+//! how long each takes to arrive is told, with a blob beside it and without.
 //! Prints one JSON object. `cargo run --release -p atoll-benches --bin blobs [loopback|lan|wifi|satellite] [MIB] [ROUNDS]`
 
 use atoll_benches::relay::{self, Shape};
 use atoll_storage::blob::{BlobId, Blobs};
 use atoll_sync::blob::Exchange;
 use atoll_sync::key::NodeKey;
-use atoll_sync::quic::{Admission, Endpoint, Link, SideStreams};
-use serde_json::json;
+use atoll_sync::quic::{Admission, Endpoint, Link, LinkReceiver, LinkSender, SideStreams};
+use serde_json::{Value as Json, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// The one of the binary `atoll`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const MIB: usize = 256;
 const ROUNDS: usize = 5;
 const TIMEOUT: Duration = Duration::from_secs(10);
+const WHISPER_EVERY: Duration = Duration::from_millis(20);
 const PIECE_BYTES: usize = 512 << 10;
 
 struct Peer {
@@ -94,6 +101,28 @@ async fn blob(here: &Peer, id: BlobId, size: usize) -> f64 {
     size as f64 / took.as_secs_f64()
 }
 
+/// How long frames take over the link's own stream, until the flag is set.
+async fn whisper(from: &mut LinkSender, to: &mut LinkReceiver, is_over: &AtomicBool) -> Vec<f64> {
+    let mut times = Vec::new();
+    let mut pace = tokio::time::interval(WHISPER_EVERY);
+    while !is_over.load(Ordering::Relaxed) {
+        pace.tick().await;
+        let begun = Instant::now();
+        from.send(b"a few words").await.expect("it is sent");
+        to.recv().await.expect("it comes");
+        times.push(begun.elapsed().as_secs_f64() * 1_000.0);
+    }
+    times
+}
+
+fn shown(mut times: Vec<f64>) -> Json {
+    times.sort_by(f64::total_cmp);
+    let at = |percent: usize| {
+        times.get(times.len() * percent / 100).map(|ms| (ms * 100.0).round() / 100.0)
+    };
+    json!({ "frames": times.len(), "p50_ms": at(50), "p99_ms": at(99) })
+}
+
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
@@ -112,9 +141,9 @@ async fn main() {
     let bytes: Vec<u8> =
         (0..size as u64 / 8).flat_map(|n| (n * 0x9E37_79B9).to_le_bytes()).collect();
     let id = there.blobs.put(&bytes).expect("a blob");
-    let wire = link(&here, &there, path).await;
+    let [mut at_here, mut at_there] = link(&here, &there, path).await;
     let apart = link(&here, &there, path).await;
-    let running = [(&here, &wire[0]), (&there, &wire[1])].map(|(peer, end)| {
+    let running = [(&here, &at_here), (&there, &at_there)].map(|(peer, end)| {
         let (exchange, node, streams) =
             (peer.exchange.clone(), end.peer.node_id(), end.side_streams());
         tokio::spawn(async move { exchange.run_link(node, streams).await })
@@ -122,11 +151,27 @@ async fn main() {
     while here.exchange.peers().is_empty() || there.exchange.peers().is_empty() {
         tokio::task::yield_now().await;
     }
-    let (mut of_stream, mut of_blob) = (Vec::new(), Vec::new());
+    let (mut of_stream, mut of_blob, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+    let is_over = AtomicBool::new(false);
+    let ending = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let (alone, ()) =
+        tokio::join!(whisper(&mut at_there.send, &mut at_here.recv, &is_over), ending);
     for _ in 0..rounds {
         let ends = [apart[1].side_streams(), apart[0].side_streams()];
         of_stream.push(plain(ends, size).await);
-        of_blob.push(blob(&here, id, size).await);
+        let is_over = AtomicBool::new(false);
+        let coming = async {
+            let speed = blob(&here, id, size).await;
+            is_over.store(true, Ordering::Relaxed);
+            speed
+        };
+        let whispered = whisper(&mut at_there.send, &mut at_here.recv, &is_over);
+        let (speed, times) = tokio::join!(coming, whispered);
+        of_blob.push(speed);
+        beside.extend(times);
     }
     running.iter().for_each(|task| task.abort());
     let (stream, blob) = (median(of_stream), median(of_blob));
@@ -138,6 +183,8 @@ async fn main() {
         "plain_stream_mib_per_s": mib_per_s(stream),
         "blob_mib_per_s": mib_per_s(blob),
         "percent": (blob / stream * 100.0).round(),
+        "frames_alone": shown(alone),
+        "frames_beside_a_blob": shown(beside),
     });
     println!("{report:#}");
 }

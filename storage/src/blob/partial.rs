@@ -4,7 +4,7 @@
 use super::tree::{self, GROUP_BYTES, PAIR_BYTES, Pair, Run};
 use super::{BlobId, Blobs, Error, Result, found};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -146,21 +146,22 @@ impl Partial {
         runs
     }
 
-    /// Writes groups that were proved, from the first of them on, and the pairs that prove them.
-    pub fn write(&self, first: u64, bytes: &[u8], pairs: &[(u64, Pair)]) -> Result<()> {
+    /// Writes groups that were proved, in their order, and the pairs that prove them.
+    pub fn write(&self, groups: &[(u64, &[u8])], pairs: &[(u64, Pair)]) -> Result<()> {
         let mut inner = self.lock();
-        let mut at = None;
-        for (place, pair) in pairs {
-            if at != Some(*place) {
-                inner.tree.seek(SeekFrom::Start(place * PAIR_BYTES as u64))?;
-            }
-            inner.tree.write_all(pair)?;
-            at = Some(place + 1);
+        let inner = &mut *inner;
+        for run in pairs.chunk_by(|(place, _), (next, _)| place + 1 == *next) {
+            inner.tree.seek(SeekFrom::Start(run[0].0 * PAIR_BYTES as u64))?;
+            let bytes: Vec<IoSlice<'_>> = run.iter().map(|(_, pair)| IoSlice::new(pair)).collect();
+            write_all(&mut inner.tree, bytes)?;
         }
-        inner.data.seek(SeekFrom::Start(first * GROUP_BYTES as u64))?;
-        inner.data.write_all(bytes)?;
-        let count = bytes.len().div_ceil(GROUP_BYTES).max(1) as u64;
-        (first..first + count).for_each(|group| inner.have.set(group));
+        for run in groups.chunk_by(|(index, _), (next, _)| index + 1 == *next) {
+            inner.data.seek(SeekFrom::Start(run[0].0 * GROUP_BYTES as u64))?;
+            let bytes: Vec<IoSlice<'_>> =
+                run.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
+            write_all(&mut inner.data, bytes)?;
+        }
+        groups.iter().for_each(|(index, _)| inner.have.set(*index));
         Ok(())
     }
 
@@ -189,7 +190,7 @@ impl Partial {
         let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = self.lock();
         if inner.have.ones < inner.have.len {
-            return Err(Error::Io(std::io::Error::other("a part of the blob is missing")));
+            return Err(Error::Io(io::Error::other("a part of the blob is missing")));
         }
         inner.data.sync_all()?;
         inner.tree.sync_all()?;
@@ -200,6 +201,19 @@ impl Partial {
         drop(inner);
         blobs.drop_partial(id)
     }
+}
+
+fn write_all(file: &mut File, mut bytes: Vec<IoSlice<'_>>) -> io::Result<()> {
+    let mut left = &mut bytes[..];
+    while left.iter().any(|slice| !slice.is_empty()) {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn map_of(size: u64, have: &Bits) -> Vec<u8> {

@@ -81,7 +81,7 @@ impl Node {
     }
 
     fn children(self) -> (Self, Self) {
-        let left = 1 << (63 - (self.count - 1).leading_zeros());
+        let left = 1 << (self.count - 1).ilog2();
         let right =
             Self { first: self.first + left, count: self.count - left, turns: self.turns + 1 };
         (Self { count: left, ..self }, right)

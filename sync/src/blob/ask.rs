@@ -1,10 +1,12 @@
 //! The asking side: one request to one peer. Whatever comes is checked before it is given on; what stalls is given up.
 
 use super::message::{Answer, MAX_IDS, MAX_MESSAGE_BYTES, Request};
-use super::{FetchError, Linked, Shared};
+use super::serve::WORD_PRIORITY;
+use super::{FetchError, Linked, SLICES_AT_ONCE, Shared, lock};
 use crate::quic::{Error, SideStream, StopCode};
 use atoll_storage::blob::tree::{Checker, PAIR_BYTES, Pair, Run, Step};
 use atoll_storage::blob::{BlobId, Partial};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,9 +19,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(500);
 /// Without a byte for so long, others are asked.
 const STALLED: Duration = Duration::from_secs(10);
-const BUFFER_BYTES: usize = 256 << 10;
-/// Groups that are written at once.
-const WRITE_BYTES: usize = 512 << 10;
+/// So much is taken in before it is written.
+const BUFFER_BYTES: usize = 512 << 10;
+const KEPT_BUFFERS: usize = 2 * SLICES_AT_ONCE;
 
 /// Why a slice did not come whole.
 #[derive(Debug)]
@@ -42,14 +44,17 @@ impl From<Error> for AskError {
 async fn request(link: &Linked, request: &Request) -> Result<(SideStream, Answer), AskError> {
     let asking = async {
         let Ok(opened) = timeout(OPEN_TIMEOUT, link.streams.open()).await else {
-            link.is_mute.store(true, Ordering::Relaxed);
+            let has_answered = link.has_answered.load(Ordering::Relaxed);
+            link.is_mute.store(!has_answered, Ordering::Relaxed);
             return Err(AskError::Cut("it takes no requests for blobs".to_owned()));
         };
         let mut stream = opened?;
+        stream.set_priority(WORD_PRIORITY);
         stream.send_frame(&request.encode()).await?;
         stream.finish();
         let bytes = stream.recv_frame(MAX_MESSAGE_BYTES).await?;
         let answer = Answer::decode(&bytes).map_err(|error| AskError::Cut(error.to_string()))?;
+        link.has_answered.store(true, Ordering::Relaxed);
         Ok((stream, answer))
     };
     timeout(ANSWER_TIMEOUT, asking)
@@ -60,6 +65,13 @@ async fn request(link: &Linked, request: &Request) -> Result<(SideStream, Answer
 pub(super) async fn tell(link: Arc<Linked>, disk_full: bool) {
     if let Err(error) = request(&link, &Request::Tell { disk_full }).await {
         tracing::debug!(node = %link.node, ?error, "a peer was not told about the disk");
+    }
+}
+
+/// Tells a peer that it sent false bytes: its disk may be damaged.
+pub(super) async fn complain(link: Arc<Linked>, id: BlobId) {
+    if let Err(error) = request(&link, &Request::Complain { id }).await {
+        tracing::debug!(node = %link.node, ?error, "a peer was not told about false bytes");
     }
 }
 
@@ -129,82 +141,95 @@ pub(super) async fn holders(shared: &Shared, id: BlobId) -> (Vec<(Arc<Linked>, u
     (answers.into_iter().filter_map(has).collect(), asked)
 }
 
+/// Bytes as they came, and which of them are proved. They are written from where they stand.
+#[derive(Default)]
+struct Catch {
+    bytes: Vec<u8>,
+    /// What came and was not looked at yet.
+    start: usize,
+    end: usize,
+    groups: Vec<(u64, Range<usize>)>,
+    pairs: Vec<(u64, Pair)>,
+}
+
+impl Catch {
+    /// In memory that was used before, if there is some: fresh pages cost as much as what is done with them.
+    fn new(shared: &Shared) -> Self {
+        let used = lock(&shared.buffers).pop();
+        Self { bytes: used.unwrap_or_else(|| vec![0; BUFFER_BYTES]), ..Self::default() }
+    }
+
+    fn give_back(self, shared: &Shared) {
+        let mut buffers = lock(&shared.buffers);
+        if self.bytes.len() == BUFFER_BYTES && buffers.len() < KEPT_BUFFERS {
+            buffers.push(self.bytes);
+        }
+    }
+
+    /// Moves what was not looked at yet to the beginning.
+    fn make_room(&mut self) {
+        self.bytes.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+    }
+
+    fn begin_anew(&mut self) {
+        self.make_room();
+        self.groups.clear();
+        self.pairs.clear();
+    }
+
+    fn write_to(&self, partial: &Partial) -> atoll_storage::blob::Result<()> {
+        let groups: Vec<(u64, &[u8])> =
+            self.groups.iter().map(|(index, at)| (*index, &self.bytes[at.clone()])).collect();
+        partial.write(&groups, &self.pairs)
+    }
+}
+
 /// Where proved groups go: to the disk, or into memory while the blob's size is not proved.
 pub(super) struct Landing {
     partial: Option<Partial>,
-    write: Write,
-    held: Vec<Write>,
-}
-
-#[derive(Default)]
-struct Write {
-    first: u64,
-    /// None of them need have a byte: an empty blob is one empty group.
-    groups: u64,
-    bytes: Vec<u8>,
-    pairs: Vec<(u64, Pair)>,
+    held: Vec<Catch>,
 }
 
 impl Landing {
     pub(super) fn on(partial: Partial) -> Self {
-        Self { partial: Some(partial), write: Write::default(), held: Vec::new() }
+        Self { partial: Some(partial), held: Vec::new() }
     }
 
     pub(super) fn in_memory() -> Self {
-        Self { partial: None, write: Write::default(), held: Vec::new() }
+        Self { partial: None, held: Vec::new() }
     }
 
-    async fn take(&mut self, step: Step, bytes: &[u8]) -> Result<(), FetchError> {
-        match step {
-            Step::Pair(place) => {
-                if let Ok(pair) = <Pair>::try_from(bytes) {
-                    self.write.pairs.push((place, pair));
-                }
-            }
-            Step::Group { index, .. } => {
-                let is_next = self.write.first + self.write.groups == index;
-                if !is_next || self.write.bytes.len() >= WRITE_BYTES {
-                    // The pairs that came for this group are written with those before it, which is no harm.
-                    self.put_down().await?;
-                    self.write.first = index;
-                }
-                self.write.groups += 1;
-                if self.write.bytes.capacity() == 0 {
-                    self.write.bytes.reserve(WRITE_BYTES);
-                }
-                self.write.bytes.extend_from_slice(bytes);
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what is held back.
-    async fn put_down(&mut self) -> Result<(), FetchError> {
-        if self.write.groups == 0 {
+    async fn put_down(&mut self, shared: &Shared, catch: &mut Catch) -> Result<(), FetchError> {
+        if catch.groups.is_empty() {
+            catch.make_room();
             return Ok(());
         }
-        let write = std::mem::take(&mut self.write);
-        match &self.partial {
-            Some(partial) => put(partial.clone(), write).await,
-            None => {
-                self.held.push(write);
-                Ok(())
-            }
+        let taken = std::mem::take(catch);
+        if let Some(partial) = &self.partial {
+            *catch = write(partial.clone(), taken).await?;
+        } else {
+            *catch = Catch::new(shared);
+            let left = &taken.bytes[taken.start..taken.end];
+            catch.bytes[..left.len()].copy_from_slice(left);
+            catch.end = left.len();
+            self.held.push(taken);
         }
+        catch.begin_anew();
+        Ok(())
     }
 
     /// Writes what was held in memory.
     pub(super) async fn move_to(self, partial: &Partial) -> Result<(), FetchError> {
-        for write in self.held {
-            put(partial.clone(), write).await?;
+        for catch in self.held {
+            write(partial.clone(), catch).await?;
         }
         Ok(())
     }
 }
 
-async fn put(partial: Partial, write: Write) -> Result<(), FetchError> {
-    let written =
-        tokio::task::spawn_blocking(move || partial.write(write.first, &write.bytes, &write.pairs));
+async fn write(partial: Partial, catch: Catch) -> Result<Catch, FetchError> {
+    let written = tokio::task::spawn_blocking(move || catch.write_to(&partial).map(|()| catch));
     Ok(written.await.map_err(|error| FetchError::Store(error.to_string()))??)
 }
 
@@ -229,11 +254,14 @@ pub(super) async fn slice(
         }
         _ => return Err(AskError::Cut("it answered something else".to_owned())),
     };
-    let taken = receive(shared, &mut stream, Checker::new(&id, size_bytes, runs), landing).await;
+    let mut catch = Catch::new(shared);
+    let checker = Checker::new(&id, size_bytes, runs);
+    let taken = receive(shared, &mut stream, checker, landing, &mut catch).await;
     if matches!(taken, Err(AskError::False)) {
         stream.stop(StopCode::FALSE);
     }
-    let landed = landing.put_down().await;
+    let landed = landing.put_down(shared, &mut catch).await;
+    catch.give_back(shared);
     taken?;
     landed.map_err(AskError::Here)
 }
@@ -243,31 +271,35 @@ async fn receive(
     stream: &mut SideStream,
     mut checker: Checker,
     landing: &mut Landing,
+    catch: &mut Catch,
 ) -> Result<(), AskError> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let (mut start, mut end) = (0, 0);
     while let Some(step) = checker.next_step() {
         let len = match step {
             Step::Pair(_) => PAIR_BYTES,
             Step::Group { len, .. } => len,
         };
-        if end - start < len {
-            if buffer.len() - start < len {
-                buffer.copy_within(start..end, 0);
-                (start, end) = (0, end - start);
+        if catch.end - catch.start < len {
+            if catch.bytes.len() - catch.start < len {
+                landing.put_down(shared, catch).await.map_err(AskError::Here)?;
             }
-            let coming = timeout(STALLED, stream.recv(&mut buffer[end..])).await;
+            let coming = timeout(STALLED, stream.recv(&mut catch.bytes[catch.end..])).await;
             let coming = coming.map_err(|_| AskError::Cut("nothing came in time".to_owned()))??;
-            end += coming.ok_or_else(|| AskError::Cut("it ended too early".to_owned()))?;
+            catch.end += coming.ok_or_else(|| AskError::Cut("it ended too early".to_owned()))?;
             continue;
         }
-        let part = &buffer[start..start + len];
+        let at = catch.start..catch.start + len;
+        let part = &catch.bytes[at.clone()];
         checker.take(part).map_err(|_| AskError::False)?;
-        if let Step::Group { .. } = step {
-            shared.fetched_bytes.fetch_add(len as u64, Ordering::Relaxed);
+        catch.start = at.end;
+        match step {
+            Step::Pair(place) => {
+                catch.pairs.push((place, Pair::try_from(part).map_err(|_| AskError::False)?))
+            }
+            Step::Group { index, .. } => {
+                shared.fetched_bytes.fetch_add(len as u64, Ordering::Relaxed);
+                catch.groups.push((index, at));
+            }
         }
-        landing.take(step, part).await.map_err(AskError::Here)?;
-        start += len;
     }
     Ok(())
 }

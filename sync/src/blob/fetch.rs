@@ -18,7 +18,7 @@ const MAX_HOLDERS: usize = 8;
 /// A peer that failed so often in a row is asked no more.
 const MAX_FAILURES: usize = 3;
 /// How often what came is brought to the disk: so much and no more is lost by a power cut.
-const KEEP_EVERY: Duration = Duration::from_secs(1);
+const KEEP_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(shared: &Arc<Shared>, transfer: &Arc<Transfer>) -> Result<(), FetchError> {
     let id = transfer.id;
@@ -104,7 +104,7 @@ async fn begin(
                 landing.move_to(&partial).await?;
                 return Ok(partial);
             }
-            Err(AskError::False) => shared.note_lie(id, link.node),
+            Err(AskError::False) => shared.note_lie(id, link),
             Err(AskError::Missing) => {}
             Err(AskError::Cut(why)) => {
                 tracing::debug!(node = %link.node, blob = %id, why, "a peer did not send the end of a blob");
@@ -289,7 +289,7 @@ impl Plan<'_> {
             }
             Err(AskError::Here(error)) => return Err(error),
             Err(AskError::False) => {
-                self.shared.note_lie(id, holder.link.node);
+                self.shared.note_lie(id, &holder.link);
                 true
             }
             Err(AskError::Missing) => true,

@@ -25,6 +25,8 @@ pub(super) enum Request {
     Release { ids: Vec<BlobId> },
     /// What the peer should know of the sender.
     Tell { disk_full: bool },
+    /// What the receiver sent of this blob was not the blob's.
+    Complain { id: BlobId },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -135,6 +137,7 @@ mod tests {
             Request::Release { ids },
             slice(&runs),
             Request::Tell { disk_full: true },
+            Request::Complain { id: BlobId([3; 32]) },
         ] {
             let bytes = request.encode();
             assert!(bytes.len() <= MAX_MESSAGE_BYTES);

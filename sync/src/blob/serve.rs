@@ -8,7 +8,7 @@ use atoll_storage::NodeId;
 use atoll_storage::blob::tree::Run;
 use atoll_storage::blob::{BlobId, Verified};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -19,11 +19,17 @@ const PIECE_BYTES: usize = 512 << 10;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that takes nothing for so long is given up.
 const STALLED: Duration = Duration::from_secs(30);
+/// Above the link's own stream: these are short, and somebody waits for them.
+pub(super) const WORD_PRIORITY: i32 = 1;
+/// Of slices one after the other is sent, the oldest first, and all small ones before the others.
 const SMALL_PRIORITY: i32 = -1;
-const LARGE_PRIORITY: i32 = -2;
+const LARGE_PRIORITY: i32 = SMALL_PRIORITY - AGES;
+const AGES: i32 = 1 << 20;
 
 /// Slices that are sent over one link at a time.
 struct Slots {
+    /// Slices so far.
+    count: AtomicI32,
     small: Semaphore,
     large: Semaphore,
 }
@@ -54,11 +60,13 @@ pub(super) async fn run(shared: &Arc<Shared>, node: NodeId, streams: SideStreams
         large: Semaphore::new(SLICES_AT_ONCE),
         disk_full: AtomicBool::new(false),
         is_mute: AtomicBool::new(false),
+        has_answered: AtomicBool::new(false),
     });
     lock(&shared.links).insert(node, link.clone());
     let _place = Place { shared, link: &link };
     shared.changes.send_modify(|changes| *changes += 1);
     let slots = Arc::new(Slots {
+        count: AtomicI32::new(0),
         small: Semaphore::new(SMALL_SLICES_AT_ONCE),
         large: Semaphore::new(SLICES_AT_ONCE),
     });
@@ -94,12 +102,16 @@ async fn answer(shared: Arc<Shared>, link: Arc<Linked>, slots: Arc<Slots>, mut s
     let answered = match Request::decode(&bytes) {
         Ok(Request::Find { ids }) => find(&shared, &mut stream, ids).await,
         Ok(Request::Release { ids }) => release(&shared, &mut stream, ids).await,
-        Ok(Request::Slice { id, runs }) => {
-            slice(&shared, &link, &slots, &mut stream, id, runs).await
-        }
+        Ok(Request::Slice { id, runs }) => slice(&shared, &slots, &mut stream, id, runs).await,
         Ok(Request::Tell { disk_full }) => {
             link.disk_full.store(disk_full, Ordering::Relaxed);
             say(&mut stream, &Answer::Noted).await
+        }
+        Ok(Request::Complain { id }) => {
+            tracing::warn!(node = %link.node, blob = %id, "a peer says that what it was sent are not the bytes of the blob");
+            let said = say(&mut stream, &Answer::Noted).await;
+            check(&shared, id).await;
+            said
         }
         Err(error) => {
             tracing::debug!(node = %link.node, %error, "a peer asked for what cannot be read");
@@ -114,6 +126,7 @@ async fn answer(shared: Arc<Shared>, link: Arc<Linked>, slots: Arc<Slots>, mut s
 }
 
 async fn say(stream: &mut SideStream, answer: &Answer) -> Result<(), String> {
+    stream.set_priority(WORD_PRIORITY);
     send(stream.send_frame(&answer.encode())).await?;
     stream.finish();
     Ok(())
@@ -154,7 +167,6 @@ async fn release(shared: &Shared, stream: &mut SideStream, ids: Vec<BlobId>) -> 
 
 async fn slice(
     shared: &Arc<Shared>,
-    link: &Linked,
     slots: &Slots,
     stream: &mut SideStream,
     id: BlobId,
@@ -167,7 +179,8 @@ async fn slice(
     };
     let size_bytes = slice.size_bytes();
     let is_small = size_bytes <= SMALL_BYTES;
-    stream.set_priority(if is_small { SMALL_PRIORITY } else { LARGE_PRIORITY });
+    let age = slots.count.fetch_add(1, Ordering::Relaxed).rem_euclid(AGES);
+    stream.set_priority(if is_small { SMALL_PRIORITY } else { LARGE_PRIORITY } - age);
     let slot = if is_small { &slots.small } else { &slots.large };
     let _slot = slot.acquire().await.map_err(|error| error.to_string())?;
     let mut sent = send(stream.send_frame(&Answer::Slice { size_bytes }.encode())).await;
@@ -187,11 +200,7 @@ async fn slice(
         stream.finish();
     }
     // The slot is held until all is there: so much and no more is on its way.
-    if let Ok(Ok(Some(StopCode::FALSE))) = timeout(STALLED, stream.delivered()).await {
-        tracing::warn!(node = %link.node, blob = %id, "a peer says that what it was sent are not the bytes of the blob");
-        check(shared, id).await;
-        return Ok(());
-    }
+    let _ = timeout(STALLED, stream.delivered()).await;
     sent
 }
 
