@@ -323,7 +323,7 @@ impl Shared {
             self.disk_full.send_if_modified(|known| std::mem::replace(known, is_full) != is_full);
         match (changed, is_full) {
             (true, true) => {
-                tracing::warn!("the disk is full: no blobs are fetched until there is room again")
+                tracing::warn!("the disk is full: no blobs are fetched until there is room again");
             }
             (true, false) => tracing::info!("the disk has room again: blobs are fetched"),
             (false, _) => {}

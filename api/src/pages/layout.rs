@@ -59,7 +59,11 @@ impl Who {
 
     /// Where to sign in, to be led on to `path`.
     pub fn sign_in_to(path: &str) -> String {
-        if path == "/" { "/sign-in".to_owned() } else { format!("/sign-in?to={}", encode(path)) }
+        if path == "/" {
+            "/sign-in".to_owned()
+        } else {
+            format!("/sign-in?return_to={}", encode(path))
+        }
     }
 }
 

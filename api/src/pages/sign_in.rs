@@ -28,16 +28,16 @@ use axum::http::{HeaderMap, StatusCode};
 pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/sign-in", Public, ask)
-            .query(&["to", "tenant"])
+            .query(&["return_to", "tenant"])
             .page()
             .doc("The page on which people sign in to read what is not for everybody: one form."),
         post("/sign-in", Public, enter)
             .body_limit(MAX_FORM_BYTES)
             .strict()
             .page()
-            .doc("What the page's form sends. Leads on to `to`, with a cookie that is good for the site's pages."),
+            .doc("What the page's form sends. Leads on to `return_to`, with a cookie that is good for the site's pages."),
         get("/sign-in/code", Public, ask_code)
-            .query(&["to"])
+            .query(&["return_to"])
             .page()
             .doc("Asks for the code of an account's second factor."),
         post("/sign-in/code", Public, confirm)
@@ -46,7 +46,7 @@ pub(super) fn routes() -> Vec<Route> {
             .page()
             .doc("What that page's form sends: the code of the app, or a recovery code."),
         get("/sign-in/provider", Public, come_back)
-            .query(&["to", "error"])
+            .query(&["return_to", "error"])
             .strict()
             .page()
             .doc("Where a browser comes back to that was at the tenant's OpenID provider."),
@@ -113,7 +113,7 @@ impl Form<'_> {
                 html.element("p", &[("class", "notice"), ("role", "alert")], wrong);
             }
             html.open("form", &[("class", "card"), ("method", "post"), ("action", self.action)]);
-            for (name, value) in [("form", secret.as_str()), ("to", self.to.path())] {
+            for (name, value) in [("form", secret.as_str()), ("return_to", self.to.path())] {
                 html.void("input", &[("type", "hidden"), ("name", name), ("value", value)]);
             }
             (self.fields)(html);
@@ -255,7 +255,7 @@ fn password_form(
 }
 
 async fn ask(call: Call) -> Answer {
-    let to = onward(call.param("to"));
+    let to = onward(call.param("return_to"));
     if let Some(name) = call.param("tenant") {
         let named = tenant::resolve(&call.node, Some(name), None)?;
         if named != call.tenant() {
@@ -283,7 +283,7 @@ fn no_site(call: &Call, named: Id) -> Answer {
 
 async fn enter(call: Call) -> Answer {
     let (form, is_own) = sent(&call)?;
-    let (to, login) = (onward(form.get("to")), form.get("login").unwrap_or_default());
+    let (to, login) = (onward(form.get("return_to")), form.get("login").unwrap_or_default());
     if !is_own {
         return password_form(&call, &to, login, StatusCode::FORBIDDEN, Some(LAPSED.to_owned()));
     }
@@ -302,7 +302,7 @@ async fn enter(call: Call) -> Answer {
 }
 
 fn code_page(to: &Back) -> String {
-    format!("/sign-in/code?to={}", percent::encode(to.path()))
+    format!("/sign-in/code?return_to={}", percent::encode(to.path()))
 }
 
 fn admitted(call: &Call, to: &Back, session: &str) -> Answer {
@@ -322,7 +322,7 @@ fn code_form(call: &Call, to: &Back, status: StatusCode, wrong: Option<String>) 
         field(html, "Code of your app, or a recovery code", &code);
     };
     let after = |html: &mut Html| {
-        let again = format!("/sign-in?to={}", percent::encode(to.path()));
+        let again = format!("/sign-in?return_to={}", percent::encode(to.path()));
         html.open("p", &[]).element("a", &[("href", &again)], "Begin anew").close("p");
     };
     let form = Form {
@@ -338,16 +338,16 @@ fn code_form(call: &Call, to: &Back, status: StatusCode, wrong: Option<String>) 
 }
 
 async fn ask_code(call: Call) -> Answer {
-    let to = onward(call.param("to"));
+    let to = onward(call.param("return_to"));
     if cookie::get(&call.headers, TICKET).is_none() {
-        return seen_other(&format!("/sign-in?to={}", percent::encode(to.path())), &[]);
+        return seen_other(&format!("/sign-in?return_to={}", percent::encode(to.path())), &[]);
     }
     code_form(&call, &to, StatusCode::OK, None)
 }
 
 async fn confirm(call: Call) -> Answer {
     let (form, is_own) = sent(&call)?;
-    let to = onward(form.get("to"));
+    let to = onward(form.get("return_to"));
     if !is_own {
         return code_form(&call, &to, StatusCode::FORBIDDEN, Some(LAPSED.to_owned()));
     }
@@ -370,7 +370,7 @@ async fn confirm(call: Call) -> Answer {
 
 /// The ticket that the browser brings was given to it, and is good once.
 async fn come_back(call: Call) -> Answer {
-    let to = onward(call.param("to"));
+    let to = onward(call.param("return_to"));
     let again = |status, said: String| {
         let reply = password_form(&call, &to, "", status, Some(said))?;
         Ok(reply.header(SET_COOKIE, cookie::set(&call, TICKET, "", "/sign-in", 0)))

@@ -293,7 +293,7 @@ async fn receive(
         catch.start = at.end;
         match step {
             Step::Pair(place) => {
-                catch.pairs.push((place, Pair::try_from(part).map_err(|_| AskError::False)?))
+                catch.pairs.push((place, Pair::try_from(part).map_err(|_| AskError::False)?));
             }
             Step::Group { index, .. } => {
                 shared.fetched_bytes.fetch_add(len as u64, Ordering::Relaxed);

@@ -436,7 +436,7 @@ async fn the_sites_own_page_leads_to_the_provider_and_takes_the_browser_back() {
     let publish = format!("/api/v1/posts/{}/publish", text(&post, "id"));
     admin.post(&publish, &json!({})).await.expect(200);
     let stranger = test.stranger();
-    let form = stranger.get("/sign-in?to=%2Fposts%2Finside").await.expect(200).text();
+    let form = stranger.get("/sign-in?return_to=%2Fposts%2Finside").await.expect(200).text();
     let link = form.split(&format!("href=\"{START}")).nth(1).expect("a link to the provider");
     let start = format!("{START}{}", link.split('"').next().unwrap());
     assert!(form.contains(&format!("Sign in by {}", provider.address)), "{form}");
@@ -447,7 +447,7 @@ async fn the_sites_own_page_leads_to_the_provider_and_takes_the_browser_back() {
         (place[place.find("/sign-in").expect("the page")..].to_owned(), back)
     };
     let (place, answer) = back(|_| {}, "good").await;
-    assert_eq!(place, "/sign-in/provider?to=%2Fposts%2Finside");
+    assert_eq!(place, "/sign-in/provider?return_to=%2Fposts%2Finside");
     let ticket = kept(&answer, "atoll_ticket");
     let headers = [("cookie", ticket.as_str())];
     let entered = stranger.send("GET", &place, &headers, b"").await.expect(303);
@@ -459,7 +459,7 @@ async fn the_sites_own_page_leads_to_the_provider_and_takes_the_browser_back() {
     assert!(twice.contains("did not work"), "{twice}");
     stranger.get(&place).await.expect(422);
     let (place, _) = back(|next| next.forged = true, "good").await;
-    assert_eq!(place, "/sign-in/provider?to=%2Fposts%2Finside&error=provider_failed");
+    assert_eq!(place, "/sign-in/provider?return_to=%2Fposts%2Finside&error=provider_failed");
     let told = stranger.get(&place).await.expect(422).text();
     assert!(told.contains("Try once more"), "{told}");
 }

@@ -41,17 +41,17 @@ async fn who_signs_in_on_the_site_reads_what_is_not_for_everybody() {
 
     let missing = stranger.get("/posts/for-members").await.expect(404);
     assert!(
-        missing.text().contains("href=\"/sign-in?to=%2Fposts%2Ffor-members\""),
+        missing.text().contains("href=\"/sign-in?return_to=%2Fposts%2Ffor-members\""),
         "{}",
         missing.text()
     );
-    let form = stranger.get("/sign-in?to=%2Fposts%2Ffor-members").await.expect(200);
+    let form = stranger.get("/sign-in?return_to=%2Fposts%2Ffor-members").await.expect(200);
     assert_eq!(form.header("cache-control"), Some("no-store"));
     assert!(
         form.text().contains("autocomplete=\"current-password\"")
             && !form.text().contains("<script")
     );
-    let fields = [("login", "vic"), ("password", PASSWORD), ("to", "/posts/for-members")];
+    let fields = [("login", "vic"), ("password", PASSWORD), ("return_to", "/posts/for-members")];
     let entered = fill(&stranger, &form, "/sign-in", &fields).await.expect(303);
     assert_eq!(entered.header("location"), Some("/posts/for-members"));
     let set =
@@ -184,7 +184,7 @@ async fn a_refused_sign_in_says_why_in_words_and_a_form_from_elsewhere_does_noth
         assert!(!refused.cookies().contains("atoll_session"), "{refused:?}");
     }
     stranger.post("/sign-in", &json!({})).await.refused(415, "unsupported_media_type");
-    let evil = [("to", "https://evil.example/")];
+    let evil = [("return_to", "https://evil.example/")];
     let fields: Vec<_> = evil.into_iter().chain(good).collect();
     let entered = fill(&stranger, &form, "/sign-in", &fields).await.expect(303);
     assert_eq!(entered.header("location"), Some("/"));
@@ -213,19 +213,20 @@ async fn an_account_with_a_second_factor_is_asked_for_its_code_on_a_page_of_its_
     published(&eve, json!({ "title": "Inside", "visibility": "members" })).await;
     let (app, codes) = App::of(&vic, hands).await;
     let stranger = test.stranger();
-    let to = [("login", "vic"), ("password", PASSWORD), ("to", "/posts/inside")];
+    let to = [("login", "vic"), ("password", PASSWORD), ("return_to", "/posts/inside")];
     let form = stranger.get("/sign-in").await.expect(200);
     let asked = fill(&stranger, &form, "/sign-in", &to).await.expect(303);
-    assert_eq!(asked.header("location"), Some("/sign-in/code?to=%2Fposts%2Finside"));
+    assert_eq!(asked.header("location"), Some("/sign-in/code?return_to=%2Fposts%2Finside"));
     let ticket = asked.cookies();
     assert!(ticket.starts_with("atoll_ticket=") && !ticket.contains("session"), "{ticket}");
     assert_eq!(read(&stranger, "/posts/inside", &ticket).await.status, 404);
-    let page = read(&stranger, "/sign-in/code?to=%2Fposts%2Finside", &ticket).await.expect(200);
+    let page =
+        read(&stranger, "/sign-in/code?return_to=%2Fposts%2Finside", &ticket).await.expect(200);
     assert!(page.text().contains("one-time-code"), "{}", page.text());
     let (own, secret) = page.form();
     let cookies = format!("{own}; {ticket}");
     let confirm = async |cookies: &str, code: &str| {
-        let fields = [("form", secret.as_str()), ("code", code), ("to", "/posts/inside")];
+        let fields = [("form", secret.as_str()), ("code", code), ("return_to", "/posts/inside")];
         stranger.send_form("/sign-in/code", cookies, &fields).await
     };
     let wrong = confirm(&cookies, &app.wrong()).await.expect(422);
