@@ -184,13 +184,26 @@ pub fn merge(mine: &Content, theirs: &Content, creation: Dot) -> Result<Content>
     match (&mine.doc, &theirs.doc) {
         (_, None) => Ok(mine.clone()),
         (None, Some(_)) => guarded(|| reloaded(open(theirs, creation)?, mine.born.clone())),
-        (Some(_), Some(_)) => guarded(|| {
-            let mut doc = open(mine, creation)?;
-            let mut other = open(theirs, creation)?;
-            doc.merge(&mut other).map_err(failed)?;
-            reloaded(doc, mine.born.clone())
-        }),
+        (Some(_), Some(_)) => match guarded(|| meet(mine, theirs, creation)) {
+            Err(Error::Body(_)) => guarded(|| greater(mine, theirs, creation)),
+            met => met,
+        },
     }
+}
+
+fn meet(mine: &Content, theirs: &Content, creation: Dot) -> Result<Content> {
+    let mut doc = open(mine, creation)?;
+    let mut other = open(theirs, creation)?;
+    doc.merge(&mut other).map_err(failed)?;
+    reloaded(doc, mine.born.clone())
+}
+
+/// Two lives of one node have given one number to different edits: no history holds both, and all nodes must keep the
+/// same one.
+fn greater(mine: &Content, theirs: &Content, creation: Dot) -> Result<Content> {
+    let theirs = reloaded(open(theirs, creation)?, mine.born.clone())?;
+    let mine = reloaded(open(mine, creation)?, mine.born.clone())?;
+    Ok(if theirs.heads > mine.heads { theirs } else { mine })
 }
 
 fn reloaded(doc: AutoCommit, born: String) -> Result<Content> {
@@ -316,6 +329,17 @@ mod tests {
         assert_eq!(text_at(&one, &[]).unwrap(), born.text);
         let merged = merge(&apply(&born, CREATION(), &[&a]).unwrap(), &two, CREATION()).unwrap();
         assert_eq!(merged.heads, one.heads);
+    }
+
+    #[test]
+    fn of_two_histories_that_give_one_number_twice_both_sides_keep_the_same() {
+        let born = Content::born("The quick fox".into());
+        let first = apply(&born, CREATION(), &[&edited(&born, 1, "The brown fox")]).unwrap();
+        let other = apply(&born, CREATION(), &[&edited(&born, 1, "The lazy fox")]).unwrap();
+        let one = merge(&first, &other, CREATION()).unwrap();
+        let two = merge(&other, &first, CREATION()).unwrap();
+        assert_eq!((&one.text, &one.heads), (&two.text, &two.heads));
+        assert!([&first.text, &other.text].contains(&&one.text));
     }
 
     #[test]

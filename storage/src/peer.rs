@@ -96,6 +96,6 @@ pub fn invite(tx: &mut Tx<'_>, secret_hash: &[u8; 32], expires_ms: u64) -> Resul
 
 /// Takes an invitation, once.
 pub fn redeem(tx: &mut Tx<'_>, secret_hash: &[u8; 32]) -> Result<bool> {
-    let sql = "DELETE FROM invitation WHERE secret_hash = ?1 AND expires_ms >= ?2";
+    let sql = "DELETE FROM invitation WHERE secret_hash = ?1 AND expires_ms > ?2";
     Ok(tx.conn().execute(sql, params![secret_hash, tx.now_ms() as i64])? > 0)
 }

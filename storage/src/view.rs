@@ -354,7 +354,10 @@ impl Db {
     fn place_in_tree(&mut self, kind: &'static Kind, tree: u16, tenant: Id, key: Id) -> Result<()> {
         let plan = self.plans.plan(kind.code)?;
         let Some(record) = crate::read::load(&self.conn, plan, key)? else { return Ok(()) };
-        let Some(cell) = record.state.register(tree).cloned() else { return Ok(()) };
+        // A repair may have taken away the move that closed the circle.
+        let Some(cell) = record.state.register(tree).cloned() else {
+            return conflict::remove(&self.conn, kind.code, key, Cause::Cycle);
+        };
         let wanted = cell.value.as_id();
         let mut circle = self.ring(kind, tree, key, wanted)?;
         let in_circle = !circle.is_empty() || wanted == Some(key);
