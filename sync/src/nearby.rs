@@ -76,10 +76,16 @@ impl Nearby {
     }
 }
 
+impl Nearby {
+    /// Tells others that this node goes, and listens no more. If that was done already, nothing is left to do.
+    pub fn stop(&self) {
+        let _ = self.daemon.shutdown();
+    }
+}
+
 impl Drop for Nearby {
     fn drop(&mut self) {
-        // Tells others that this node goes. If the daemon is gone already, so is what it would do.
-        let _ = self.daemon.shutdown();
+        self.stop();
     }
 }
 

@@ -208,6 +208,9 @@ impl Runner {
     /// Ends all links and tasks.
     pub async fn stop(&self) {
         self.0.stopped.send_replace(true);
+        if let Some(nearby) = &self.0.nearby {
+            nearby.stop();
+        }
         self.0.blobs.stop().await;
         self.0.endpoint.close().await;
         let mut tasks =

@@ -53,6 +53,15 @@ async fn nodes_hear_of_each_other_and_still_need_a_ticket() {
     }
 }
 
+/// The folder of a node that has ended, at another place.
+fn moved(from: &TestNode) -> tempfile::TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for name in ["atoll.db", "node.key", "token.key"] {
+        std::fs::copy(from.folder().join(name), to.path().join(name)).unwrap();
+    }
+    to
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_whose_address_has_changed_is_found_again() {
     let a = TestNode::start_with(looks_around).await;
@@ -68,7 +77,7 @@ async fn a_peer_whose_address_has_changed_is_found_again() {
     }
     // Both start anew at other ports, as after a night without power: nobody knows where the other is.
     let (tenant, admin) = (a.tenant, a.admin);
-    let (a, b) = (a.into_folder(), b.into_folder());
+    let (a, b) = (moved(&a), moved(&b));
     let a = TestNode::reopen_with(a, looks_around, tenant, admin).await;
     let b = TestNode::reopen_with(b, looks_around, tenant, admin).await;
     let workers = [a.node.start().await.unwrap(), b.node.start().await.unwrap()];

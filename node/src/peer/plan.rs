@@ -127,11 +127,13 @@ fn words(plan: &Plan, now_ms: u64) -> Vec<String> {
 
 /// `40 s`, `9 minutes`, `5 hours`, `3 days`.
 fn span(ms: u64) -> String {
-    match ms / 1_000 {
-        s @ 0..=119 => format!("{s} s"),
-        s @ 120..=7_199 => format!("{} minutes", s / 60),
-        s @ 7_200..=172_799 => format!("{} hours", s / 3_600),
-        s => format!("{} days", s / 86_400),
+    let s = (ms + 500) / 1_000;
+    let rounded = |unit: u64| (s + unit / 2) / unit;
+    match s {
+        0..=119 => format!("{s} s"),
+        120..=7_199 => format!("{} minutes", rounded(60)),
+        7_200..=172_799 => format!("{} hours", rounded(3_600)),
+        _ => format!("{} days", rounded(86_400)),
     }
 }
 

@@ -156,8 +156,10 @@ impl Drive {
     /// Brings the roster up to date. Counting reads the vectors of all streams.
     fn show(&mut self, session: &Session, count: bool) {
         let lag = if count { self.lag(session) } else { None };
-        let acknowledged = count.then(|| Arc::new(session.acknowledged()));
         let shown = session.status();
+        // Before the two have compared, nothing is known of the peer, which is not the same as that it has nothing.
+        let is_known = matches!(shown.phase, Phase::CatchingUp | Phase::Live);
+        let acknowledged = (count && is_known).then(|| Arc::new(session.acknowledged()));
         let told = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let round_trip = Duration::from_micros(told(&self.traffic.round_trip_us));
         let (sent, received) = (&self.traffic.sent_bytes, &self.traffic.received_bytes);

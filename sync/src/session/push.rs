@@ -139,7 +139,7 @@ impl Session {
                 let mut ops = batch.ops;
                 ops.retain(|op| !self.pushing.blocked.contains_key(&op.stream));
                 self.pushing.cursors[n] = batch.next_pos.max(from);
-                let ops = self.hold_back(replica, ops);
+                let ops = self.hold_back(replica, ops)?;
                 if !ops.is_empty() {
                     return Ok(ops);
                 }

@@ -8,7 +8,7 @@ use atoll_storage::{Lane, Op, Replica, StreamId};
 use std::collections::BTreeSet;
 
 /// How long ops of others wait for the peer's word that it has them.
-const HOLD_MS: u64 = 400;
+const HOLD_MS: u64 = 900;
 /// Between two words about what is here.
 const SAY_EVERY_MS: u64 = 50;
 
@@ -18,10 +18,17 @@ pub(super) struct Relays {
     is_redundant: bool,
     /// All that was here before was pushed: what the log gives from now on is new.
     pub(super) is_live: bool,
-    held_since_ms: Option<u64>,
+    held: Option<Held>,
     said_ms: Option<u64>,
     /// Streams of which there is more than was said.
     unsaid: BTreeSet<StreamId>,
+}
+
+/// Since when something is held back, and up to where the log went then.
+#[derive(Clone, Copy)]
+struct Held {
+    since_ms: u64,
+    upto: u64,
 }
 
 impl Session {
@@ -31,18 +38,21 @@ impl Session {
     }
 
     /// Of what the log gave, the ops that are to go now.
-    pub(super) fn hold_back(&mut self, replica: &dyn Replica, ops: Vec<Op>) -> Vec<Op> {
+    pub(super) fn hold_back(&mut self, replica: &mut dyn Replica, ops: Vec<Op>) -> Result<Vec<Op>> {
         if !(self.relays.is_live && self.relays.is_redundant) {
-            return ops;
+            return Ok(ops);
         }
         let me = replica.origin().node;
         let (own, others): (Vec<Op>, Vec<Op>) =
             ops.into_iter().partition(|op| op.dot.origin.node == me);
         if !others.is_empty() {
-            self.relays.held_since_ms.get_or_insert(self.now.elapsed_ms);
+            if self.relays.held.is_none() {
+                let upto = replica.log_end()?;
+                self.relays.held = Some(Held { since_ms: self.now.elapsed_ms, upto });
+            }
             self.relays.unsaid.extend(others.into_iter().map(|op| op.stream));
         }
-        own
+        Ok(own)
     }
 
     /// Tells what is here of the streams whose ops are held back.
@@ -66,16 +76,21 @@ impl Session {
     /// Sends what was held back for long enough and the peer still lacks. Then the link is no redundant one.
     pub(super) fn tick_relays(&mut self, replica: &mut dyn Replica) -> Result<()> {
         self.say_what_is_here(replica)?;
-        let Some(since_ms) = self.relays.held_since_ms else { return Ok(()) };
+        let Some(Held { since_ms, upto }) = self.relays.held else { return Ok(()) };
         if since_ms + HOLD_MS > self.now.elapsed_ms || !self.pushing.flights.is_empty() {
             return Ok(());
         }
-        self.relays.held_since_ms = None;
+        self.relays.held = None;
         let end = replica.log_end()?;
         for lane in [Lane::Urgent, Lane::Rest] {
-            if replica.start_of(lane, &self.known)? <= end {
+            let lacking = replica.start_of(lane, &self.known)?;
+            if lacking <= upto {
                 self.relays.is_redundant = false;
                 return self.rewind(replica);
+            }
+            // What came since then has its own time.
+            if lacking <= end {
+                self.relays.held = Some(Held { since_ms: self.now.elapsed_ms, upto: end });
             }
         }
         Ok(())
