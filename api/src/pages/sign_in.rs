@@ -234,7 +234,7 @@ fn password_form(
     let provider = oidc::host_of(&call.node, call.tenant())?;
     let after = |html: &mut Html| {
         if let Some(host) = &provider {
-            let back = format!("{BACK_FROM_PROVIDER}to={}", percent::encode(to.path()));
+            let back = format!("{BACK_FROM_PROVIDER}return_to={}", percent::encode(to.path()));
             let href = format!("/api/v1/auth/oidc/start?return_to={}", percent::encode(&back));
             html.open("p", &[]);
             html.element("a", &[("href", &href)], &format!("Sign in by {host}")).close("p");
