@@ -77,15 +77,12 @@ pub async fn bring(node: &Node, id: &BlobId, noun: &'static str) -> Result<PathB
         return Err(Error::NotFound("file here: this node does not keep such files"));
     }
     let wait = Duration::from_secs(node.config.blobs.wait_s);
-    let fetched = match tokio::time::timeout(wait, fetch(node, id)).await {
-        Ok(fetched) => fetched,
-        Err(_) => {
-            return Err(unavailable(
-                "blob_on_its_way",
-                "the file is on its way from another node: ask again soon",
-                RETRY_SOON_S,
-            ));
-        }
+    let Ok(fetched) = tokio::time::timeout(wait, fetch(node, id)).await else {
+        return Err(unavailable(
+            "blob_on_its_way",
+            "the file is on its way from another node: ask again soon",
+            RETRY_SOON_S,
+        ));
     };
     match fetched {
         Ok(()) => node.blobs.path(&id).ok_or(Error::NotFound(noun)),

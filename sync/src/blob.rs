@@ -27,6 +27,8 @@ const SMALL_SLICES_AT_ONCE: usize = 2;
 const MAX_TRANSFERS: usize = 64;
 /// Of so many blobs it is remembered who sent false bytes.
 const MAX_LIES: usize = 1_024;
+/// So many that came are told to whoever asks.
+const MAX_ARRIVED: usize = 10_000;
 
 /// How much room the disk has.
 pub type FreeBytes = Arc<dyn Fn() -> std::io::Result<u64> + Send + Sync>;
@@ -101,6 +103,8 @@ struct Shared {
     liars: Mutex<BTreeMap<BlobId, BTreeSet<NodeId>>>,
     /// What this node is about to drop, and so promises to nobody.
     leaving: Mutex<BTreeSet<BlobId>>,
+    /// Came since it was last asked for.
+    arrived: Mutex<Vec<BlobId>>,
     /// Found to be damaged here, and dropped.
     lost: Mutex<Vec<BlobId>>,
     checking: Semaphore,
@@ -164,6 +168,7 @@ impl Exchange {
             disk_full: watch::Sender::new(false),
             liars: Mutex::default(),
             leaving: Mutex::default(),
+            arrived: Mutex::default(),
             lost: Mutex::default(),
             checking: Semaphore::new(1),
             buffers: Mutex::default(),
@@ -214,8 +219,9 @@ impl Exchange {
         tasks.spawn(async move {
             let running = Running { shared: &shared, transfer: &transfer };
             let outcome = fetch::run(&shared, &transfer).await;
-            if let Err(error) = &outcome {
-                tracing::debug!(blob = %transfer.id, %error, "a blob did not come");
+            match &outcome {
+                Ok(()) => shared.note_arrived(transfer.id),
+                Err(error) => tracing::debug!(blob = %transfer.id, %error, "a blob did not come"),
             }
             drop(running);
             transfer.outcome.send_replace(Some(outcome));
@@ -287,6 +293,11 @@ impl Exchange {
         }
     }
 
+    /// Blobs that came since this was last asked, those among them for which nobody waited any more.
+    pub fn take_arrived(&self) -> Vec<BlobId> {
+        std::mem::take(&mut *lock(&self.0.arrived))
+    }
+
     /// Blobs that were found to be damaged since this was last asked. They are not here any more.
     pub fn take_lost(&self) -> Vec<BlobId> {
         std::mem::take(&mut *lock(&self.0.lost))
@@ -341,6 +352,13 @@ impl Shared {
         liars.entry(id).or_default().insert(node);
         drop(liars);
         lock(&self.tasks).spawn(ask::complain(link.clone(), id));
+    }
+
+    fn note_arrived(&self, id: BlobId) {
+        let mut arrived = lock(&self.arrived);
+        if arrived.len() < MAX_ARRIVED {
+            arrived.push(id);
+        }
     }
 
     fn has_lied(&self, id: &BlobId, node: NodeId) -> bool {

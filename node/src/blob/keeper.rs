@@ -111,6 +111,13 @@ struct Keeper {
 
 impl Keeper {
     async fn look(&mut self) -> Result<()> {
+        let arrived = self.node.exchange.take_arrived().into_iter();
+        // It may have gone again.
+        let arrived: Vec<BlobId> =
+            arrived.filter(|id| self.node.blobs.path(id).is_some()).collect();
+        if !arrived.is_empty() {
+            self.node.store.write(move |tx: &mut Tx| reference::note_here(tx, &arrived)).await?;
+        }
         let lost = self.node.exchange.take_lost();
         if !lost.is_empty() {
             self.node
