@@ -94,10 +94,11 @@ impl Db {
         let was_dead =
             !write.creates && !write.seen.creations.iter().any(|c| state.creations.contains_key(c));
         if was_dead {
-            let fields: Vec<u16> = write.cells.iter().map(|c| c.field).collect();
-            self.forget_lost(place, |old| {
-                fields.contains(&old.field) && write.seen.covers(old.dot)
-            })?;
+            // What this write takes the place of, in a register or for one element of a set.
+            let replaces = |old: &LostWrite| {
+                write.cells.iter().any(|c| c.field == old.field && c.element == old.element)
+            };
+            self.forget_lost(place, |old| replaces(old) && write.seen.covers(old.dot))?;
         }
         for body in &write.bodies {
             match &body.edit {

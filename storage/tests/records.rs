@@ -388,3 +388,22 @@ fn what_was_made_elsewhere_before_keeps_its_times_and_the_clock_does_not_go_back
     exchange(&mut db, &mut other);
     assert_equal(&mut db, &mut other);
 }
+
+#[test]
+fn two_elements_of_a_set_that_met_a_deletion_are_both_in_the_inbox() {
+    let (mut a, mut b) = (node(1), node(2));
+    create(&mut a, 1, Changes::new().set(&TITLE, "t"));
+    exchange(&mut a, &mut b);
+    b.transact(|tx| tx.remove(&DOC, key(1))).unwrap();
+    for word in ["gull", "tide"] {
+        edit(&mut a, 1, Changes::new().add(&TAGS, word));
+        send(&mut a, &mut b);
+    }
+    edit(&mut a, 1, Changes::new().set(&TITLE, "one"));
+    edit(&mut a, 1, Changes::new().set(&TITLE, "two"));
+    send(&mut a, &mut b);
+    let inbox = b.reader().conflicts(Some(TENANT), 10, None).unwrap();
+    let mut fields: Vec<&str> = inbox.iter().map(|row| row.field.as_str()).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["tags", "tags", "title"], "{inbox:?}");
+}
