@@ -62,7 +62,7 @@ async fn a_backup_counts_once_it_was_restored_and_holds_what_the_node_held() {
     let workers = test.node.start().await.unwrap();
     let admin = test.admin().await;
     admin.post("/api/v1/posts", &json!({ "title": "Bread", "body": "Rye" })).await.expect(201);
-    let picture = test.node.blobs.put(&[7; 100_000]).unwrap();
+    let picture = test.node.blobs.put(&vec![7; 100_000]).unwrap();
     assert_eq!(health(&test).await["checks"]["backup"], "off");
 
     let job = back_up(&test, &admin).await;
@@ -81,7 +81,7 @@ async fn a_backup_counts_once_it_was_restored_and_holds_what_the_node_held() {
     let root = restored(&test, one["name"].as_str().unwrap(), &to);
     assert_eq!(root, test.node.store.read(|reader| reader.root()).unwrap());
     let blob = to.join("blobs").join(&picture.to_string()[..2]).join(picture.to_string());
-    assert_eq!(std::fs::read(blob).unwrap(), [7; 100_000]);
+    assert_eq!(std::fs::read(blob).unwrap(), vec![7; 100_000]);
     let left: Vec<_> = std::fs::read_dir(kept::folder(&test.node)).unwrap().collect();
     assert_eq!(left.len(), 1, "the scratch folder is gone: {left:?}");
     workers.shutdown().await;
