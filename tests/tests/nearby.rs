@@ -1,7 +1,7 @@
 //! Nodes on one network that find each other: two real nodes, and multicast on the loopback interface.
 
 use atoll_node::{Actor, Config, peer};
-use atoll_storage::{Id, Read};
+use atoll_storage::Id;
 use atoll_tests::TestNode;
 use std::time::Duration;
 
@@ -48,42 +48,6 @@ async fn nodes_hear_of_each_other_and_still_need_a_ticket() {
     let row = |row: &&serde_json::Value| row["node"] == b.node.id().to_string();
     let row = listed.as_array().unwrap().iter().find(row).unwrap();
     assert_eq!((&row["known"], &row["name"]), (&true.into(), &"atoll".into()));
-    for worker in workers {
-        worker.shutdown().await;
-    }
-}
-
-/// The folder of a node that has ended, at another place.
-fn moved(from: &TestNode) -> tempfile::TempDir {
-    let to = tempfile::tempdir().unwrap();
-    for name in ["atoll.db", "node.key", "token.key"] {
-        std::fs::copy(from.folder().join(name), to.path().join(name)).unwrap();
-    }
-    to
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_peer_whose_address_has_changed_is_found_again() {
-    let a = TestNode::start_with(looks_around).await;
-    let b = TestNode::start_empty(looks_around).await;
-    let workers = [a.node.start().await.unwrap(), b.node.start().await.unwrap()];
-    let system = Actor::system(Id::NIL);
-    let ticket = peer::ticket(&a.node, &system, Duration::from_secs(60), vec![]).await.unwrap();
-    peer::join(&b.node, &system, &ticket.line).await.unwrap();
-    let root = |node: &TestNode| node.node.store.read(|reader| reader.root()).unwrap();
-    until(|| (root(&a) == root(&b)).then_some(())).await;
-    for worker in workers {
-        worker.shutdown().await;
-    }
-    // Both start anew at other ports, as after a night without power: nobody knows where the other is.
-    let (tenant, admin) = (a.tenant, a.admin);
-    let (a, b) = (moved(&a), moved(&b));
-    let a = TestNode::reopen_with(a, looks_around, tenant, admin).await;
-    let b = TestNode::reopen_with(b, looks_around, tenant, admin).await;
-    let workers = [a.node.start().await.unwrap(), b.node.start().await.unwrap()];
-    let of_b = || a.node.sync().unwrap().status()[0].clone();
-    until(|| of_b().is_level().then_some(())).await;
-    assert_ne!(of_b().address, Some(b.node.sync().unwrap().local_addr().to_string()));
     for worker in workers {
         worker.shutdown().await;
     }

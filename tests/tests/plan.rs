@@ -130,7 +130,7 @@ async fn each_reason_why_a_peer_is_not_reached_is_told_by_its_name() {
     test.node.sync().unwrap().pause();
     let row = until(&admin, "closed", |row| row["obstacle"] == "paused").await;
     assert!(words(&row).contains("paused on this node"), "{row}");
-    test.user("ed", atoll_node::Role::Admin)
+    test.user("edith", atoll_node::Role::Admin)
         .await
         .get("/api/v1/sync/plan")
         .await
@@ -172,7 +172,9 @@ async fn what_is_missing_where_a_clock_that_is_off_and_a_full_disk_are_told_on_b
     let of_b = stranger.login(ADMIN_EMAIL, PASSWORD).await;
 
     fill_disk(&b, 1).await;
-    let body = "x".repeat(200_000);
+    // What does not become shorter in the log.
+    let body: String =
+        (0..6_000_u32).map(|n| Id::natural(&[&n.to_le_bytes()]).to_string()).collect();
     let draft = json!({ "title": "Too much", "body": body });
     let post = of_a.post("/api/v1/posts", &draft).await.expect(201).data();
     let there = until(&of_a, "atoll", |row| row["obstacle"] == "disk_full_there").await;
@@ -180,12 +182,9 @@ async fn what_is_missing_where_a_clock_that_is_off_and_a_full_disk_are_told_on_b
     let here = until(&of_b, "core", |row| row["obstacle"] == "disk_full_here").await;
     assert!(words(&here).contains("free some space on this machine"), "{here}");
     let lacking = until(&of_a, "atoll", |row| row["missing_there_ops"].as_u64() > Some(0)).await;
-    let gap = &lacking["streams"][0];
-    assert_eq!(
-        (&gap["scope"], &gap["missing_here_ops"]),
-        (&"content".into(), &0.into()),
-        "{lacking}"
-    );
+    let gaps = lacking["streams"].as_array().unwrap();
+    let gap = gaps.iter().find(|gap| gap["scope"] == "content").expect("the post is lacking");
+    assert_eq!(gap["missing_here_ops"], 0, "{lacking}");
     assert!(words(&lacking).contains("atoll lacks"), "{lacking}");
     let arrival = format!("/api/v1/posts/{}/arrival", post["id"].as_str().unwrap());
     let rows = of_a.get(&arrival).await.expect(200).data();
