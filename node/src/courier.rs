@@ -280,7 +280,9 @@ fn each_bundle(
 
 fn nothing(unread: &[Unread]) -> Error {
     let told = match unread {
-        [] => "no file was given".to_owned(),
+        [] => "there is no volume among them".to_owned(),
+        // Where the file lies is known to whoever named it, and nobody else's business.
+        [one] => one.why.clone(),
         [one, ..] => format!("{}: {}", one.file, one.why),
     };
     Error::field("files", "no_bundle", told)
