@@ -10,8 +10,8 @@ const PASSWORD: &str = "a long enough password";
 
 /// Serves, and looks through the folder when that has ended.
 const SCRIPT: &str = r#"
-mount -t tmpfs -o size=48m tmpfs "$DISK" || exit 77
-head -c 20M /dev/zero > "$DISK/ballast" || exit 77
+mount -t tmpfs -o size=64m tmpfs "$DISK" || exit 77
+head -c 36M /dev/zero > "$DISK/ballast" || exit 77
 : > "$PORTS.mounted"
 "$ATOLL" --data "$DISK/data" --listen 127.0.0.1:0 --sync-listen 127.0.0.1:0 --set limits.rate=0 \
     serve --port-file "$PORTS" || exit 1
