@@ -61,9 +61,8 @@ pub struct Seen {
     pub maker: String,
     /// Whether the maker is a peer of this node.
     pub is_known: bool,
-    /// Whether it is locked, and if so whether this node can open it.
+    /// For this node among others: one that is not for it is refused.
     pub is_locked: bool,
-    pub is_for_this_node: bool,
     pub made_ms: u64,
     #[serde(flatten)]
     pub report: Report,
@@ -255,11 +254,9 @@ fn each_bundle(
     let mut before = 0;
     for (head, mut volumes) in bundles.into_values() {
         let is_locked = volumes.iter().any(Volume::is_locked);
-        let opened = volumes.iter_mut().try_for_each(|volume| volume.unlock(&mine));
+        volumes.iter_mut().try_for_each(|volume| volume.unlock(&mine)).map_err(refused)?;
         let numbers = volumes.iter().map(|volume| volume.head().volume).collect();
         let size: u64 = volumes.iter().map(|volume| volume.progress().1).sum();
-        let is_for_this_node = opened.is_ok();
-        opened.map_err(refused)?;
         let report = take(node, &head, volumes, &mut |done, _| progress(before + done, of))?;
         before += size;
         outcome.bundles.push(Seen {
@@ -269,7 +266,6 @@ fn each_bundle(
             maker: head.creator.to_string(),
             is_known: is_peer(node, &head)?,
             is_locked,
-            is_for_this_node,
             made_ms: head.made_ms,
             is_whole: report.is_whole(),
             report,
