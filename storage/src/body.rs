@@ -2,14 +2,16 @@
 //!
 //! A body is born as plain text and costs nothing more until its first edit. Then its document is made, byte for
 //! byte the same on every node: one genesis change whose actor comes from the creation dot, at time 0.
-//! Bytes from elsewhere are applied to a copy, under `catch_unwind`, and the result must load before it counts.
+//! Bytes from elsewhere are applied to a copy, under `catch_unwind`, and what is saved is what loads to the same.
+//!
+//! A saved document is one chunk of all history and then the changes since, which are packed into it as they add up.
+
+mod memo;
 
 use crate::error::{Error, Result};
 use crate::id::{Dot, Origin};
 use automerge::transaction::{CommitOptions, Transactable};
-use automerge::{
-    ActorId, AutoCommit, Automerge, Change, ChangeHash, ObjId, ObjType, ROOT, ReadDoc,
-};
+use automerge::{ActorId, AutoCommit, Change, ChangeHash, ObjId, ObjType, ROOT, ReadDoc};
 use similar::{Algorithm, DiffTag, capture_diff_slices_deadline};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -20,6 +22,10 @@ pub type Heads = Vec<[u8; 32]>;
 pub const MAX_BYTES: usize = 1 << 20;
 /// A diff that takes longer gives the pieces it has: correct, if not the smallest.
 const DIFF_TIME: Duration = Duration::from_millis(60);
+/// Of a passage, a quarter must be left of what it was, or it is replaced as one.
+const LEAST_KEPT: usize = 4;
+/// Changes are packed when they are half as large as the history before them, and not before they are this large.
+const MIN_LOOSE_BYTES: usize = 4 << 10;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
@@ -53,9 +59,30 @@ fn failed(error: impl std::fmt::Display) -> Error {
 
 fn open(content: &Content, creation: Dot) -> Result<AutoCommit> {
     match &content.doc {
-        Some(bytes) => AutoCommit::load(bytes).map_err(failed),
+        Some(bytes) => match memo::take(memo::name_of(&[bytes])) {
+            Some(doc) => Ok(doc),
+            None => AutoCommit::load(bytes).map_err(failed),
+        },
         None => genesis(&content.born, creation),
     }
+}
+
+/// The bytes that a change is added to.
+fn saved(content: &Content, doc: &mut AutoCommit) -> Vec<u8> {
+    content.doc.clone().unwrap_or_else(|| doc.save())
+}
+
+/// The size of the first chunk of a saved document. Its head is four bytes of magic, four of checksum, one of type and
+/// the length of what follows, seven bits a byte.
+fn packed_len(saved: &[u8]) -> usize {
+    let mut length: usize = 0;
+    for (i, byte) in saved.iter().enumerate().skip(9).take(5) {
+        length |= usize::from(byte & 0x7f) << (7 * (i - 9));
+        if byte & 0x80 == 0 {
+            return (i + 1 + length).min(saved.len());
+        }
+    }
+    saved.len()
 }
 
 fn text_id(doc: &impl ReadDoc) -> Result<ObjId> {
@@ -65,14 +92,18 @@ fn text_id(doc: &impl ReadDoc) -> Result<ObjId> {
     }
 }
 
-fn content_of(mut doc: AutoCommit, born: String) -> Result<Content> {
-    let text = doc.text(text_id(&doc)?).map_err(failed)?;
+fn text_of(doc: &impl ReadDoc) -> Result<String> {
+    let text = doc.text(text_id(doc)?).map_err(failed)?;
     if text.len() > 4 * MAX_BYTES {
         return Err(Error::TooLong { size: text.len(), limit: MAX_BYTES });
     }
+    Ok(text)
+}
+
+fn heads_of(doc: &mut AutoCommit) -> Heads {
     let mut heads: Heads = doc.get_heads().iter().map(|hash| hash.0).collect();
     heads.sort_unstable();
-    Ok(Content { born, text, doc: Some(doc.save()), heads })
+    heads
 }
 
 /// The change that turns the present text into `wanted`, for the log; none if it says so already.
@@ -91,16 +122,23 @@ pub fn edit(
     }
     guarded(|| {
         let mut doc = open(content, creation)?;
+        let before = saved(content, &mut doc);
         doc.set_actor(ActorId::from(author.to_bytes().as_slice()));
-        let text = text_id(&doc)?;
-        for splice in splices(&content.text, wanted) {
-            doc.splice_text(&text, splice.at, splice.delete, &splice.insert).map_err(failed)?;
-        }
-        doc.commit_with(CommitOptions::default().with_time((time_ms / 1000) as i64));
-        let change =
-            doc.get_last_local_change().ok_or_else(|| Error::Body("nothing changed".into()))?;
-        Ok(Some(change.raw_bytes().to_vec()))
+        let time_s = (time_ms / 1000) as i64;
+        let change = change(&mut doc, &splices(&content.text, wanted), time_s)?;
+        let bytes = change.raw_bytes().to_vec();
+        memo::put(memo::name_of(&[&before, &bytes]), before.len() + bytes.len(), doc);
+        Ok(Some(bytes))
     })
+}
+
+fn change(doc: &mut AutoCommit, splices: &[Splice], time_s: i64) -> Result<Change> {
+    let text = text_id(doc)?;
+    for splice in splices {
+        doc.splice_text(&text, splice.at, splice.delete, &splice.insert).map_err(failed)?;
+    }
+    doc.commit_with(CommitOptions::default().with_time(time_s));
+    doc.get_last_local_change().ok_or_else(|| Error::Body("nothing changed".into()))
 }
 
 /// As [`edit`], by somebody who began from the text as it stood at `base` and not from the present one: what he changed
@@ -121,24 +159,40 @@ pub fn edit_from(
     }
     guarded(|| {
         let mut doc = open(content, creation)?;
-        let mut past = if base.is_empty() {
-            genesis(&content.born, creation)?
-        } else {
-            let base: Vec<ChangeHash> = base.iter().map(|hash| ChangeHash(*hash)).collect();
-            doc.fork_at(&base).map_err(failed)?
-        };
+        let before = saved(content, &mut doc);
+        let base_heads: Vec<ChangeHash> = base.iter().map(|hash| ChangeHash(*hash)).collect();
         let splices = splices(&began, wanted);
-        past.set_actor(branch_actor(author, base, &splices));
-        let text = text_id(&past)?;
-        for splice in &splices {
-            past.splice_text(&text, splice.at, splice.delete, &splice.insert).map_err(failed)?;
+        let actor = branch_actor(author, base, &splices);
+        let is_present = match &content.doc {
+            Some(_) => is_at(&mut doc, &base_heads),
+            None => base.is_empty(),
+        };
+        if !is_present {
+            let mut past = if base.is_empty() {
+                genesis(&content.born, creation)?
+            } else {
+                doc.fork_at(&base_heads).map_err(failed)?
+            };
+            past.set_actor(actor);
+            let change = change(&mut past, &splices, 0)?;
+            let is_there = doc.get_change_by_hash(&change.hash()).is_some();
+            memo::put(memo::name_of(&[&before]), before.len(), doc);
+            return Ok((!is_there).then(|| change.raw_bytes().to_vec()));
         }
-        past.commit_with(CommitOptions::default().with_time(0));
-        let change =
-            past.get_last_local_change().ok_or_else(|| Error::Body("nothing changed".into()))?;
-        let is_there = doc.get_change_by_hash(&change.hash()).is_some();
-        Ok((!is_there).then(|| change.raw_bytes().to_vec()))
+        doc.set_actor(actor);
+        let bytes = change(&mut doc, &splices, 0)?.raw_bytes().to_vec();
+        memo::put(memo::name_of(&[&before, &bytes]), before.len() + bytes.len(), doc);
+        Ok(Some(bytes))
     })
+}
+
+/// Whether a document stands at these heads, with nothing after them.
+fn is_at(doc: &mut AutoCommit, heads: &[ChangeHash]) -> bool {
+    let mut present = doc.get_heads();
+    let mut heads = heads.to_vec();
+    present.sort_unstable();
+    heads.sort_unstable();
+    present == heads
 }
 
 /// An actor for one change beside the present history. It is made of what it changes, so that a request that is sent
@@ -159,19 +213,52 @@ fn branch_actor(author: Origin, base: &[[u8; 32]], splices: &[Splice]) -> ActorI
     ActorId::from(bytes.as_slice())
 }
 
-/// Applies changes that were made anywhere. The content is replaced only if the result loads again.
+/// Applies changes that were made anywhere. What comes of it is saved as what they were applied to and then the
+/// changes, which is what loading does again; or, if it is packed, after it has been loaded again.
 pub fn apply(content: &Content, creation: Dot, changes: &[&[u8]]) -> Result<Content> {
     guarded(|| {
-        let mut doc = open(content, creation)?;
-        let parsed = changes.iter().map(|bytes| Change::from_bytes(bytes.to_vec()).map_err(failed));
-        let parsed = parsed.collect::<Result<Vec<_>>>()?;
-        let count = parsed.len();
-        doc.apply_changes(parsed).map_err(failed)?;
-        if count > 0 && !doc.get_missing_deps(&[]).is_empty() {
+        let (mut doc, bytes) = applied(content, creation, changes)?;
+        let loose = bytes.len() - packed_len(&bytes);
+        if loose > (packed_len(&bytes) / 2).max(MIN_LOOSE_BYTES) {
+            return reloaded(doc, content.born.clone());
+        }
+        let text = text_of(&doc)?;
+        let heads = heads_of(&mut doc);
+        memo::put(memo::name_of(&[&bytes]), bytes.len(), doc);
+        Ok(Content { born: content.born.clone(), text, doc: Some(bytes), heads })
+    })
+}
+
+/// The document with these changes, and the bytes that it loads from.
+fn applied(content: &Content, creation: Dot, changes: &[&[u8]]) -> Result<(AutoCommit, Vec<u8>)> {
+    let parsed = changes.iter().map(|bytes| Change::from_bytes(bytes.to_vec()).map_err(failed));
+    let parsed = parsed.collect::<Result<Vec<_>>>()?;
+    let mut fresh = None;
+    let mut bytes = match &content.doc {
+        Some(saved) => saved.clone(),
+        None => fresh.insert(genesis(&content.born, creation)?).save(),
+    };
+    let raw: Vec<&[u8]> = parsed.iter().map(Change::raw_bytes).collect();
+    let all = [&[bytes.as_slice()], raw.as_slice()].concat();
+    if let Some(doc) = memo::take(memo::name_of(&all)) {
+        return Ok((doc, all.concat()));
+    }
+    let mut doc = match fresh {
+        Some(doc) => doc,
+        None => open(content, creation)?,
+    };
+    for change in &parsed {
+        if doc.get_change_by_hash(&change.hash()).is_some() {
+            continue;
+        }
+        // As loading does it.
+        doc.load_incremental(change.raw_bytes()).map_err(failed)?;
+        if doc.get_change_by_hash(&change.hash()).is_none() {
             return Err(Error::Body("the change builds on one that is not here".into()));
         }
-        reloaded(doc, content.born.clone())
-    })
+        bytes.extend_from_slice(change.raw_bytes());
+    }
+    Ok((doc, bytes))
 }
 
 /// The content with its heads, as its document has them.
@@ -206,14 +293,17 @@ fn greater(mine: &Content, theirs: &Content, creation: Dot) -> Result<Content> {
     Ok(if theirs.heads > mine.heads { theirs } else { mine })
 }
 
-fn reloaded(doc: AutoCommit, born: String) -> Result<Content> {
-    let content = content_of(doc, born)?;
-    let bytes = content.doc.as_deref().unwrap_or_default();
-    let again = Automerge::load(bytes).map_err(failed)?;
-    if again.text(text_id(&again)?).map_err(failed)? != content.text {
+/// Packed into one chunk, which must give the text back.
+fn reloaded(mut doc: AutoCommit, born: String) -> Result<Content> {
+    let text = text_of(&doc)?;
+    let heads = heads_of(&mut doc);
+    let bytes = doc.save();
+    let again = AutoCommit::load(&bytes).map_err(failed)?;
+    if again.text(text_id(&again)?).map_err(failed)? != text {
         return Err(Error::Body("the saved document does not give its text back".into()));
     }
-    Ok(content)
+    memo::put(memo::name_of(&[&bytes]), bytes.len(), again);
+    Ok(Content { born, text, doc: Some(bytes), heads })
 }
 
 /// The text as it stood at the given heads.
@@ -222,12 +312,18 @@ pub fn text_at(content: &Content, heads: &[[u8; 32]]) -> Result<String> {
         return Ok(content.born.clone());
     };
     guarded(|| {
-        let doc = Automerge::load(bytes).map_err(failed)?;
+        let name = memo::name_of(&[bytes]);
+        let doc = match memo::take(name) {
+            Some(doc) => doc,
+            None => AutoCommit::load(bytes).map_err(failed)?,
+        };
         let heads: Vec<ChangeHash> = heads.iter().map(|hash| ChangeHash(*hash)).collect();
         if heads.iter().any(|hash| doc.get_change_by_hash(hash).is_none()) {
             return Err(Error::Missing("version of the body"));
         }
-        doc.text_at(text_id(&doc)?, &heads).map_err(failed)
+        let text = doc.text_at(text_id(&doc)?, &heads).map_err(failed)?;
+        memo::put(name, bytes.len(), doc);
+        Ok(text)
     })
 }
 
@@ -264,8 +360,16 @@ fn splices(old: &str, new: &str) -> Vec<Splice> {
 
 fn by_word(old: &str, new: &str, deadline: Instant, at: &mut usize, out: &mut Vec<Splice>) {
     let (old_words, new_words) = (words(old), words(new));
-    for op in capture_diff_slices_deadline(Algorithm::Myers, &old_words, &new_words, Some(deadline))
-    {
+    let ops =
+        capture_diff_slices_deadline(Algorithm::Myers, &old_words, &new_words, Some(deadline));
+    let equal = ops.iter().filter(|op| op.tag() == DiffTag::Equal);
+    let kept: usize = equal.map(|op| old_words[op.old_range()].concat().len()).sum();
+    if kept * LEAST_KEPT < old.len().min(new.len()) {
+        out.push(Splice { at: *at, delete: width(old) as isize, insert: new.to_owned() });
+        *at += width(new);
+        return;
+    }
+    for op in ops {
         let (tag, was, is) = op.as_tag_tuple();
         let (was, is) = (old_words[was].concat(), new_words[is].concat());
         if tag != DiffTag::Equal {
@@ -376,7 +480,8 @@ mod tests {
             let mut bytes = change.clone();
             bytes[at] ^= 0x41;
             if let Ok(content) = apply(&born, CREATION(), &[&bytes]) {
-                apply(&content, CREATION(), &[]).unwrap();
+                let mut loaded = AutoCommit::load(content.doc.as_deref().unwrap()).unwrap();
+                assert_eq!(heads_of(&mut loaded), content.heads);
             }
         }
     }
@@ -388,6 +493,36 @@ mod tests {
         let born = Content::born(old);
         let change = edited(&born, 1, &new);
         assert_eq!(apply(&born, CREATION(), &[&change]).unwrap().text, new);
+    }
+
+    #[test]
+    fn a_saved_document_is_packed_as_changes_add_up_and_loads_to_the_same() {
+        let mut content = Content::born("begin".into());
+        let mut packed = 0;
+        for i in 0..120 {
+            let wanted = format!("{} and edit {i}, with some more words to say", content.text);
+            let change = edited(&content, 1, &wanted);
+            content = apply(&content, CREATION(), &[&change]).unwrap();
+            let bytes = content.doc.as_deref().unwrap();
+            packed += usize::from(packed_len(bytes) == bytes.len());
+            let mut loaded = AutoCommit::load(bytes).unwrap();
+            assert_eq!(
+                (text_of(&loaded).unwrap(), heads_of(&mut loaded)),
+                (wanted, content.heads.clone())
+            );
+            let again = apply(&content, CREATION(), &[&change]).unwrap();
+            assert_eq!(again, content, "a change counts once");
+        }
+        assert!((1..60).contains(&packed), "packed {packed} times");
+    }
+
+    #[test]
+    fn a_passage_of_which_little_is_left_is_replaced_as_one() {
+        let splices =
+            splices("one line\nred green blue\nlast", "one line\nwholly other words\nlast");
+        assert_eq!(splices.len(), 1);
+        assert_eq!(super::splices("red green blue", "red black blue").len(), 1);
+        assert_eq!(super::splices("a red green blue b", "a red black blue c").len(), 2);
     }
 
     #[test]
