@@ -1,11 +1,12 @@
 //! The audit log: who did what, on what, when and from where, written in the transaction that did it. Entries are
-//! only ever added, and dropped when they are old. Never holds a secret, a whole address of a machine or of a person,
-//! or the text of a body.
+//! only ever added, and dropped when they are old. Never holds a secret, a whole address of a machine, the text of a
+//! body, or what tells of a person: that must be erased with an account, and stands in its record alone.
 
 pub mod failure;
 
 use crate::access::{Actor, Net, Permission};
 use crate::error::Result;
+use crate::identity::user;
 use crate::runtime::Node;
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
@@ -107,8 +108,12 @@ fn difference(before: Option<&Record>, after: Option<&Record>) -> Map<String, Js
                     |record: Option<&Record>| record.map_or(Json::Null, |r| shown(r, field));
                 let (was, is) = (value(before), value(after));
                 let differs = before.map(|r| r.value(field)) != after.map(|r| r.value(field));
-                (differs && !(was.is_null() && is.is_null()))
-                    .then(|| json!({ "before": was, "after": is }))
+                let change = if is_personal(kind, field) {
+                    json!({ "changed": true })
+                } else {
+                    json!({ "before": was, "after": is })
+                };
+                (differs && !(was.is_null() && is.is_null())).then_some(change)
             }
             Merge::Set => {
                 let (was, is) = (set_of(before, field), set_of(after, field));
@@ -126,6 +131,14 @@ fn difference(before: Option<&Record>, after: Option<&Record>) -> Map<String, Js
         }
     }
     changes
+}
+
+/// Whether a field says who somebody is, and not what he may do.
+fn is_personal(kind: &Kind, field: &Field) -> bool {
+    let others = [&user::ROLE, &user::STATUS];
+    kind.code == user::USER.code
+        && field.ty == Type::Text
+        && !others.iter().any(|other| other.code == field.code)
 }
 
 fn shown(record: &Record, field: &Field) -> Json {

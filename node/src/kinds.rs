@@ -21,6 +21,7 @@ pub static ALL: &[&Kind] = &[
     &identity::role::ROLE,
     &crate::audit::AUDIT_ENTRY,
     &identity::tenant::quota::TENANT_USAGE,
+    &identity::user::erase::ERASURE,
     // content 20-39
     &crate::content::category::CATEGORY,
     &crate::content::tag::TAG,

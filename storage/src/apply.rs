@@ -54,11 +54,13 @@ impl Db {
             && ahead::at(&self.conn, stream, (op.kind, op.key))?.is_some_and(|v| v.covers(op.dot))
         {
             // A snapshot brought its effect, and what came after it.
-            self.log(stream, op)?;
+            let state = old.as_ref().map(|r| r.state.clone()).unwrap_or_default();
+            let emptied = self.emptied_if_erased(place, op, &state)?;
+            self.log(stream, emptied.as_ref().unwrap_or(op))?;
             return Ok(old.and_then(|o| o.record));
         }
         let mut state = old.as_ref().map(|r| r.state.clone()).unwrap_or_default();
-        let lost = match &op.payload {
+        let mut lost = match &op.payload {
             Payload::Write(write) => self.apply_write(place, &mut state, op, write)?,
             Payload::Delete { seen } => {
                 self.forget_lost(place, |lost| seen.covers(lost.dot))?;
@@ -73,13 +75,17 @@ impl Db {
             }
             Payload::Erased { .. } => vec![],
         };
+        let emptied = self.emptied_if_erased(place, op, &state)?;
+        if emptied.is_some() {
+            lost.clear();
+        }
         self.keep_lost(place, &lost)?;
         // The log tells the search index.
         self.is_logging = true;
         let record = self.put_state(place, old, state);
         self.is_logging = false;
         let record = record?;
-        self.log(stream, op)?;
+        self.log(stream, emptied.as_ref().unwrap_or(op))?;
         Ok(record)
     }
 

@@ -16,7 +16,7 @@ use crate::view::Unsettled;
 use rusqlite::{Connection, OpenFlags, params};
 use std::cell::RefCell;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -36,6 +36,7 @@ pub struct Db {
     pub(crate) unsettled: Unsettled,
     pub(crate) clock: Clock,
     kept: Kept,
+    touched: RefCell<Touched>,
     parked: BTreeMap<StreamId, BTreeMap<Dot, Op>>,
     parked_count: usize,
     parked_bytes: usize,
@@ -78,6 +79,20 @@ impl Kept {
     }
 }
 
+/// The kinds whose records were written since somebody asked.
+#[derive(Default)]
+pub(crate) struct Touched {
+    kinds: HashSet<u16>,
+    all: bool,
+}
+
+impl Touched {
+    /// `None` for all kinds.
+    pub fn kinds(&self) -> Option<&HashSet<u16>> {
+        (!self.all).then_some(&self.kinds)
+    }
+}
+
 fn kept_epoch(conn: &Connection) -> Result<Option<u32>> {
     let bytes = schema::meta(conn, "epoch")?.and_then(|bytes| bytes.try_into().ok());
     Ok(bytes.map(u32::from_le_bytes))
@@ -110,6 +125,8 @@ impl Db {
         conn.pragma_update(None, "wal_autocheckpoint", 0)?;
         conn.pragma_update(None, "journal_size_limit", 128 << 20)?;
         conn.pragma_update(None, "cache_size", -16_000)?;
+        // What was deleted is not left in the pages that are written anyway.
+        conn.pragma_update(None, "secure_delete", "FAST")?;
         // Each request is a savepoint: what undoes it is kept in memory, not in a file of its own.
         conn.pragma_update(None, "temp_store", "MEMORY")?;
         Self::over(conn, kinds, node, clock)
@@ -151,6 +168,7 @@ impl Db {
             unsettled: Unsettled::default(),
             clock,
             kept: Kept::default(),
+            touched: RefCell::default(),
             parked: BTreeMap::new(),
             parked_count: 0,
             parked_bytes: 0,
@@ -224,14 +242,20 @@ impl Db {
     /// To be called by whatever writes a row.
     pub(crate) fn forget_kept(&self, kind: u16, key: Id) {
         self.kept.remove(kind, key);
+        self.touched.borrow_mut().kinds.insert(kind);
     }
 
     pub(crate) fn forget_all_kept(&self) {
         self.kept.clear();
+        self.touched.borrow_mut().all = true;
+    }
+
+    pub(crate) fn take_touched(&self) -> Touched {
+        self.touched.take()
     }
 
     pub fn reader(&self) -> Reader<'_> {
-        Reader { conn: &self.conn, plans: &self.plans }
+        Reader { conn: &self.conn, plans: &self.plans, listings: None }
     }
 
     /// One request in a group of its own.

@@ -251,6 +251,8 @@ pub struct Kind {
     pub search: Option<fn(&Record) -> Option<SearchText>>,
     /// Read by most writes and seldom changed: the writer keeps its records in memory.
     pub kept: bool,
+    /// Its records say that others were erased: see [`crate::erasure`].
+    pub erases: bool,
     /// True of a record whose removal was overruled by an edit made apart from it: the inbox shows it.
     pub revives: Option<fn(&Record) -> bool>,
     pub doc: &'static str,
@@ -277,6 +279,7 @@ impl Kind {
             tree: None,
             search: None,
             kept: false,
+            erases: false,
             revives: None,
             doc: "",
         }
@@ -306,6 +309,20 @@ impl Kind {
         self.indexes
             .iter()
             .any(|index| index.first().and_then(|c| c.strip_prefix('+')) == Some(column))
+    }
+
+    /// Whether an index gives all records in the order of this column: one that begins with a flag or a reference leaves
+    /// some out.
+    pub fn is_ordered_by(&self, column: &str) -> bool {
+        let is_partial =
+            self.columns().any(|(name, ty)| name == column && matches!(ty, Type::Bool | Type::Id));
+        let begins = |index: &&[&str]| match index.first() {
+            Some(first) => *first == column && !is_partial,
+            None => false,
+        };
+        matches!(column, "key" | "created_at")
+            || self.is_sparse(column)
+            || self.indexes.iter().any(begins)
     }
 
     /// The version of the read model: any change of what it is made of changes it.

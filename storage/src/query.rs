@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::heads::total_value;
 use crate::id::Id;
 use crate::kind::{Field, Kind, Merge};
+use crate::listing::MOST_KEYS;
 use crate::record::Record;
 use crate::schema::table_of;
 use crate::value::Value;
@@ -215,6 +216,41 @@ impl Query {
         self.tenant
     }
 
+    pub(crate) fn cursor(&self) -> Option<&Cursor> {
+        self.after.as_ref()
+    }
+
+    /// All its matches, as far as they are kept.
+    pub(crate) fn all(&self) -> Self {
+        Self { after: None, limit: MOST_KEYS, bodies: false, ..self.clone() }
+    }
+
+    /// Whether what it finds depends on nothing but records of its kind, in one tenant. Lists without a total are for the
+    /// node's own work, and asked for once.
+    pub(crate) fn is_of_one_kind(&self) -> bool {
+        let looks_elsewhere = self.tests.iter().any(|test| matches!(test, Test::Within(..)));
+        self.totals && self.tenant.is_some() && !looks_elsewhere
+    }
+
+    /// Whether an index gives the order, and a kept counter the total.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.bucket().is_some() && self.kind.is_ordered_by(&self.sort)
+    }
+
+    /// The same for what finds the same, and for nothing else.
+    pub(crate) fn name(&self) -> Result<blake3::Hash> {
+        let (sql, args) = self.select("key", &table_of(self.kind))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(sql.as_bytes());
+        hasher.update(&crate::codec::encode(&args));
+        Ok(hasher.finalize())
+    }
+
+    pub(crate) fn one_sql(&self, head: &str, table: &str) -> Result<String> {
+        let sort = self.column(&self.sort)?;
+        Ok(format!("SELECT {head}, {sort} FROM {table} WHERE key = ?1"))
+    }
+
     pub(crate) fn sort_column(&self) -> &str {
         &self.sort
     }
@@ -270,7 +306,9 @@ impl Query {
         let mut sql = String::from("1");
         if let Some(tenant) = self.tenant {
             args.push(Value::Id(tenant));
-            let _ = write!(sql, " AND tenant = ?{}", args.len());
+            // Few keys are looked up one by one; the planner would rather go through all records of the tenant.
+            let hidden = if self.tests.iter().any(gives_keys) { "+" } else { "" };
+            let _ = write!(sql, " AND {hidden}tenant = ?{}", args.len());
         }
         for test in &self.tests {
             match test {
@@ -300,13 +338,23 @@ impl Query {
                         value.clone(),
                     ]);
                     let n = args.len();
-                    let _ = write!(
-                        sql,
-                        " AND EXISTS (SELECT 1 FROM element e WHERE e.kind = ?{} AND e.field = ?{} \
-                         AND e.tenant = {table}.tenant AND e.value = ?{n} AND e.key = {table}.key)",
-                        n - 2,
-                        n - 1
-                    );
+                    let (kind, field) = (n - 2, n - 1);
+                    let held =
+                        format!("e.kind = ?{kind} AND e.field = ?{field} AND e.value = ?{n}");
+                    let _ = if let Some(tenant) = self.tenant {
+                        args.push(Value::Id(tenant));
+                        let n = args.len();
+                        write!(
+                            sql,
+                            " AND {table}.key IN (SELECT e.key FROM element e WHERE {held} AND e.tenant = ?{n})"
+                        )
+                    } else {
+                        write!(
+                            sql,
+                            " AND EXISTS (SELECT 1 FROM element e WHERE {held} AND e.tenant = {table}.tenant \
+                             AND e.key = {table}.key)"
+                        )
+                    };
                 }
                 Test::Names(column, field, value) => {
                     let column = self.column(column)?;
@@ -441,6 +489,15 @@ impl Query {
         }
         let conditions = self.conditions(table, &mut args)?;
         Ok((format!("SELECT count(*) FROM {table} WHERE {conditions}"), args))
+    }
+}
+
+/// Whether a test names the keys that can match.
+fn gives_keys(test: &Test) -> bool {
+    match test {
+        Test::Contains(..) | Test::Names(..) => true,
+        Test::AnyOf(column, _) => column == "key" || column == "id",
+        Test::Is(..) | Test::IsNull(..) | Test::Within(..) => false,
     }
 }
 

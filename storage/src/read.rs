@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::heads::{StreamHead, read_heads};
 use crate::id::{Dot, Id};
 use crate::kind::{Field, Kind, Merge};
+use crate::listing::{Found, MOST_KEYS, Since};
 use crate::op::{BodyEdit, Payload};
 use crate::query::{Cursor, Page, Query};
 use crate::record::Record;
@@ -51,6 +52,8 @@ impl Plans {
 pub struct Reader<'c> {
     pub(crate) conn: &'c Connection,
     pub(crate) plans: &'c Plans,
+    /// None where nobody keeps them.
+    pub(crate) listings: Option<Since<'c>>,
 }
 
 impl Read for Reader<'_> {
@@ -60,6 +63,9 @@ impl Read for Reader<'_> {
     fn plans(&self) -> &Plans {
         self.plans
     }
+    fn listings(&self) -> Option<Since<'_>> {
+        self.listings
+    }
 }
 
 /// What can be read, alike from a [`Reader`] and within a write.
@@ -68,6 +74,11 @@ pub trait Read {
     fn conn(&self) -> &Connection;
     #[doc(hidden)]
     fn plans(&self) -> &Plans;
+    /// What lists found lately; nothing within a write, which sees what others do not.
+    #[doc(hidden)]
+    fn listings(&self) -> Option<Since<'_>> {
+        None
+    }
 
     /// The record without the text of its bodies, if it is alive.
     fn get(&self, kind: &'static Kind, key: Id) -> Result<Option<Record>> {
@@ -86,30 +97,27 @@ pub trait Read {
         let Some(plan) = self.plans().of(query.kind.code) else {
             return Ok(Page { records: vec![], next: None, total: 0 });
         };
-        let mut records: Vec<Record> = Vec::with_capacity(query.page_size());
-        let (mut last, mut next) = (Value::Null, None);
-        for part in query.parts() {
-            if next.is_some() {
-                break;
-            }
-            let (sql, args) = part.select(&plan.head, &table_of(query.kind))?;
-            let mut statement = self.conn().prepare_cached(&sql)?;
-            let mut rows = statement.query(params_from_iter(args))?;
-            while let Some(row) = rows.next()? {
-                if records.len() == query.page_size() {
-                    next = records.last().map(|r| Cursor { value: last.clone(), key: r.key });
-                    break;
-                }
-                let (record, width) = record_of(plan, row)?;
-                last = value_of(row.get_ref(width)?, query.sort_column());
-                records.push(record);
-            }
+        let Some(listings) = self.listings().filter(|_| query.is_of_one_kind()) else {
+            return list_anew(self, plan, query, None);
+        };
+        let name = query.name()?;
+        if let Some(page) = listings.page(name, query.kind.code) {
+            return Ok(Page::clone(&page));
         }
-        if query.wants_bodies() {
-            records.iter_mut().try_for_each(|record| load_texts(self.conn(), record))?;
+        let page = if query.is_quick() {
+            list_anew(self, plan, query, None)?
+        } else {
+            let all = query.all();
+            let found = listings.find(all.name()?, query.kind.code, || look_up(self, &all))?;
+            match page_of(self.conn(), plan, query, &found)? {
+                Some(page) => page,
+                None => list_anew(self, plan, query, Some(found.total))?,
+            }
+        };
+        if !query.wants_bodies() {
+            listings.keep_page(name, page.clone());
         }
-        let total = if query.wants_total() { self.count(query)? } else { records.len() as u64 };
-        Ok(Page { records, next, total })
+        Ok(page)
     }
 
     /// How many records match: from a kept counter where one answers, else by counting.
@@ -294,6 +302,99 @@ pub(crate) fn record_of(plan: &Plan, row: &Row<'_>) -> Result<(Record, usize)> {
         at += 1;
     }
     Ok((record, at))
+}
+
+/// A page out of the database.
+fn list_anew(
+    reader: &(impl Read + ?Sized),
+    plan: &Plan,
+    query: &Query,
+    total: Option<u64>,
+) -> Result<Page> {
+    let mut records: Vec<Record> = Vec::with_capacity(query.page_size());
+    let (mut last, mut next) = (Value::Null, None);
+    for part in query.parts() {
+        if next.is_some() {
+            break;
+        }
+        let (sql, args) = part.select(&plan.head, &table_of(query.kind))?;
+        let mut statement = reader.conn().prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(args))?;
+        while let Some(row) = rows.next()? {
+            if records.len() == query.page_size() {
+                next = records.last().map(|r| Cursor { value: last.clone(), key: r.key });
+                break;
+            }
+            let (record, width) = record_of(plan, row)?;
+            last = value_of(row.get_ref(width)?, query.sort_column());
+            records.push(record);
+        }
+    }
+    if query.wants_bodies() {
+        records.iter_mut().try_for_each(|record| load_texts(reader.conn(), record))?;
+    }
+    let total = match total {
+        Some(total) => total,
+        None if query.wants_total() => reader.count(query)?,
+        None => records.len() as u64,
+    };
+    Ok(Page { records, next, total })
+}
+
+/// All matches of a list.
+fn look_up(reader: &(impl Read + ?Sized), query: &Query) -> Result<Found> {
+    let mut keys = Vec::new();
+    for part in query.parts() {
+        let (sql, args) = part.select("key", &table_of(query.kind))?;
+        let mut statement = reader.conn().prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(args))?;
+        while let Some(row) = rows.next()? {
+            keys.extend(Id::from_slice(row.get_ref(0)?.as_blob().unwrap_or_default()));
+            if keys.len() > MOST_KEYS {
+                return Ok(Found { keys: None, total: reader.count(query)? });
+            }
+        }
+    }
+    let total = keys.len() as u64;
+    Ok(Found { keys: Some(keys), total })
+}
+
+/// A page of what was found. None if the matches are not kept, or if the record where the last page ended is not where
+/// it was.
+fn page_of(conn: &Connection, plan: &Plan, query: &Query, found: &Found) -> Result<Option<Page>> {
+    let Some(keys) = &found.keys else { return Ok(None) };
+    let sql = query.one_sql(&plan.head, &table_of(query.kind))?;
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut one = |key: Id| -> Result<Option<(Record, Value)>> {
+        let mut rows = statement.query([key.0])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let (record, width) = record_of(plan, row)?;
+        Ok(Some((record, value_of(row.get_ref(width)?, query.sort_column()))))
+    };
+    let mut start = 0;
+    if let Some(after) = query.cursor() {
+        let at = keys.iter().position(|key| *key == after.key);
+        match at {
+            Some(at) if one(after.key)?.is_some_and(|(_, value)| value == after.value) => {
+                start = at + 1;
+            }
+            _ => return Ok(None),
+        }
+    }
+    let end = keys.len().min(start + query.page_size());
+    let (mut records, mut last) = (Vec::with_capacity(end - start), Value::Null);
+    for key in &keys[start..end] {
+        if let Some((record, value)) = one(*key)? {
+            records.push(record);
+            last = value;
+        }
+    }
+    if query.wants_bodies() {
+        records.iter_mut().try_for_each(|record| load_texts(conn, record))?;
+    }
+    let next = records.last().filter(|_| end < keys.len());
+    let next = next.map(|record| Cursor { value: last, key: record.key });
+    Ok(Some(Page { records, next, total: found.total }))
 }
 
 pub(crate) fn load(conn: &Connection, plan: &Plan, key: Id) -> Result<Option<Record>> {

@@ -238,7 +238,9 @@ impl Db {
         }
         let lost = self.with_sent_texts(place, lost, &before, bodies)?;
         self.drop_bodies(place, Some(&before), &state)?;
-        self.keep_lost(place, &lost)?;
+        if !lost.is_empty() && !self.is_erased(place)? {
+            self.keep_lost(place, &lost)?;
+        }
         self.put_state(place, old, state)?;
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::heads::StreamHead;
 use crate::id::{Id, NodeId, Origin, StreamId};
 use crate::kind::Kind;
+use crate::listing::Listings;
 use crate::op::Op;
 use crate::read::{Plans, Reader};
 use crate::replica::{
@@ -65,6 +66,7 @@ struct Shared {
     idle: Mutex<Vec<Connection>>,
     commits: watch::Sender<u64>,
     access_changes: AtomicU64,
+    listings: Listings,
     parked: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
     stop: Mutex<Option<std::sync::mpsc::Sender<()>>>,
@@ -103,6 +105,7 @@ impl Store {
             idle: Mutex::new(vec![]),
             commits,
             access_changes: AtomicU64::new(0),
+            listings: Listings::new(options.kinds.iter().map(|kind| kind.code)),
             parked: AtomicU64::new(0),
             threads: Mutex::new(vec![]),
             stop: Mutex::new(Some(stop)),
@@ -221,7 +224,8 @@ impl Store {
 
     /// Reads in one transaction, on the calling thread.
     pub fn read<T>(&self, f: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
-        self.with_connection(|conn| f(&Reader { conn, plans: &self.shared.plans }))
+        let listings = Some(self.shared.listings.now());
+        self.with_connection(|conn| f(&Reader { conn, plans: &self.shared.plans, listings }))
     }
 
     fn with_connection<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
@@ -286,6 +290,11 @@ impl Store {
     /// How many went.
     pub fn trim_older(&self, than_ms: u64, max_ops: usize) -> Result<u64> {
         self.outside(move |db| db.trim_older(than_ms, max_ops))
+    }
+
+    /// Takes what is left of erased records out of the next `max_ops` of the log. False once nothing is left.
+    pub fn erase_step(&self, max_ops: u64) -> Result<bool> {
+        self.outside(move |db| db.erase_step(max_ops))
     }
 
     pub fn rebuild(&self, progress: impl FnMut(u64, u64) + Send + 'static) -> Result<()> {

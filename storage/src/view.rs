@@ -83,6 +83,9 @@ impl Db {
     ) -> Result<()> {
         record.stream = place.stream;
         self.forget_kept(place.kind, place.key);
+        if record.kind.erases {
+            self.note_erasure(record)?;
+        }
         self.move_claims(place, old, record)?;
         self.move_elements(old, Some(record))?;
         self.move_references(place, old, Some(record))?;

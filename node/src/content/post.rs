@@ -133,6 +133,7 @@ pub static POST: Kind = Kind {
         &["category_id", "live", "front"],
         &["author_id", "live", "published_at"],
         &["+imported_from"],
+        &["featured", "published_at"],
     ],
     counted: &["live", "shown_to_viewers", "shown_to_moderators", "trashed", "status", "stage"],
     search: Some(searched),

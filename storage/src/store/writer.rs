@@ -155,6 +155,7 @@ fn run_group(
         group.replies.push(next(db));
     }
     group.failed = db.commit().err();
+    shared.listings.committed(number, db.take_touched().kinds());
     group.changed_access = group.failed.is_some() || db.heads.changed_access;
     shared.parked.store(db.parked() as u64, Ordering::Relaxed);
     shared.epoch.store(db.origin().epoch, Ordering::Relaxed);

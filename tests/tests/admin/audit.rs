@@ -55,8 +55,9 @@ async fn what_administrators_do_is_noted_with_what_changed() {
     assert_eq!(text(&edited, "actor_id"), test.admin.to_string());
     assert_eq!((text(&edited, "target_kind"), text(&edited, "target_id")), ("user", id.as_str()));
     assert_eq!(text(&edited, "net"), "127.0.0.0/24");
-    assert_eq!(edited["changes"]["display_name"], json!({ "before": null, "after": "Ada" }));
-    assert!(!edited["changes"].to_string().contains("countess"), "{edited}");
+    assert_eq!(edited["changes"]["display_name"], json!({ "changed": true }));
+    let told = edited["changes"].to_string();
+    assert!(!told.contains("countess") && !told.contains("Ada"), "{edited}");
     let role = one(&admin, "user.role_changed").await;
     assert_eq!(role["changes"]["role"], json!({ "before": "editor", "after": "moderator" }));
     assert_eq!(one(&admin, "user.disabled").await["changes"]["status"]["after"], "disabled");
@@ -96,8 +97,8 @@ async fn the_log_is_narrowed_and_read_by_those_who_may() {
     assert!(
         all.windows(2).all(|pair| text(&pair[0], "created_at") >= text(&pair[1], "created_at"))
     );
-    let bios = json!({ "before": "one", "after": "two" });
-    assert!(all.iter().any(|entry| entry["changes"]["bio"] == bios), "{all:?}");
+    let bios = all.iter().filter(|entry| entry["changes"]["bio"] == json!({ "changed": true }));
+    assert_eq!(bios.count(), 2, "{all:?}");
     let page = boss.get("/api/v1/audit?limit=1").await.expect(200).json();
     let next = text(&page["page"], "next");
     let second = boss.get(&format!("/api/v1/audit?limit=1&cursor={next}")).await.expect(200).json();

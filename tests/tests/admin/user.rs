@@ -2,10 +2,11 @@ use super::{id_of, tenant_of, text};
 use atoll_node::Role;
 use atoll_node::identity::api_key::API_KEY;
 use atoll_node::identity::user::erase;
-use atoll_storage::{Clock, Query, Read};
+use atoll_storage::{Clock, Lane, Query, Read, Replica};
 use atoll_tests::TestNode;
 use atoll_tests::harness::PASSWORD;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -68,6 +69,27 @@ async fn an_administrator_edits_an_account_and_keeps_to_its_rules() {
     ada.put(&path, &json!({ "bio": "x" })).await.refused(403, "denied");
 }
 
+/// What the log of a node says, as far as it is text.
+fn logged(test: &TestNode) -> String {
+    let mut store = test.node.store.clone();
+    let mut told = String::new();
+    for lane in [Lane::Urgent, Lane::Rest] {
+        let ops = store.ops(lane, 0, &BTreeMap::new(), 100_000, 1 << 26).unwrap().ops;
+        told.extend(ops.iter().map(|op| format!("{:?}", op.payload)));
+    }
+    told
+}
+
+/// Takes what was erased out of the log of a node. What it then still says of Ada.
+fn erase_all(test: &TestNode) -> String {
+    while test.node.store.erase_step(7).unwrap() {}
+    assert_eq!(test.node.store.verify().unwrap().problems, Vec::<String>::new());
+    let (told, inbox) =
+        (logged(test), test.node.store.read(|r| r.conflicts(None, 100, None)).unwrap());
+    let told = format!("{told}{inbox:?}").to_lowercase();
+    ["ada@", "lovelace", "london"].iter().filter(|word| told.contains(**word)).copied().collect()
+}
+
 #[tokio::test]
 async fn of_a_deleted_account_only_what_it_wrote_stays() {
     let test = TestNode::start().await;
@@ -77,7 +99,9 @@ async fn of_a_deleted_account_only_what_it_wrote_stays() {
     let post = ada.post("/api/v1/posts", &json!({ "title": "Notes", "body": "x" })).await;
     let post = format!("/api/v1/posts/{}", text(&post.expect(201).data(), "id"));
     let path = format!("/api/v1/users/{}", id_of(&ada).await);
+    assert!(logged(&test).contains("Lovelace"));
     assert_eq!(admin.delete(&path).await.status, 204);
+    assert_eq!(erase_all(&test), "");
     ada.get("/api/v1/auth/me").await.refused(401, "session_ended");
     let login = json!({ "login": "ada", "password": PASSWORD });
     test.stranger().post("/api/v1/auth/login", &login).await.refused(401, "wrong_credentials");
@@ -117,11 +141,7 @@ async fn what_comes_back_to_a_deleted_account_from_another_node_is_taken_away() 
     first.take_from(&second);
     there.get("/api/v1/auth/me").await.refused(401, "account_disabled");
     for test in [&first, &second] {
-        erase::sweep(&test.node).await.unwrap();
-    }
-    second.take_from(&first);
-    first.take_from(&second);
-    for test in [&first, &second] {
+        assert_eq!(erase_all(test), "");
         let shown = test.admin().await.get(&path).await.expect(200).text().to_lowercase();
         assert!(["ada@", "lovelace", "london"].iter().all(|word| !shown.contains(word)), "{shown}");
         assert_eq!(erase::sweep(&test.node).await.unwrap(), 0);

@@ -17,15 +17,18 @@ use atoll_storage::tx::Changes;
 use atoll_storage::{Field, Id, Merge, Type, Value};
 use csv::StringRecord;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::rc::Rc;
 
 /// The longest row, its quotes included.
 const MAX_ROW_BYTES: usize = 4 << 20;
+/// Titles that are counted; rows of others are found again by their number.
+const MAX_TITLES: usize = 1 << 20;
 
 /// Makes a post of every row, under the columns of [`KNOWN`]. A row is found again by its `id`, else by its `slug`, else
-/// by its place. For a thread that may wait.
+/// by its title; of several rows of one title, by which of them it is. For a thread that may wait.
 ///
 /// # Errors
 /// Only what stops all: a file that cannot be read, no column `title`, a missing permission, a full disk.
@@ -95,6 +98,7 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<(
         intake.add(Item::skipped(format!("column {odd}"), message))?;
     }
     let mut row = StringRecord::new();
+    let mut titles = Titles::default();
     let mut number: u64 = 1;
     loop {
         left.set(MAX_ROW_BYTES);
@@ -103,7 +107,13 @@ pub(super) fn read(intake: &mut Intake<'_>, file: &Path, name: &str) -> Result<(
         match reader.read_record(&mut row) {
             Ok(false) => return Ok(()),
             Ok(true) => {
-                intake.add(Item::Post(Box::new(entry_of(name, number, &columns, &row))))?;
+                intake.add(Item::Post(Box::new(entry_of(
+                    name,
+                    number,
+                    &columns,
+                    &row,
+                    &mut titles,
+                ))))?;
             }
             Err(error) => {
                 let ends = matches!(error.kind(), csv::ErrorKind::Io(_));
@@ -133,13 +143,38 @@ fn separator_of(reader: &mut impl BufRead) -> std::io::Result<u8> {
     Ok(separator)
 }
 
-fn entry_of(file: &str, number: u64, columns: &[String], row: &StringRecord) -> Entry {
+/// How many rows there were of each title, of those that have nothing better to be found again by.
+#[derive(Default)]
+struct Titles(HashMap<[u8; 16], u32>);
+
+impl Titles {
+    /// What a row is found again by.
+    fn name(&mut self, title: &str, number: u64) -> String {
+        let Id(hash) = Id::natural(&[title.to_lowercase().as_bytes()]);
+        if self.0.len() >= MAX_TITLES && !self.0.contains_key(&hash) {
+            return format!("row {number}");
+        }
+        let count = self.0.entry(hash).or_default();
+        *count += 1;
+        format!("title {title} {count}")
+    }
+}
+
+fn entry_of(
+    file: &str,
+    number: u64,
+    columns: &[String],
+    row: &StringRecord,
+    titles: &mut Titles,
+) -> Entry {
     let cell = |name: &str| {
         let at = columns.iter().position(|column| column == name)?;
         row.get(at).map(str::trim).filter(|text| !text.is_empty())
     };
-    let id =
-        cell("id").or_else(|| cell("slug")).map_or_else(|| format!("row {number}"), str::to_owned);
+    let id = match cell("id").or_else(|| cell("slug")) {
+        Some(id) => id.to_owned(),
+        None => titles.name(cell("title").unwrap_or_default(), number),
+    };
     let mut changes = Changes::new();
     for field in TEXTS {
         if let Some(text) = cell(field.name) {
@@ -292,7 +327,16 @@ mod tests {
         let separator = separator_of(&mut bytes).unwrap();
         let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(bytes);
         let columns: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
-        (separator, entry_of("t", 2, &columns, &reader.records().next().unwrap().unwrap()))
+        (
+            separator,
+            entry_of(
+                "t",
+                2,
+                &columns,
+                &reader.records().next().unwrap().unwrap(),
+                &mut Titles::default(),
+            ),
+        )
     }
 
     #[test]
@@ -322,6 +366,24 @@ mod tests {
         assert_eq!(full.author.map(|author| author.email).as_deref(), Some("ada@x.org"));
         assert_eq!(full.aliases, ["https://old.org/a"]);
         assert!(full.changes.get(&COVER).is_some());
+    }
+
+    #[test]
+    fn rows_without_an_id_are_told_apart_by_their_titles_and_not_by_their_place() {
+        let names = |table: &str| -> Vec<String> {
+            let mut titles = Titles::default();
+            let columns = ["title".to_owned(), "slug".to_owned()];
+            let mut reader =
+                csv::ReaderBuilder::new().has_headers(false).from_reader(table.as_bytes());
+            let rows = reader.records().zip(1..);
+            rows.map(|(row, n)| entry_of("t", n, &columns, &row.unwrap(), &mut titles).origin)
+                .collect()
+        };
+        let first = names("One,\nTwo,\nNews,\nNEWS,\nFour,four\n");
+        let later = names("Two,\nNews,\nOther,\nFour,four\n");
+        assert_eq!(first.iter().collect::<std::collections::HashSet<_>>().len(), 5);
+        assert_eq!((&later[0], &later[1], &later[3]), (&first[1], &first[2], &first[4]));
+        assert!(!first.contains(&later[2]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The end of an account: its record stays, so that what its owner wrote keeps an author, but nothing in it says who
-//! that was. Never undone. What was written apart from it, on a node that had not heard, is taken away when it comes.
+//! The end of an account: its record is made anew, so that what its owner wrote keeps an author, but nothing in it says
+//! who that was, and what was said before is erased from the logs of all nodes. Never undone. What was written apart from
+//! it, on a node that had not heard, is kept nowhere when it comes.
 
 use super::{
     DELETED_AT, DISPLAY_NAME, EMAIL, KEPT_SESSION, MUST_CHANGE_PASSWORD, ROLE, SIGNED_OUT_BEFORE,
@@ -12,14 +13,18 @@ use crate::identity::api_key::API_KEY;
 use crate::identity::session::SESSION;
 use crate::identity::{announce, tenant};
 use crate::runtime::Node;
+use atoll_storage::erasure::marks;
 use atoll_storage::query::Query;
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Id, Merge, Record, Value};
+use atoll_storage::{Id, Kind, Merge, Record, Value};
 use serde_json::{Map, json};
 
 /// What others see in the place of a name.
 pub const NOBODY: &str = "deleted user";
+
+/// The marks of what was erased of the scope of accounts.
+pub static ERASURE: Kind = marks(18, "erasure", "erasures", "identity");
 
 const AT_ONCE: usize = 200;
 /// More sessions, or keys, than a user can have.
@@ -117,16 +122,17 @@ fn erase_in(tx: &mut Tx, actor: &Actor, id: Id) -> Result<()> {
     }
     keep_an_admin(tx, id, Role::Viewer)?;
     let now_ms = tx.now_ms();
-    let changes = left_over(&user)
-        .set(&DELETED_AT, now_ms)
-        .set(&SIGNED_OUT_BEFORE, now_ms)
-        .set(&KEPT_SESSION, Value::Null);
-    tx.edit(&USER, id, changes)?;
+    let mut changes = Changes::new().set(&DELETED_AT, now_ms).set(&SIGNED_OUT_BEFORE, now_ms);
+    for (field, value) in remains(&user) {
+        changes.put(field, value);
+    }
+    tx.erase(&ERASURE, &USER, user.tenant, id)?;
+    tx.create_at(&USER, user.tenant, id, changes, (user.created_ms(), now_ms))?;
     // Their names and devices tell of a person too.
     for kind in [&SESSION, &API_KEY] {
         let own = Query::of(kind, user.tenant).filter("user_id", id).limit(MOST_OF_A_KIND);
         for record in tx.list(&own.without_total())?.records {
-            tx.remove(kind, record.key)?;
+            tx.erase(&ERASURE, kind, user.tenant, record.key)?;
         }
     }
     announce(tx, "cortex.user.deleted", user.tenant, actor.user, json!({ "user_id": id }))?;
