@@ -127,9 +127,19 @@ pub enum Command {
     #[command(subcommand)]
     Backup(Backup),
     /// Make a data folder of a backup
+    ///
+    /// With `--at` it is the node as it was then: the backup, and after it what the log of the same node says was written up
+    /// to that time. What others wrote counts as written when it came. The log reaches back as far as `history_days` says.
+    /// A node that has peers gets back from them what came after, so look at such a folder apart from the network.
     Restore {
         /// The folder that `backup create` made
         from: PathBuf,
+        /// A time after the backup, as in RFC 3339: 2026-03-01T09:30:00Z
+        #[arg(long, value_name = "TIME", requires = "log")]
+        at: Option<String>,
+        /// Where the log is taken from: the node's data folder, also while it works, or a later backup
+        #[arg(long, value_name = "FOLDER", requires = "at")]
+        log: Option<PathBuf>,
     },
     /// Make all views and the search index anew from the records
     Rebuild,

@@ -23,12 +23,14 @@ mod surroundings;
 
 use atoll_node::config::Loaded;
 use atoll_node::content::import::Format;
+use atoll_node::moment::Moment;
 use atoll_node::{Config, Error, Node, backup, courier};
 use clap::{CommandFactory, Parser};
 use failure::{Exit, Failure, Outcome};
 use flags::{Command, Flags};
 use request::{Progress, Request, blocking};
 use serde_json::{Value as Json, json};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -99,6 +101,14 @@ fn run(flags: Flags) -> Outcome {
     runtime.block_on(dispatch(flags, loaded))
 }
 
+fn later_of(at: &str, log: PathBuf) -> Result<backup::Later, Failure> {
+    let moment = Moment::parse(at).and_then(|moment| u64::try_from(moment.0).ok());
+    let at_ms = moment.ok_or_else(|| {
+        Failure::usage(format!("{at:?} is no time: write it as 2026-03-01T09:30:00Z"))
+    })?;
+    Ok(backup::Later { at_ms, log })
+}
+
 async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
     let as_json = flags.json;
     let config = loaded.config.clone();
@@ -106,12 +116,13 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
         Command::Serve(serve) => serve::serve(config, serve).await,
         Command::Demo(demo) => demo::run(demo, as_json).await,
         Command::Init(init) => initialised(&serve::init(config, init).await?, as_json),
-        Command::Restore { from } => {
+        Command::Restore { from, at, log } => {
+            let later = at.zip(log).map(|(at, log)| later_of(&at, log)).transpose()?;
             let (progress, bar) = show::bar("checking and copying");
             let to = config.data.clone();
             let restored = blocking(move || {
                 let tell = |done, of| told(&progress, done, of);
-                request::as_json(backup::restore(&from, &to, &tell)?)
+                request::as_json(backup::restore(&from, &to, later.as_ref(), &tell)?)
             });
             let restored = restored.await;
             bar.finish_and_clear();
@@ -119,6 +130,11 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
             print(as_json, &restored, || {
                 let place = show::text(&restored["data"]);
                 say!("Restored to {place}. Start it with `atoll serve --data {place}`.");
+                if let (Some(taken), Some(left)) =
+                    (restored["replayed"].as_u64(), restored["left_out"].as_u64())
+                {
+                    say!("After the backup it has {taken} writes of the log; {left} came later.");
+                }
                 say!("What it wrote after the backup comes back from its peers, if it has any.");
             })
         }

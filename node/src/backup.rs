@@ -16,6 +16,8 @@ use crate::kinds;
 use crate::moment::Moment;
 use crate::runtime::Node;
 use atoll_storage::read::Read as _;
+use atoll_storage::reference;
+use atoll_storage::replay::Replayed;
 use atoll_storage::verify::{Report, heads_in};
 use atoll_storage::{Clock, Db, Digest, StreamHead, Vector};
 use atoll_sync::key::NodeKey;
@@ -59,6 +61,21 @@ pub struct Restored {
     pub data: PathBuf,
     pub node: String,
     pub epoch: u32,
+    /// Writes after the backup that were taken from a log, if one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<u64>,
+    /// Writes of that log that came after the time asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<u64>,
+}
+
+/// A moment after a backup, and where the log stands that leads there.
+#[derive(Clone, Debug)]
+pub struct Later {
+    /// Unix milliseconds.
+    pub at_ms: u64,
+    /// A data folder of the same node, at work or not, or a later backup.
+    pub log: PathBuf,
 }
 
 /// Writes a backup of a node that may be at work. One that fails leaves nothing.
@@ -205,29 +222,104 @@ fn prove(folder: &Path, manifest: &Manifest) -> Result<Report> {
     Ok(report)
 }
 
-/// Makes a data folder of a backup. `to` must not be there, or be empty.
-pub fn restore(from: &Path, to: &Path, tell: Tell<'_>) -> Result<Restored> {
+/// Makes a data folder of a backup. `to` must not be there, or be empty. With `later` it is the node as it was then: the
+/// backup, and what the log says was written since.
+///
+/// # Errors
+/// `Refused` for a time before the backup, a log of another node, or one that no longer reaches back to the backup.
+pub fn restore(from: &Path, to: &Path, later: Option<&Later>, tell: Tell<'_>) -> Result<Restored> {
     let manifest = Manifest::read(from)?;
     refuse_full(to)?;
+    if let Some(later) = later {
+        refuse_wrong(later, &manifest)?;
+    }
     check_files(from, &manifest, tell)?;
     let draft = beside(to, "restoring")?;
     make_folder(&draft)?;
     let made = fill(from, &manifest, &draft, &|_, _| Ok(()));
-    let made = made.and_then(|epoch| {
+    let made = made.and_then(|()| {
+        let mut db = open_database(&draft.join(DATABASE), &draft)?;
+        let replayed = match later {
+            Some(later) => Some(replay(&mut db, &draft, later, tell)?),
+            None => None,
+        };
+        Ok((db.raise_epoch()?.epoch, replayed))
+    });
+    let made = made.and_then(|made| {
         if to.exists() {
             fs::remove_dir(to).map_err(|error| Error::io("replace", to, error))?;
         }
         fs::rename(&draft, to).map_err(|error| Error::io("make", to, error))?;
-        Ok(epoch)
+        Ok(made)
     });
     if made.is_err() {
         let _ = fs::remove_dir_all(&draft);
     }
-    Ok(Restored { data: to.to_owned(), node: manifest.node, epoch: made? })
+    let (epoch, replayed) = made?;
+    Ok(Restored {
+        data: to.to_owned(),
+        node: manifest.node,
+        epoch,
+        replayed: replayed.map(|replayed| replayed.ops),
+        left_out: replayed.map(|replayed| replayed.left_out),
+    })
 }
 
-/// The new epoch.
-fn fill(from: &Path, manifest: &Manifest, to: &Path, tell: Tell<'_>) -> Result<u32> {
+fn refuse_wrong(later: &Later, manifest: &Manifest) -> Result<()> {
+    if later.at_ms < manifest.created_ms {
+        return Err(Error::Refused(format!(
+            "the backup was made at {}, after that: take an older one",
+            manifest.created_at
+        )));
+    }
+    let key = later.log.join(KEYS[0]);
+    let there = later.log.join(DATABASE).is_file() && key.is_file();
+    let node = there.then(|| NodeKey::load_or_create(&key)).and_then(std::result::Result::ok);
+    match node.map(|key| key.node_id().to_string()) {
+        Some(node) if node == manifest.node => Ok(()),
+        Some(node) => Err(Error::Refused(format!(
+            "{} belongs to the node {node}, the backup to {}",
+            later.log.display(),
+            manifest.node
+        ))),
+        None => Err(Error::Refused(format!(
+            "{} is no data folder and no backup: name one of the same node",
+            later.log.display()
+        ))),
+    }
+}
+
+/// Writes of the log, and the files that they name as far as they lie beside it.
+fn replay(db: &mut Db, to: &Path, later: &Later, tell: Tell<'_>) -> Result<Replayed> {
+    let mut stopped = Ok(());
+    let replayed = db.replay(&later.log.join(DATABASE), later.at_ms, |done, of| {
+        if stopped.is_ok() {
+            stopped = tell(done, of);
+        }
+    });
+    stopped?;
+    let replayed = match replayed {
+        Err(error @ atoll_storage::Error::Behind { .. }) => {
+            return Err(Error::Refused(error.to_string()));
+        }
+        replayed => replayed?,
+    };
+    let mut after = 0;
+    loop {
+        let wants = reference::next_wants(&db.reader(), after, 1_000)?;
+        let Some(last) = wants.last() else { return Ok(replayed) };
+        after = last.pos;
+        for want in &wants {
+            let name = want.blob.to_string();
+            let path = format!("blobs/{}/{name}", &name[..2]);
+            if later.log.join(&path).is_file() {
+                copy(&later.log.join(&path), to, &path)?;
+            }
+        }
+    }
+}
+
+fn fill(from: &Path, manifest: &Manifest, to: &Path, tell: Tell<'_>) -> Result<()> {
     let (mut done, of) = (0, manifest.size_bytes());
     for file in &manifest.files {
         let source = from.join(&file.path);
@@ -241,8 +333,7 @@ fn fill(from: &Path, manifest: &Manifest, to: &Path, tell: Tell<'_>) -> Result<u
         done += file.size_bytes;
         tell(done, of)?;
     }
-    let origin = open_database(&to.join(DATABASE), to)?.raise_epoch()?;
-    Ok(origin.epoch)
+    Ok(())
 }
 
 fn open_database(file: &Path, keys: &Path) -> Result<Db> {

@@ -422,7 +422,12 @@ impl Db {
         Ok(())
     }
 
-    fn accept(&mut self, op: &Op, applied: &mut Applied, one_by_one: bool) -> Result<()> {
+    pub(crate) fn accept(
+        &mut self,
+        op: &Op,
+        applied: &mut Applied,
+        one_by_one: bool,
+    ) -> Result<()> {
         let now_ms = self.clock.now_ms();
         if op.hlc.ms() > now_ms + FUTURE_MS {
             self.future_ops += 1;

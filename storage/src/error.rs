@@ -27,6 +27,10 @@ pub enum Error {
         "this data folder was written by a newer release (format {found}, this one reads {known}): upgrade"
     )]
     Newer { found: i64, known: i64 },
+    #[error(
+        "the log of {stream} does not reach back to the backup: {missing} ops between them are gone from it. Take a newer backup; `history_days` says how long a log reaches back"
+    )]
+    Behind { stream: String, missing: u64 },
     #[error("the text is too long to edit: {size} bytes, at most {limit}")]
     TooLong { size: usize, limit: usize },
     #[error("a body's change cannot be applied: {0}")]

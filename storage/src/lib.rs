@@ -28,6 +28,7 @@ pub mod query;
 pub mod read;
 pub mod record;
 pub mod reference;
+pub mod replay;
 pub mod replica;
 pub mod schema;
 pub mod search;

@@ -1,6 +1,7 @@
 //! The backups that a node makes of itself: by its schedule or asked for, each restored before it counts.
 
 use atoll_node::backup::{self, kept, work};
+use atoll_node::content::post::{POST, TITLE};
 use atoll_node::{Node, Role, job};
 use atoll_storage::{Clock, Id, Read};
 use atoll_tests::{Client, TestNode};
@@ -51,7 +52,7 @@ async fn health(test: &TestNode) -> Json {
 
 fn restored(test: &TestNode, name: &str, to: &Path) -> atoll_storage::Digest {
     let from = kept::folder(&test.node).join(name);
-    backup::restore(&from, to, &|_, _| Ok(())).unwrap();
+    backup::restore(&from, to, None, &|_, _| Ok(())).unwrap();
     let config = atoll_node::Config { data: to.to_owned(), ..atoll_node::Config::default() };
     Node::open(config).unwrap().store.read(|reader| reader.root()).unwrap()
 }
@@ -170,6 +171,90 @@ async fn what_is_damaged_after_its_proof_is_found_by_a_check_and_never_restored(
     std::fs::write(&file, bytes).unwrap();
     assert!(matches!(backup::verify(&path, &|_, _| Ok(())), Err(backup::Error::Unsound(_))));
     let to = test.folder().join("again");
-    assert!(matches!(backup::restore(&path, &to, &|_, _| Ok(())), Err(backup::Error::Unsound(_))));
+    assert!(matches!(
+        backup::restore(&path, &to, None, &|_, _| Ok(())),
+        Err(backup::Error::Unsound(_))
+    ));
     assert!(!to.exists());
+}
+
+/// The titles of a restored node's posts, in order, and its problems.
+fn posts_in(data: &Path) -> Vec<String> {
+    let config = atoll_node::Config { data: data.to_owned(), ..atoll_node::Config::default() };
+    let node = Node::open(config).unwrap();
+    assert_eq!(node.store.verify().unwrap().problems, Vec::<String>::new());
+    let all = atoll_storage::Query::everywhere(&POST).sort("title", false);
+    let posts = node.store.read(|reader| reader.list(&all)).unwrap().records;
+    posts.iter().map(|post| post.text(&TITLE).to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_restored_as_it_was_at_a_time_after_a_backup() {
+    let start_ms = Clock::system().now_ms() - 10 * HOUR_MS;
+    let now_ms = Arc::new(AtomicU64::new(start_ms));
+    let clock = || {
+        let now_ms = now_ms.clone();
+        Clock::from_fn(move || now_ms.load(Ordering::Relaxed))
+    };
+    let test = TestNode::start_at(clock()).await;
+    let other = TestNode::start_beside_at(&test, clock()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy");
+    // A sign-in lasts an hour here.
+    let later = |hours: u64| now_ms.store(start_ms + hours * HOUR_MS, Ordering::Relaxed);
+    let make = async |test: &TestNode, title: &str| {
+        let post = json!({ "title": title, "body": "x" });
+        test.admin().await.post("/api/v1/posts", &post).await.expect(201).data()
+    };
+    let first = make(&test, "a first").await;
+    backup::create(&test.node, &copy, &|_, _| Ok(())).unwrap();
+    later(1);
+    make(&test, "b second").await;
+    make(&other, "c from elsewhere").await;
+    test.take_from(&other);
+    later(2);
+    make(&other, "d from elsewhere, later").await;
+    test.take_from(&other);
+    later(3);
+    make(&test, "e third").await;
+    let path = format!("/api/v1/posts/{}", first["id"].as_str().unwrap());
+    test.admin().await.put(&path, &json!({ "title": "a changed" })).await.expect(200);
+
+    let data = test.node.folder().path().to_owned();
+    let at = |hours: u64, log: &Path| backup::Later {
+        at_ms: start_ms + hours * HOUR_MS + HOUR_MS / 2,
+        log: log.to_owned(),
+    };
+    let restore = |name: &str, later: &backup::Later| {
+        let to = folder.path().join(name);
+        backup::restore(&copy, &to, Some(later), &|_, _| Ok(())).map(|restored| (to, restored))
+    };
+    let (to, restored) = restore("soon", &at(0, &data)).unwrap();
+    assert_eq!(posts_in(&to), ["a first"]);
+    assert!(restored.replayed == Some(0) && restored.left_out > Some(3), "{restored:?}");
+    let (to, _) = restore("one", &at(1, &data)).unwrap();
+    assert_eq!(posts_in(&to), ["a first", "b second", "c from elsewhere"]);
+    // Out of a later backup as out of the node's folder.
+    let newer = folder.path().join("newer");
+    backup::create(&test.node, &newer, &|_, _| Ok(())).unwrap();
+    let (to, _) = restore("two", &at(2, &newer)).unwrap();
+    let wanted = ["a first", "b second", "c from elsewhere", "d from elsewhere, later"];
+    assert_eq!(posts_in(&to), wanted);
+    let (to, restored) = restore("all", &at(3, &data)).unwrap();
+    assert_eq!(posts_in(&to)[0], "a changed");
+    assert_eq!((posts_in(&to).len(), restored.left_out), (5, Some(0)));
+
+    let refused = |later: &backup::Later| match restore("none", later) {
+        Err(backup::Error::Refused(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let before = backup::Later { at_ms: start_ms - 1, log: data.clone() };
+    assert!(refused(&before).contains("take an older one"));
+    assert!(refused(&at(1, other.node.folder().path())).contains("belongs to the node"));
+    assert!(refused(&at(1, folder.path())).contains("is no data folder"));
+    for head in test.node.store.read(|reader| reader.streams()).unwrap() {
+        test.node.store.trim(head.stream, head.vector).unwrap();
+    }
+    assert!(refused(&at(1, &data)).contains("does not reach back"), "{}", refused(&at(1, &data)));
+    assert!(!folder.path().join("none").exists());
 }

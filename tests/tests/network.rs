@@ -278,7 +278,8 @@ async fn a_restored_node_gets_back_what_it_wrote_after_the_backup_and_undoes_not
     drop(a);
 
     let folder = tempfile::tempdir().unwrap();
-    let restored = atoll_node::backup::restore(&backup, folder.path(), &|_, _| Ok(())).unwrap();
+    let restored =
+        atoll_node::backup::restore(&backup, folder.path(), None, &|_, _| Ok(())).unwrap();
     assert!(restored.epoch != epoch);
     let a = TestNode::reopen(folder, tenant, admin).await;
     assert_eq!(a.node.id(), id);
