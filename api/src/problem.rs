@@ -169,6 +169,7 @@ fn status_of(error: &Error) -> Option<StatusCode> {
         Error::Store(Store::Busy | Store::Closed) | Error::Unavailable { .. } => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        Error::Store(Store::NotCarried { .. }) => StatusCode::MISDIRECTED_REQUEST,
         Error::Store(_) | Error::Internal(_) => return None,
     })
 }
@@ -236,6 +237,8 @@ mod tests {
         assert_eq!(status(Error::Stale), 412);
         assert_eq!(status(atoll_storage::Error::Busy.into()), 503);
         assert_eq!(status(atoll_storage::Error::Full.into()), 507);
+        let (stream, advice) = (String::new(), String::new());
+        assert_eq!(status(atoll_storage::Error::NotCarried { stream, advice }.into()), 421);
         assert_eq!(status(atoll_storage::Error::Damaged("x".into()).into()), 500);
         let many = Problem::from(Error::TooMany { retry_after_s: 7 });
         assert_eq!((many.status().as_u16(), many.retry_after_s()), (429, Some(7)));

@@ -7,10 +7,10 @@ use crate::moment::Moment;
 use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::route::Access::Can;
-use crate::route::{Answer, Route, get, post};
+use crate::route::{Answer, Route, get, post, put};
 use crate::show;
 use atoll_node::conflict::{self, Resolution};
-use atoll_node::{Node, Permission, blob, kinds, peer};
+use atoll_node::{Node, Permission, blob, carries as parts, kinds, peer};
 use atoll_storage::blob::BlobId;
 use atoll_storage::conflict::{Conflict, ConflictValue};
 use atoll_storage::heads::StreamHead;
@@ -52,6 +52,13 @@ pub fn routes() -> Vec<Route> {
             .doc("The files that records name: how many are here, what is on its way."),
         get("/api/v1/sync/blobs/{id}", node, blob_file)
             .doc("One file by its hash, fetched from another node if it is not here. Takes Range."),
+        get("/api/v1/sync/carries", node, carries)
+            .gives_fields(CARRIES)
+            .doc("What of the network this node carries, and what it is removing."),
+        put("/api/v1/sync/carries", node, set_carries)
+            .takes_fields(CARRIES_CHANGE)
+            .gives_fields(CARRIES)
+            .doc("Carries what these rules say and nothing else. What another node is not known to have is dropped by force only."),
         post("/api/v1/sync/now", node, now).doc("Contacts all peers at once."),
         get("/api/v1/sync/conflicts", reads, conflicts)
             .gives_fields(CONFLICT)
@@ -92,6 +99,7 @@ const PEER: &[Field] = &[
     Field::time(7, "contact_at"),
     Field::text(8, "last_error"),
     Field::flag(9, "disk_full").required().doc("It says that its disk is full."),
+    Field::text(10, "carries").doc("What it carries, as rules; absent until it said so."),
 ];
 const BLOBS: &[Field] = &[
     Field::int(1, "wanted").required().doc("Files that records name."),
@@ -121,6 +129,17 @@ const NEIGHBOUR: &[Field] = &[
     Field::text(1, "node").required(),
     Field::text(2, "name").required().doc("As it calls itself."),
     Field::flag(3, "known").required().doc("It is a peer of this node."),
+];
+const CARRIES: &[Field] = &[
+    Field::set(1, "rules", Type::Text).required().doc("In order; the last one that fits decides."),
+    Field::flag(2, "everything").required(),
+    Field::set(3, "leaving", Type::Text).required().doc("Streams that are being removed."),
+];
+const CARRIES_CHANGE: &[Field] = &[
+    Field::set(1, "rules", Type::Text).required().doc(
+        "`tenant/scope`, with `*` for any, and `-` in front of what is left out. A tenant by id or slug.",
+    ),
+    Field::flag(2, "force").doc("Drops what no other node is known to have, too."),
 ];
 const STREAM: &[Field] = &[
     Field::text(1, "tenant_id").required(),
@@ -196,6 +215,7 @@ fn peer_row(peer: &PeerStatus, is_full: bool) -> Json {
         "contact_at": peer.contact_ms.map(Moment::of),
         "last_error": (!peer.reason.is_empty()).then_some(&peer.reason),
         "disk_full": is_full,
+        "carries": peer.carries.as_ref().map(ToString::to_string),
     })
 }
 
@@ -332,6 +352,23 @@ async fn quarantine(call: Call) -> Answer {
 fn kind_name(code: u16) -> String {
     let kind = kinds::ALL.iter().find(|kind| kind.code == code);
     kind.map_or_else(|| format!("unknown ({code})"), |kind| kind.name.to_owned())
+}
+
+async fn carries(call: Call) -> Answer {
+    Reply::data(parts::show(&call.node, &call.actor)?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewCarries {
+    rules: Vec<String>,
+    #[serde(default)]
+    force: bool,
+}
+
+async fn set_carries(call: Call) -> Answer {
+    let NewCarries { rules, force } = call.json()?;
+    Reply::data(parts::set(&call.node, &call.actor, &rules, force).await?)
 }
 
 async fn now(call: Call) -> Answer {

@@ -338,11 +338,35 @@ pub enum Sync {
         #[arg(long, default_value_t = 30)]
         timeout: u64,
     },
+    /// What of the network this node carries
+    #[command(subcommand)]
+    Carry(Carry),
     /// What was written on two nodes apart from each other
     Conflicts {
         /// How many, the newest first
         #[arg(long, default_value_t = 50, value_parser = at_least_one)]
         limit: usize,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Carry {
+    /// Print the rules, and what is being removed
+    List,
+    /// Carry more, from now on
+    Add {
+        /// tenant/scope, with * for any; a tenant by id or slug
+        #[arg(required = true, value_name = "RULE")]
+        rules: Vec<String>,
+    },
+    /// Carry less, and remove what is here of it
+    Drop {
+        /// tenant/scope, with * for any; a tenant by id or slug
+        #[arg(required = true, value_name = "RULE")]
+        rules: Vec<String>,
+        /// Remove also what no other node is known to have
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -260,6 +260,13 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Sync(flags::Sync::Status) => Request::SyncStatus,
         Command::Sync(flags::Sync::Plan) => Request::SyncPlan,
         Command::Sync(flags::Sync::Now { timeout }) => Request::SyncNow { timeout_s: timeout },
+        Command::Sync(flags::Sync::Carry(flags::Carry::List)) => Request::CarryList,
+        Command::Sync(flags::Sync::Carry(flags::Carry::Add { rules })) => {
+            Request::CarryChange { added: rules, dropped: vec![], force: false }
+        }
+        Command::Sync(flags::Sync::Carry(flags::Carry::Drop { rules, force })) => {
+            Request::CarryChange { added: vec![], dropped: rules, force }
+        }
         Command::Sync(flags::Sync::Conflicts { limit }) => Request::SyncConflicts { limit },
         Command::Bundle(bundle) => bundle_of(bundle)?,
         Command::Import(import) => import_of(import)?,

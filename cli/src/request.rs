@@ -12,7 +12,7 @@ use atoll_node::exchange::export;
 use atoll_node::identity::user::table;
 use atoll_node::identity::{NewUser, tenant, user};
 use atoll_node::job::{self, Job};
-use atoll_node::{Actor, Node, Role, blob, conflict, courier, peer};
+use atoll_node::{Actor, Node, Role, blob, carries, conflict, courier, peer};
 use atoll_storage::Record;
 use atoll_storage::job::Wanted;
 use atoll_storage::query::Query;
@@ -46,6 +46,8 @@ pub enum Request {
     BundleExport { file: PathBuf, order: courier::Order },
     BundleVerify { files: Vec<PathBuf> },
     BundleImport { files: Vec<PathBuf> },
+    CarryList,
+    CarryChange { added: Vec<String>, dropped: Vec<String>, force: bool },
     Import(Import),
     Export { file: PathBuf, tenant: Option<String>, password_hashes: bool },
     JobList { state: Option<String>, limit: usize },
@@ -147,6 +149,10 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
             let node = node.clone();
             let tell = move |done, of| progress.tell(done, of);
             blocking(move || as_json(courier::import(&node, &whole, &files, tell)?)).await
+        }
+        Request::CarryList => as_json(carries::show(node, &whole)?),
+        Request::CarryChange { added, dropped, force } => {
+            as_json(carries::change(node, &whole, &added, &dropped, force).await?)
         }
         Request::Import(import) => import_content(node.clone(), import, progress).await,
         Request::Export { file, tenant, password_hashes } => {
@@ -387,6 +393,7 @@ pub fn peer_json(peer: &PeerStatus) -> Json {
         "clock_skew_ms": peer.clock_skew_ms,
         "reason": peer.reason,
         "diverged": peer.diverged,
+        "carries": peer.carries.as_ref().map(ToString::to_string),
     })
 }
 

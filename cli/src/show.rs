@@ -57,6 +57,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncPlan => plan(answer),
         Request::SyncConflicts { .. } => conflicts(answer),
+        Request::CarryList | Request::CarryChange { .. } => carries(answer),
         Request::Import(_) => return imported(answer),
         Request::Export { file, password_hashes, .. } => {
             say!(
@@ -258,6 +259,21 @@ fn blobs(answer: &Json) {
         let (id, size, peers) = (text(&transfer["id"]), number("size_bytes"), number("peers"));
         let id = id.get(..12).unwrap_or(&id);
         say!("  {id}  {percent} % of {size} bytes, from {peers} peers");
+    }
+}
+
+fn carries(answer: &Json) {
+    if answer["everything"] == true {
+        say!("This node carries everything.");
+    } else {
+        say!("This node carries, by the last rule that fits:");
+        for rule in answer["rules"].as_array().into_iter().flatten() {
+            say!("  {}", text(rule));
+        }
+        say!("and always what belongs to the whole network.");
+    }
+    for stream in answer["leaving"].as_array().into_iter().flatten() {
+        say!("Being removed: {}", text(stream));
     }
 }
 

@@ -153,6 +153,8 @@ pub struct Export {
 pub struct Sync {
     /// Announces itself to its network, and listens who else is there.
     pub discover: bool,
+    /// Rules of what the node carries, for its first start; empty: everything.
+    pub carries: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -92,6 +92,7 @@ fn store_code(error: &atoll_storage::Error) -> &'static str {
         E::ReadOnly => "read_only",
         E::Busy => "busy",
         E::Closed => "shutting_down",
+        E::NotCarried { .. } => "not_carried",
         E::Malformed(_) => "malformed",
         E::Missing(_) => "not_found",
         E::TooLong { .. } => "too_long",

@@ -5,6 +5,7 @@ pub mod access;
 pub mod audit;
 pub mod backup;
 pub mod blob;
+pub mod carries;
 pub mod community;
 pub mod config;
 pub mod conflict;

@@ -78,6 +78,7 @@ impl Node {
             node: key.node_id(),
             clock: clock.clone(),
         })?;
+        crate::carries::begin(&store, &config)?;
         let search = Arc::new(open_search(&folder, &store)?);
         let cache = open_cache(&folder, &config)?;
         let blobs = Blobs::open(&folder.blobs()).map_err(|error| {

@@ -136,6 +136,24 @@ pub(crate) fn held_by_all(conn: &Connection, stream: i64, mine: &Vector) -> Resu
     Ok(held.filter(|_| end == END))
 }
 
+/// Whether all records together hold `vector`, each range beyond what the stream's own vector says.
+pub(crate) fn hold_all(
+    conn: &Connection,
+    stream: i64,
+    mine: &Vector,
+    vector: &Vector,
+) -> Result<bool> {
+    let mut at: Vec<u8> = Vec::new();
+    for range in ranges(conn, stream, &[], &END)? {
+        let holds = vector.0.iter().all(|(o, seq)| mine.get(*o).max(range.vector.get(*o)) >= *seq);
+        if range.low != at || !holds {
+            return Ok(false);
+        }
+        at = range.high;
+    }
+    Ok(at == END)
+}
+
 /// How far from `after` on all records hold the same, at most to `upto`; and what they hold beyond the stream's vector.
 pub(crate) fn part(
     conn: &Connection,

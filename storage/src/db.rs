@@ -1,6 +1,7 @@
 //! One SQLite file and the one connection that writes to it. Requests run in savepoints of a group; the group
 //! commits once. Synchronous and without threads, so that a simulator can drive it as well as the writer thread.
 
+use crate::carries::Carries;
 use crate::clock::{Clock, Hlc};
 use crate::codec;
 use crate::error::{Error, Result};
@@ -35,6 +36,8 @@ pub struct Db {
     pub(crate) origin: Origin,
     pub(crate) unsettled: Unsettled,
     pub(crate) clock: Clock,
+    /// What of the network is here; all else is refused.
+    pub(crate) carries: Arc<Carries>,
     kept: Kept,
     touched: RefCell<Touched>,
     parked: BTreeMap<StreamId, BTreeMap<Dot, Op>>,
@@ -105,6 +108,8 @@ pub struct Applied {
     pub skipped: usize,
     pub parked: usize,
     pub quarantined: usize,
+    /// Of streams that are not carried here: dropped.
+    pub refused: usize,
     pub streams: Vec<StreamId>,
 }
 
@@ -158,6 +163,7 @@ impl Db {
                 1
             }
         };
+        let carries = Arc::new(crate::shed::kept_carries(&conn)?);
         conn.execute_batch("COMMIT")?;
         let heads = Heads::load(&conn)?;
         let mut db = Self {
@@ -167,6 +173,7 @@ impl Db {
             origin: Origin { node, epoch },
             unsettled: Unsettled::default(),
             clock,
+            carries,
             kept: Kept::default(),
             touched: RefCell::default(),
             parked: BTreeMap::new(),
@@ -287,6 +294,7 @@ impl Db {
             self.heads = Heads::load(&self.conn)?;
             self.kept.clear();
             self.origin.epoch = kept_epoch(&self.conn)?.unwrap_or(self.origin.epoch);
+            self.carries = Arc::new(crate::shed::kept_carries(&self.conn)?);
             return Err(error);
         }
         Ok(())
@@ -377,15 +385,18 @@ impl Db {
         result
     }
 
-    fn receive_all(&mut self, ops: Vec<Op>) -> Result<Applied> {
+    fn receive_all(&mut self, mut ops: Vec<Op>) -> Result<Applied> {
         self.released.clear();
+        let came = ops.len();
+        ops.retain(|op| self.is_carried(&op.stream));
+        let refused = came - ops.len();
         for op in &ops {
             if op.dot.origin == self.origin {
                 self.leave_foreign_epoch(&op.stream, op.dot.seq)?;
             }
         }
         let attempt = self.savepoint(|db| {
-            let mut applied = Applied::default();
+            let mut applied = Applied { refused, ..Applied::default() };
             for op in &ops {
                 db.receive(op, &mut applied, false)?;
             }
@@ -396,7 +407,7 @@ impl Db {
             Err(Error::Full | Error::Damaged(_) | Error::Closed) | Ok(_) => attempt,
             Err(_) => {
                 std::mem::take(&mut self.released).into_iter().for_each(|op| self.park(op));
-                let mut applied = Applied::default();
+                let mut applied = Applied { refused, ..Applied::default() };
                 for op in &ops {
                     self.receive(op, &mut applied, true)?;
                 }
@@ -510,6 +521,13 @@ impl Db {
         }
         self.released.extend(ready.clone());
         ready
+    }
+
+    pub(crate) fn forget_parked(&mut self, stream: &StreamId) {
+        for op in self.parked.remove(stream).unwrap_or_default().into_values() {
+            self.parked_count -= 1;
+            self.parked_bytes -= op.size_bytes();
+        }
     }
 
     pub fn parked(&self) -> usize {

@@ -19,6 +19,8 @@ pub enum Error {
     Busy,
     #[error("the store is closed")]
     Closed,
+    #[error("this node does not carry {stream}, and cannot write to it: {advice}")]
+    NotCarried { stream: String, advice: String },
     #[error("malformed bytes: {0}")]
     Malformed(String),
     #[error("no such {0}")]

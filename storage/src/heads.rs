@@ -62,6 +62,8 @@ pub struct Heads {
     pub changed_access: bool,
     pub next_pos: i64,
     streams: HashMap<i64, StreamHead>,
+    /// Streams that are carried no more, and of which something is left to be removed.
+    leaving: BTreeSet<i64>,
     stream_ids: HashMap<StreamId, i64>,
     origins: HashMap<Origin, i64>,
     totals: BTreeMap<Bucket, i64>,
@@ -90,9 +92,12 @@ impl Heads {
                 heads.origins.insert(origin, row.get(0)?);
             }
         }
-        for (id, head) in read_heads(conn, None)? {
+        for (id, head, is_leaving) in read_all_heads(conn, None)? {
             heads.stream_ids.insert(head.stream.clone(), id);
             heads.streams.insert(id, head);
+            if is_leaving {
+                heads.leaving.insert(id);
+            }
         }
         Ok(heads)
     }
@@ -237,6 +242,34 @@ impl Heads {
         }
     }
 
+    pub fn all(&self) -> impl Iterator<Item = (i64, &StreamHead)> {
+        self.streams.iter().map(|(id, head)| (*id, head))
+    }
+
+    pub fn is_leaving(&self, stream: &StreamId) -> bool {
+        !self.leaving.is_empty()
+            && self.stream_ids.get(stream).is_some_and(|id| self.leaving.contains(id))
+    }
+
+    pub fn first_leaving(&self) -> Option<(i64, StreamId)> {
+        let id = *self.leaving.first()?;
+        Some((id, self.streams.get(&id)?.stream.clone()))
+    }
+
+    /// Not undone: to be the last step of what needs it.
+    pub fn leave(&mut self, stream: i64) {
+        self.leaving.insert(stream);
+    }
+
+    /// Forgets a stream of which nothing is left. Not undone, as `leave`.
+    pub fn forget(&mut self, stream: i64) {
+        self.leaving.remove(&stream);
+        self.dirty.remove(&stream);
+        if let Some(head) = self.streams.remove(&stream) {
+            self.stream_ids.remove(&head.stream);
+        }
+    }
+
     /// One record's digest in the stream's: `old` out, `new` in.
     pub fn swap_digest(&mut self, stream: i64, old: Option<Digest>, new: Option<Digest>) {
         let Some(head) = self.streams.get_mut(&stream) else { return };
@@ -280,9 +313,15 @@ pub fn total_value(value: &Value) -> Value {
     if value.is_null() { Value::Text(String::new()) } else { value.clone() }
 }
 
-/// The heads of all streams, or of one tenant's, as committed.
+/// The heads of all streams, or of one tenant's, as committed. Without those that are being removed.
 pub fn read_heads(conn: &Connection, tenant: Option<Id>) -> Result<Vec<(i64, StreamHead)>> {
-    let sql = "SELECT id, tenant, scope, digest, records, vectors FROM stream \
+    let all = read_all_heads(conn, tenant)?.into_iter();
+    Ok(all.filter(|(.., is_leaving)| !is_leaving).map(|(id, head, _)| (id, head)).collect())
+}
+
+/// With whether each is being removed.
+fn read_all_heads(conn: &Connection, tenant: Option<Id>) -> Result<Vec<(i64, StreamHead, bool)>> {
+    let sql = "SELECT id, tenant, scope, digest, records, vectors, leaving FROM stream \
                WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, scope";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([tenant.map(|t| t.0)])?;
@@ -308,12 +347,13 @@ pub fn read_heads(conn: &Connection, tenant: Option<Id>) -> Result<Vec<(i64, Str
                 records: records as u64,
                 is_ahead: false,
             },
+            row.get(6)?,
         ));
     }
     let mut statement = conn.prepare_cached("SELECT DISTINCT stream FROM ahead")?;
     let ahead: BTreeSet<i64> =
         statement.query_map([], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;
-    for (id, head) in &mut heads {
+    for (id, head, _) in &mut heads {
         head.is_ahead = ahead.contains(id);
     }
     Ok(heads)

@@ -1,10 +1,12 @@
 //! Whom this node talks to, and the one-time invitations it gave out. Local: every node keeps its own list.
 
+use crate::carries::Carries;
+use crate::codec;
 use crate::error::Result;
-use crate::id::NodeId;
+use crate::id::{NodeId, StreamId};
 use crate::read::Read;
 use crate::tx::Tx;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Peer {
@@ -18,6 +20,9 @@ pub struct Peer {
     pub added_ms: u64,
     pub removed_ms: Option<u64>,
     pub contact_ms: Option<u64>,
+    /// What it said that it carries, when it last said so.
+    #[serde(skip)]
+    pub carries: Option<Carries>,
 }
 
 fn as_text<S: serde::Serializer>(node: &NodeId, serializer: S) -> Result<S::Ok, S::Error> {
@@ -27,7 +32,7 @@ fn as_text<S: serde::Serializer>(node: &NodeId, serializer: S) -> Result<S::Ok, 
 /// A node has no more peers than this.
 pub const MAX_PEERS: usize = 256;
 
-const COLUMNS: &str = "node, public_key, name, address, added_ms, removed_ms, contact_ms";
+const COLUMNS: &str = "node, public_key, name, address, added_ms, removed_ms, contact_ms, carries";
 
 fn peer_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Peer> {
     Ok(Peer {
@@ -38,6 +43,7 @@ fn peer_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Peer> {
         added_ms: row.get::<_, i64>(4)? as u64,
         removed_ms: row.get::<_, Option<i64>>(5)?.map(|ms| ms as u64),
         contact_ms: row.get::<_, Option<i64>>(6)?.map(|ms| ms as u64),
+        carries: row.get::<_, Option<Vec<u8>>>(7)?.and_then(|bytes| codec::decode(&bytes).ok()),
     })
 }
 
@@ -82,6 +88,29 @@ pub fn note_contact(tx: &mut Tx<'_>, node: NodeId) -> Result<()> {
     let sql = "UPDATE peer SET contact_ms = ?2 WHERE node = ?1";
     tx.conn().execute(sql, params![node.0, tx.now_ms() as i64])?;
     Ok(())
+}
+
+/// Keeps what a peer said that it carries, so that the two can greet each other in few words.
+pub fn note_carries(tx: &mut Tx<'_>, node: NodeId, carries: &Carries) -> Result<()> {
+    let sql = "UPDATE peer SET carries = ?2 WHERE node = ?1";
+    tx.conn().execute(sql, params![node.0, codec::encode(carries)])?;
+    Ok(())
+}
+
+/// Names of listed peers that said that they carry this stream.
+pub(crate) fn who_carry(conn: &Connection, stream: &StreamId) -> Result<Vec<String>> {
+    let sql = "SELECT name, carries FROM peer WHERE removed_ms IS NULL AND carries IS NOT NULL ORDER BY added_ms";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut names = Vec::new();
+    while let Some(row) = rows.next()? {
+        let carries: Option<Carries> =
+            codec::decode(row.get_ref(1)?.as_blob().unwrap_or_default()).ok();
+        if carries.is_some_and(|carries| carries.carries(stream)) {
+            names.push(row.get(0)?);
+        }
+    }
+    Ok(names)
 }
 
 /// Gives out an invitation; only the hash of its secret is kept.

@@ -232,6 +232,16 @@ pub trait Read {
         Ok(read_heads(self.conn(), None)?.into_iter().map(|(_, head)| head).collect())
     }
 
+    /// What this node was told to carry; none if it never was, and so carries everything.
+    fn carries(&self) -> Result<Option<crate::carries::Carries>> {
+        crate::shed::told_carries(self.conn())
+    }
+
+    /// Streams that are carried no more, and of which something is left to be removed.
+    fn leaving(&self) -> Result<Vec<crate::id::StreamId>> {
+        crate::shed::leaving(self.conn())
+    }
+
     /// The digest over all streams: equal on two nodes with the same ops and the same state.
     fn root(&self) -> Result<Digest> {
         let mut root = Digest::default();

@@ -7,6 +7,7 @@ pub(crate) use log::LogReader;
 use crate::ahead;
 use crate::apply::Place;
 use crate::body::{self, Content};
+use crate::carries::Carries;
 use crate::db::{Applied, Db};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -18,6 +19,7 @@ use crate::value::Value;
 use crate::vector::Vector;
 use bincode::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// Who may do what travels before everything else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -90,6 +92,8 @@ pub struct SnapshotBody {
 /// A store as replication sees it. Calls are synchronous; writes are on disk when they return.
 pub trait Replica {
     fn origin(&self) -> Origin;
+    /// What of the network is here. Ops, chunks and snapshots of all else are dropped.
+    fn carries(&self) -> Arc<Carries>;
     /// Over all streams' vectors and digests: equal means that nothing differs.
     fn root(&mut self) -> Result<Digest>;
     fn tenants(&mut self) -> Result<Vec<(Id, Digest)>>;
@@ -133,6 +137,9 @@ impl Db {
     }
 
     pub(crate) fn merge_chunk_in_group(&mut self, chunk: &SnapshotChunk) -> Result<()> {
+        if !self.is_carried(&chunk.stream) {
+            return Ok(());
+        }
         self.leave_foreign_epoch(&chunk.stream, chunk.vector.get(self.origin))?;
         self.savepoint(|db| {
             let stream = db.heads.stream_number(&db.conn, &chunk.stream)?;
@@ -173,6 +180,9 @@ impl Db {
         ranges: &[RecordRange],
         vector: &Vector,
     ) -> Result<()> {
+        if !self.is_carried(stream) {
+            return Ok(());
+        }
         self.leave_foreign_epoch(stream, vector.get(self.origin))?;
         self.savepoint(|db| {
             let number = db.heads.stream_number(&db.conn, stream)?;
@@ -272,10 +282,17 @@ impl Db {
         stream: &StreamId,
         vector: &Vector,
     ) -> Result<()> {
+        if !self.is_carried(stream) {
+            return Ok(());
+        }
         self.leave_foreign_epoch(stream, vector.get(self.origin))?;
         self.savepoint(|db| {
             let number = db.heads.stream_number(&db.conn, stream)?;
             let mine = db.heads.vector(number).cloned().unwrap_or_default();
+            if !mine.includes(vector) && !ahead::hold_all(&db.conn, number, &mine, vector)? {
+                // The stream was dropped while its snapshot was taken, and with it what had come.
+                return Ok(());
+            }
             let mut floor = Vector::default();
             for (origin, seq) in vector.0.iter().filter(|(origin, seq)| mine.get(**origin) < **seq)
             {
@@ -325,6 +342,9 @@ impl Db {
 impl Replica for Db {
     fn origin(&self) -> Origin {
         self.origin
+    }
+    fn carries(&self) -> Arc<Carries> {
+        Arc::clone(&self.carries)
     }
     fn root(&mut self) -> Result<Digest> {
         self.log_reader().root()

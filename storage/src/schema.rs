@@ -89,6 +89,8 @@ const LATER_COLUMNS: &[(&str, &str, &str)] = &[
     ("job", "note", "TEXT"),
     ("job", "position", "TEXT"),
     ("job", "share", "BLOB NOT NULL DEFAULT x''"),
+    ("stream", "leaving", "INTEGER NOT NULL DEFAULT 0"),
+    ("peer", "carries", "BLOB"),
 ];
 
 const LATER_INDEXES: &str = "

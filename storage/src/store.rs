@@ -8,6 +8,7 @@ mod writer;
 pub use unindexed::Unindexed;
 pub(crate) use unindexed::indexed_pos;
 
+use crate::carries::Carries;
 use crate::clock::Clock;
 use crate::db::{Applied, Db};
 use crate::digest::Digest;
@@ -55,6 +56,8 @@ struct Shared {
     node: NodeId,
     /// May rise while the store is open.
     epoch: AtomicU32,
+    /// May change while the store is open.
+    carries: Mutex<Arc<Carries>>,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     /// Whoever holds it writes; none once the store is closed.
     db: Mutex<Option<Db>>,
@@ -97,6 +100,7 @@ impl Store {
             plans: Arc::clone(&db.plans),
             node: db.origin().node,
             epoch: AtomicU32::new(db.origin().epoch),
+            carries: Mutex::new(Arc::clone(&db.carries)),
             requests: Mutex::new(Some(sender)),
             db: Mutex::new(None),
             waiting: AtomicU64::new(0),
@@ -276,6 +280,16 @@ impl Store {
         self.call(|db| db.verify())
     }
 
+    /// From now on this node carries these streams and no others. What it has of others is removed by [`Store::shed`].
+    pub fn carry(&self, carries: Carries) -> Result<()> {
+        self.call(move |db| db.carry_in_group(carries))
+    }
+
+    /// Removes a piece of what is carried no more; whether something is left.
+    pub fn shed(&self, most: usize) -> Result<bool> {
+        self.call(move |db| db.shed_in_group(most))
+    }
+
     /// Drops what the log holds at or below a vector; those who lack it are reconciled by state.
     pub fn trim(&self, stream: StreamId, upto: Vector) -> Result<u64> {
         self.outside(move |db| db.trim(&stream, &upto))
@@ -395,6 +409,9 @@ impl Store {
 impl Replica for Store {
     fn origin(&self) -> Origin {
         Self::origin(self)
+    }
+    fn carries(&self) -> Arc<Carries> {
+        Arc::clone(&lock(&self.shared.carries))
     }
     fn root(&mut self) -> Result<Digest> {
         self.log(|log| log.root())

@@ -356,6 +356,7 @@ impl Tx<'_> {
     fn issue_at(&mut self, target: Target, hlc: Hlc, payload: Payload) -> Result<Option<Record>> {
         let Target { kind, tenant, key, there } = target;
         let stream = StreamId::new(tenant, kind.scope);
+        self.db.must_carry(&stream)?;
         let origin = self.db.origin;
         let seq = self.db.heads.head(&stream).map_or(0, |head| head.vector.get(origin)) + 1;
         let dot = Dot { origin, seq };

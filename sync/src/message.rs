@@ -2,8 +2,8 @@
 //! Decoding never panics and never takes memory for what was only announced.
 
 use atoll_storage::{
-    ChunkHead, Digest, Id, Op, Origin, RecordKey, SnapshotChunk, StreamHead, StreamId, Vector,
-    codec,
+    Carries, ChunkHead, Digest, Id, Op, Origin, RecordKey, SnapshotChunk, StreamHead, StreamId,
+    Vector, codec,
 };
 use bincode::{Decode, Encode};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::io::Read;
 use thiserror::Error;
 
 /// The protocol that this release speaks, and the oldest that it still understands.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 pub const OLDEST_VERSION: u16 = 1;
 
 /// The most that a compressed part may unfold to.
@@ -87,6 +87,13 @@ pub enum Message {
     /// The sender took a snapshot of this stream; ops can flow from here on.
     Pulled {
         head: StreamHead,
+    },
+    /// What the sender carries, from version 2 on. `number` rises with each change; `seen` tells that it knows what the
+    /// receiver carries.
+    Carries {
+        number: u32,
+        carries: Carries,
+        seen: bool,
     },
 }
 
@@ -198,6 +205,9 @@ impl Message {
                 page.check(|_| Ok(()))
             }
             Self::Pulled { head } => check_head(head),
+            Self::Carries { carries, .. } => {
+                carries.check().map_err(|error| MessageError::Malformed(error.to_string()))
+            }
         }
     }
 }

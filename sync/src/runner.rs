@@ -14,12 +14,13 @@ use crate::nearby::{Ears, Heard, Nearby};
 use crate::quic::{self, Admission, Endpoint, JoinAnswer, JoinRequest, Knock, Limits};
 use crate::ticket::{Secret, Ticket};
 use atoll_storage::tx::Tx;
-use atoll_storage::{Clock, NodeId, Store, peer};
+use atoll_storage::{Clock, NodeId, Store, StreamId, Vector, peer};
+use drive::Input;
 use roster::Roster;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use error::Error;
@@ -28,6 +29,8 @@ pub use roster::{PeerState, PeerStatus};
 
 /// What joining may take, over all addresses of a ticket.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// What asking one session may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at whether all peers are level.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -174,6 +177,23 @@ impl Runner {
         let removed = self.0.store.write(move |tx: &mut Tx| peer::remove(tx, node)).await?;
         self.0.roster.remove(node);
         Ok(removed)
+    }
+
+    /// What each linked peer has of these streams, as it said itself, in their order. A peer that is busy for long is
+    /// left out.
+    pub async fn known(&self, streams: &[StreamId]) -> Vec<Vec<Vector>> {
+        let mut all = Vec::new();
+        for asks in self.0.roster.asks() {
+            let (answer, heard) = oneshot::channel();
+            let asked = async {
+                asks.send(Input::Known(streams.to_vec(), answer)).await.ok()?;
+                heard.await.ok()
+            };
+            if let Ok(Some(known)) = tokio::time::timeout(ASK_TIMEOUT, asked).await {
+                all.push(known);
+            }
+        }
+        all
     }
 
     /// Cuts all links and makes none until [`Runner::resume`]: the cable is out.

@@ -4,6 +4,7 @@
 //! Every message may be lost, doubled or late without harm. An op is left out for one reason only: the peer's
 //! vector covers it.
 
+mod carries;
 mod compare;
 mod pace;
 mod pull;
@@ -12,7 +13,7 @@ mod relay;
 mod serve;
 
 use crate::message::{Hello, MAX_UNPACKED_BYTES, Message, MessageError, OLDEST_VERSION, VERSION};
-use atoll_storage::{Digest, Origin, Replica, StreamHead, StreamId, Vector};
+use atoll_storage::{Carries, Digest, NodeId, Origin, Replica, StreamHead, StreamId, Vector};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -35,6 +36,9 @@ pub struct Options {
     /// What is answered sooner may be more at once, and what takes longer must be less.
     pub quick_ms: u64,
     pub slow_ms: u64,
+    /// Who is at the other end, if that is known, and what it carries, as it said when the two last met.
+    pub peer: Option<NodeId>,
+    pub peer_carries: Option<Carries>,
 }
 
 impl Default for Options {
@@ -50,6 +54,8 @@ impl Default for Options {
             batch_bytes: 1 << 20,
             quick_ms: 250,
             slow_ms: 1_000,
+            peer: None,
+            peer_carries: None,
         }
     }
 }
@@ -193,6 +199,7 @@ pub struct Session {
     compared: bool,
     /// What the peer has: what it acknowledged or showed. Of blocked streams: everything, so that nothing is read.
     known: BTreeMap<StreamId, Vector>,
+    parts: carries::Parts,
     rounds: compare::Rounds,
     pushing: push::Pushing,
     relays: relay::Relays,
@@ -219,6 +226,7 @@ impl Session {
             peer: None,
             compared: false,
             known: BTreeMap::new(),
+            parts: carries::Parts::default(),
             rounds: compare::Rounds::default(),
             pushing: push::Pushing::default(),
             relays: relay::Relays::default(),
@@ -238,12 +246,12 @@ impl Session {
         }
         let elapsed_ms = now.elapsed_ms.max(self.now.elapsed_ms);
         self.now = Now { elapsed_ms, ..now };
-        let result = match event {
+        let result = self.follow_parts(replica).and_then(|()| match event {
             Event::Open => self.open(replica),
             Event::Frame(bytes) => self.receive(replica, &bytes),
             Event::Committed => self.push(replica),
             Event::Tick => self.tick(replica),
-        };
+        });
         if let Err(reason) = result {
             self.closed = true;
             self.effects.push(Effect::Close(reason));
@@ -272,6 +280,9 @@ impl Session {
 
     /// What the peer has of a stream, as it said itself.
     pub fn known(&self, stream: &StreamId) -> Option<&Vector> {
+        if !self.shares(stream) {
+            return None;
+        }
         self.pushing.blocked.get(stream).map(|b| &b.real).or_else(|| self.known.get(stream))
     }
 
@@ -296,8 +307,9 @@ impl Session {
     }
 
     fn open(&mut self, replica: &mut dyn Replica) -> Result<()> {
-        let heads = replica.heads(None)?;
-        let root = compare::root_of(&heads);
+        self.assume_parts(replica);
+        let heads = self.shared_heads(replica, None)?;
+        let root = self.root_over(replica, &heads);
         self.greeting = Some(Greeting { root, heads, at_ms: self.now.elapsed_ms });
         self.greet(replica, false);
         Ok(())
@@ -329,6 +341,10 @@ impl Session {
             // It overtook the hello, which will be said again.
             return Ok(());
         }
+        if !self.knows_parts() && !matches!(message, Message::Hello(_) | Message::Carries { .. }) {
+            // The same.
+            return Ok(());
+        }
         match message {
             Message::Hello(hello) => self.on_hello(replica, hello),
             Message::Compare { round, page } => self.on_compare(replica, round, page),
@@ -346,6 +362,9 @@ impl Session {
             }
             Message::Chunk { request, chunk } => self.on_chunk(replica, request, &chunk),
             Message::Pulled { head } => self.on_pulled(replica, head),
+            Message::Carries { number, carries, seen } => {
+                self.on_carries(replica, number, carries, seen)
+            }
         }
     }
 
@@ -361,7 +380,7 @@ impl Session {
         let name = Hello::short_name(&hello.name);
         let is_first = self.peer.is_none();
         let mine = replica.origin();
-        let (origin, equal) = (hello.origin, hello.root == greeting.root);
+        let (origin, equal) = (hello.origin, hello.root == greeting.root && self.has_kept_parts());
         self.peer = Some(Peer { origin, name, clock_offset_ms });
         if !is_first {
             if !hello.seen {
@@ -370,12 +389,17 @@ impl Session {
             return Ok(());
         }
         let heads = self.greeting.as_mut().map(|g| std::mem::take(&mut g.heads));
+        self.note_version(hello.version);
         if equal {
             self.note_equal();
             for head in heads.unwrap_or_default() {
                 self.learn(&head.stream, &head.vector)?;
             }
             return self.begin_pushing(replica);
+        }
+        self.ask_parts(hello.version);
+        if !self.knows_parts() {
+            return Ok(());
         }
         if mine < origin { self.start_round(replica) } else { self.await_round() }
     }
@@ -384,7 +408,8 @@ impl Session {
         if let Some(peer) = &mut self.peer {
             peer.clock_offset_ms = time_ms.wrapping_sub(self.now.wall_ms) as i64;
         }
-        if root == replica.root()? {
+        let heads = self.shared_heads(replica, None)?;
+        if root == self.root_over(replica, &heads) {
             self.note_equal();
             return Ok(());
         }
@@ -405,12 +430,17 @@ impl Session {
             }
             return Ok(());
         }
+        self.tick_parts();
+        if !self.knows_parts() {
+            return Ok(());
+        }
         self.tick_round(replica)?;
         self.tick_push(replica)?;
         self.tick_pull(replica)?;
         if self.compared && self.root_at_ms + self.options.root_every_ms <= self.now.elapsed_ms {
             self.root_at_ms = self.now.elapsed_ms;
-            let root = replica.root()?;
+            let heads = self.shared_heads(replica, None)?;
+            let root = self.root_over(replica, &heads);
             self.send(&Message::Root { root, time_ms: self.now.wall_ms });
         }
         self.count(replica)
@@ -433,7 +463,7 @@ impl Session {
         let nothing = Vector::default();
         let theirs = |stream: &StreamId| self.known(stream).unwrap_or(&nothing);
         let (mut to_send, mut to_receive) = (0, 0);
-        for (stream, vector) in &mine {
+        for (stream, vector) in mine.iter().filter(|(stream, _)| self.shares(stream)) {
             to_send += vector.lead_over(theirs(stream));
             to_receive += theirs(stream).lead_over(vector);
         }
@@ -464,6 +494,9 @@ impl Session {
 
     /// The peer has this much of a stream. Vectors only grow while a link lasts.
     fn learn(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
+        if !self.shares(stream) {
+            return Ok(());
+        }
         if let Some(block) = self.pushing.blocked.get_mut(stream) {
             block.real.merge(vector);
             return Ok(());

@@ -9,6 +9,7 @@ mod model;
 mod nemesis;
 mod node;
 mod oracle;
+mod parts;
 mod plan;
 mod rng;
 mod small;
@@ -31,7 +32,14 @@ pub fn run_killed_at(seed: u64, by_snapshot: bool, step: u64) -> Result<u64, Str
 
 /// One seed from its first write to the last check. The error says what went wrong and how to see it again.
 pub fn run(seed: u64) -> Result<Outcome, String> {
-    let result = catch_unwind(AssertUnwindSafe(|| World::new(seed).and_then(World::run)));
+    run_plan(seed, Plan::of(seed))
+}
+
+/// The same under a plan of its own.
+pub fn run_plan(seed: u64, plan: Plan) -> Result<Outcome, String> {
+    let shown = format!("{plan:?}");
+    let run = || World::with_plan(seed, plan).and_then(World::run);
+    let result = catch_unwind(AssertUnwindSafe(run));
     let failure = match result {
         Ok(Ok(outcome)) => return Ok(outcome),
         Ok(Err(failure)) => failure,
@@ -42,7 +50,6 @@ pub fn run(seed: u64) -> Result<Outcome, String> {
             .unwrap_or_else(|| "a panic".into()),
     };
     Err(format!(
-        "seed {seed}: {failure}\n  {:?}\n  alone: ATOLL_SEED={seed} cargo test -p atoll-tests --test simulation",
-        Plan::of(seed)
+        "seed {seed}: {failure}\n  {shown}\n  alone: ATOLL_SEED={seed} cargo test -p atoll-tests --test simulation"
     ))
 }

@@ -72,3 +72,15 @@ fn a_node_killed_at_any_step_of_a_meeting_loses_nothing() {
         assert!(steps > 20, "only {steps} steps");
     }
 }
+
+/// What one of the nodes between does not carry, the others get by another way or not at all; what it carries passes.
+#[test]
+fn three_hops_of_differently_partial_nodes_lose_nothing() {
+    let mut dropped = 0;
+    for seed in 0..60 {
+        let plan = simulator::Plan::partial_line(seed);
+        let outcome = simulator::run_plan(seed, plan).unwrap_or_else(|failure| panic!("{failure}"));
+        dropped += outcome.dropped;
+    }
+    assert!(dropped > 20, "only {dropped} streams were dropped");
+}

@@ -194,6 +194,13 @@ pub(super) fn hosts(value: &str) -> Result<Vec<String>, String> {
     }
 }
 
+pub(super) fn rules(value: &str) -> Result<Vec<String>, String> {
+    let named = value.split(',').map(str::trim).filter(|rule| !rule.is_empty());
+    let rules: Vec<String> = named.map(str::to_owned).collect();
+    let sound = atoll_storage::Carries::parse(rules.iter().map(String::as_str), |_| None);
+    sound.map(|_| rules).map_err(|error| error.to_string())
+}
+
 pub(super) fn log_format(value: &str) -> Result<LogFormat, String> {
     match value {
         "pretty" => Ok(LogFormat::Pretty),

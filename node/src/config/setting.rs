@@ -3,7 +3,7 @@
 use super::Config;
 use super::form::{
     email, folder, host_and_port, hosts, log_format, mail_server, name, origins, parsed, path,
-    policies, post_path, sender, shown, text, url, within,
+    policies, post_path, rules, sender, shown, text, url, within,
 };
 
 /// One setting: the row of the table.
@@ -316,6 +316,14 @@ pub static SETTINGS: &[Setting] = &[
         "Seconds for which a request waits for a file that is on its way from another node.",
         blobs.wait_s,
         |value| within(value, 0, 3_600)
+    ),
+    setting!(
+        "sync.carries",
+        "rules such as *, -*/community, with tenants by id, or nothing",
+        "What of the network a new node carries: tenant/scope with * for any, and - in front of what is left out; the last \
+         rule that fits decides. Everything if empty. Read at the first start only; later `atoll sync carry` changes it.",
+        sync.carries,
+        rules
     ),
 ];
 

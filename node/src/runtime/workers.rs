@@ -63,6 +63,9 @@ impl Node {
             runner.stop().await;
             return Err(super::internal("the workers of this node run already"));
         }
+        let shedding = self.store.clone();
+        // It ends by itself, with its work or with the store.
+        tokio::task::spawn_blocking(move || crate::carries::shed(&shedding));
         let (stop, heard) = watch::channel(false);
         let stop_of = || Stop(heard.clone());
         let tasks = vec![

@@ -1,7 +1,8 @@
 //! Reading for replication: heads, ops out of the log, snapshots in chunks. Changes nothing.
 
 use super::{
-    ChunkHead, Lane, OpBatch, RecordKey, SnapshotBody, SnapshotChunk, SnapshotIndex, SnapshotRecord,
+    ChunkHead, Lane, OpBatch, RecordKey, RecordRange, SnapshotBody, SnapshotChunk, SnapshotIndex,
+    SnapshotRecord,
 };
 use crate::ahead;
 use crate::apply::{Place, digest_of};
@@ -168,14 +169,24 @@ impl LogReader<'_> {
         stream: &StreamId,
         after: Option<RecordKey>,
         upto: Option<RecordKey>,
-        mut each: impl FnMut(RecordKey, Digest, &[u8]) -> Result<bool>,
+        each: impl FnMut(RecordKey, Digest, &[u8]) -> Result<bool>,
     ) -> Result<()> {
-        let sql = "SELECT id FROM stream WHERE tenant = ?1 AND scope = ?2";
+        let sql = "SELECT id FROM stream WHERE tenant = ?1 AND scope = ?2 AND leaving = 0";
         let number: Option<i64> = self
             .conn
             .query_row(sql, params![stream.tenant.0, stream.scope], |r| r.get(0))
             .optional()?;
-        let Some(number) = number else { return Ok(()) };
+        number.map_or(Ok(()), |number| self.scan_number(number, stream, (after, upto), each))
+    }
+
+    /// The same of a stream by its number, even of one that is being removed.
+    pub(crate) fn scan_number(
+        &self,
+        number: i64,
+        stream: &StreamId,
+        (after, upto): RecordRange,
+        mut each: impl FnMut(RecordKey, Digest, &[u8]) -> Result<bool>,
+    ) -> Result<()> {
         let mut statement =
             self.conn.prepare_cached("SELECT DISTINCT kind FROM alien ORDER BY kind")?;
         let aliens = statement

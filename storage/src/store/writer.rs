@@ -159,6 +159,7 @@ fn run_group(
     group.changed_access = group.failed.is_some() || db.heads.changed_access;
     shared.parked.store(db.parked() as u64, Ordering::Relaxed);
     shared.epoch.store(db.origin().epoch, Ordering::Relaxed);
+    lock(&shared.carries).clone_from(&db.carries);
     if let Some(error) = &group.failed {
         tracing::error!(%error, "a group of writes could not be committed; none of it was kept");
     }

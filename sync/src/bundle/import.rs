@@ -34,6 +34,8 @@ pub struct Report {
     pub applied: u64,
     pub had_already: u64,
     pub quarantined: u64,
+    /// Ops of what this node does not carry: they were left.
+    pub not_carried: u64,
     /// Ops whose past is in a part that did not come. They count as not received, so they come again.
     pub waiting: u64,
     /// Records that came in snapshots.
@@ -122,6 +124,7 @@ impl Taking {
                         self.report.applied += applied.applied as u64;
                         self.report.had_already += applied.skipped as u64;
                         self.report.quarantined += applied.quarantined as u64;
+                        self.report.not_carried += applied.refused as u64;
                     }
                 }
                 Err(error) => self.nonsense(number, error.to_string()),
@@ -176,7 +179,8 @@ impl Taking {
         let Some(replica) = replica else { return Ok(self.report) };
         Self::finish_streams(&mut self.chunked, replica)?;
         report.unfinished = self.chunked.into_iter().collect();
-        for (stream, top) in self.tops {
+        let carries = replica.carries();
+        for (stream, top) in self.tops.into_iter().filter(|(stream, _)| carries.carries(stream)) {
             let here = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
             report.waiting += top.lead_over(&here);
         }

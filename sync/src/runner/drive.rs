@@ -4,12 +4,13 @@
 use super::obstacle::Ended;
 use super::roster::{PeerState, PeerStatus, Place, Roster};
 use crate::session::{Effect, Event, Now, Options, Phase, Session};
-use atoll_storage::{Clock, Replica, Store};
+use atoll_storage::tx::Tx;
+use atoll_storage::{Clock, Replica, Store, StreamId, Vector, peer};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// What may wait for a peer that does not read. The session's own windows stay far below.
 const MAX_WAITING_BYTES: usize = 128 << 20;
@@ -24,6 +25,8 @@ pub(super) enum Input {
     Frame(Bytes),
     Committed,
     Tick,
+    /// What the peer has of these streams, as it said.
+    Known(Vec<StreamId>, oneshot::Sender<Vec<Vector>>),
     /// The link is gone, and why.
     Lost(Ended),
 }
@@ -93,6 +96,8 @@ impl Drive {
             name: self.name.clone(),
             root_every_ms: ROOT_EVERY_MS,
             answer_timeout_ms: ANSWER_TIMEOUT_MS,
+            peer: Some(self.place.key.node_id()),
+            peer_carries: self.roster.status_of(&self.place.key).and_then(|status| status.carries),
             ..Options::default()
         };
         let mut session = Session::new(options, self.now(begun));
@@ -120,6 +125,12 @@ impl Drive {
                 Some(Input::Frame(frame)) => Some(Event::Frame(frame.into())),
                 Some(Input::Committed) => Some(Event::Committed),
                 Some(Input::Tick) => Some(Event::Tick),
+                Some(Input::Known(streams, answer)) => {
+                    let known = |stream| session.known(stream).cloned().unwrap_or_default();
+                    // Who asked may have gone meanwhile.
+                    let _ = answer.send(streams.iter().map(known).collect());
+                    None
+                }
                 Some(Input::Lost(ended)) => return ended,
                 None => return Ended::session("the link was closed"),
             };
@@ -153,9 +164,28 @@ impl Drive {
         self.roster.status_of(&self.place.key).is_some_and(|status| status.is_level())
     }
 
+    /// Keeps what the peer carries, for the next greeting.
+    fn keep_parts(&mut self, session: &Session) {
+        let Some(carries) = session.peer_carries() else { return };
+        let known = self.roster.status_of(&self.place.key).and_then(|status| status.carries);
+        if session.status().peer.is_none() || known.as_ref() == Some(carries) {
+            return;
+        }
+        let (node, carries) = (self.place.key.node_id(), carries.clone());
+        self.roster.update(&self.place, |status| status.carries = Some(carries.clone()));
+        let kept =
+            self.store.write_blocking(move |tx: &mut Tx| peer::note_carries(tx, node, &carries));
+        if let Err(error) = kept {
+            tracing::debug!(%node, %error, "what a peer carries was not kept");
+        }
+    }
+
     /// Brings the roster up to date. Counting reads the vectors of all streams.
     fn show(&mut self, session: &Session, count: bool) {
         let lag = if count { self.lag(session) } else { None };
+        if count {
+            self.keep_parts(session);
+        }
         let shown = session.status();
         // Before the two have compared, nothing is known of the peer, which is not the same as that it has nothing.
         let is_known = matches!(shown.phase, Phase::CatchingUp | Phase::Live);

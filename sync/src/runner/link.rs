@@ -101,6 +101,7 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
     let traffic = Arc::new(Traffic::default());
     let reader = tokio::spawn(read(recv, input.clone(), hung_up, traffic.clone()));
     let writer = tokio::spawn(write(send, outputs, traffic.clone()));
+    shared.roster.note_asks(place, input.downgrade());
     let ticker = tokio::spawn(tick(shared.store.clone(), input));
     let drive = Drive {
         store: shared.store.clone(),

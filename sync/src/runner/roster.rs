@@ -1,16 +1,17 @@
 //! Who the peers are and how it stands with each, in memory: asked on every contact, shown to people.
 //! One link a pair counts; of two, both sides keep the same one.
 
+use super::drive::Input;
 use super::obstacle::{Ended, Obstacle};
 use crate::key::PublicKey;
 use crate::quic::{ProcessId, Pulse};
 use atoll_storage::peer::Peer;
-use atoll_storage::{NodeId, StreamId, Vector};
+use atoll_storage::{Carries, NodeId, StreamId, Vector};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PeerState {
@@ -70,6 +71,8 @@ pub struct PeerStatus {
     pub diverged: bool,
     /// Where a second process with its key was heard: its data folder was copied.
     pub copy_at: Option<SocketAddr>,
+    /// What it carries, as it said when it last did.
+    pub carries: Option<Carries>,
 }
 
 impl PeerStatus {
@@ -103,6 +106,7 @@ impl PeerStatus {
             acknowledged: None,
             diverged: false,
             copy_at: None,
+            carries: peer.carries,
         }
     }
 }
@@ -122,6 +126,8 @@ struct Current {
     /// None only in tests of the roster alone.
     end: Option<End>,
     cut: watch::Sender<Option<&'static str>>,
+    /// Where its session is asked, once it runs.
+    asks: Option<mpsc::WeakSender<Input>>,
 }
 
 struct Entry {
@@ -279,7 +285,7 @@ impl Roster {
             current.cut.send_replace(Some("another link took its place"));
         }
         let (cut, heard) = watch::channel(None);
-        entry.current = Some(Current { number, dialler, end, cut });
+        entry.current = Some(Current { number, dialler, end, cut, asks: None });
         entry.status.state = PeerState::CatchingUp;
         entry.status.reason.clear();
         entry.status.obstacle = None;
@@ -299,6 +305,23 @@ impl Roster {
         let mut inner = self.write();
         let entry = inner.entries.get_mut(key);
         entry.is_some_and(|entry| entry.status.copy_at.replace(at) != Some(at))
+    }
+
+    /// The session of this link can be asked from now on.
+    pub(super) fn note_asks(&self, place: &Place, asks: mpsc::WeakSender<Input>) {
+        let mut inner = self.write();
+        let entry = inner.entries.get_mut(&place.key);
+        let current = entry.and_then(|entry| entry.current.as_mut());
+        if let Some(current) = current.filter(|current| current.number == place.number) {
+            current.asks = Some(asks);
+        }
+    }
+
+    /// Where the sessions of all links are asked.
+    pub(super) fn asks(&self) -> Vec<mpsc::Sender<Input>> {
+        let inner = self.read();
+        let currents = inner.entries.values().filter_map(|entry| entry.current.as_ref());
+        currents.filter_map(|current| current.asks.as_ref()?.upgrade()).collect()
     }
 
     /// Notes what a link shows; nothing if it does not count any more.
@@ -339,6 +362,7 @@ mod tests {
             added_ms: u64::from(number),
             removed_ms: None,
             contact_ms: None,
+            carries: None,
         }
     }
 

@@ -70,7 +70,8 @@ fn checked<T>(pages: Vec<Page<T>>) -> Result<Vec<Page<T>>> {
 
 impl Session {
     pub(super) fn start_round(&mut self, replica: &mut dyn Replica) -> Result<()> {
-        let heads = replica.heads(None)?;
+        self.say_parts();
+        let heads = self.shared_heads(replica, None)?;
         self.rounds.last += 1;
         let round = self.rounds.last;
         for page in checked(pages(tenants_of(&heads).into_iter().collect()))? {
@@ -100,7 +101,7 @@ impl Session {
     ) -> Result<()> {
         let Some(theirs) = self.rounds.compares.put(u64::from(round), page) else { return Ok(()) };
         let theirs: BTreeMap<Id, Digest> = theirs.into_iter().collect();
-        let heads = replica.heads(None)?;
+        let heads = self.shared_heads(replica, None)?;
         let mine = tenants_of(&heads);
         let all: BTreeSet<Id> = mine.keys().chain(theirs.keys()).copied().collect();
         let differ: Vec<Id> = all.into_iter().filter(|t| mine.get(t) != theirs.get(t)).collect();
@@ -148,7 +149,7 @@ impl Session {
         if differ.is_empty() {
             return self.finish_round(replica);
         }
-        let heads = replica.heads(Some(&differ))?;
+        let heads = self.shared_heads(replica, Some(&differ))?;
         self.send_heads(true, round, heads)
     }
 
@@ -167,6 +168,9 @@ impl Session {
         let mut mine: BTreeMap<StreamId, StreamHead> =
             mine.into_iter().map(|head| (head.stream.clone(), head)).collect();
         for head in theirs {
+            if !self.shares(&head.stream) {
+                continue;
+            }
             let own = mine.remove(&head.stream);
             self.compare_heads(own.as_ref(), &head)?;
         }

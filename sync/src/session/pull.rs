@@ -60,6 +60,11 @@ impl Pulls {
         self.now.as_ref().map(|pull| &pull.stream)
     }
 
+    pub fn begin_anew(&mut self) {
+        self.wanted.clear();
+        self.now = None;
+    }
+
     fn learn(&mut self, took_ms: u64, options: &Options) {
         self.window = match self.answers.judge(took_ms, options) {
             Speed::Quick => (self.window + 1).min(options.window),

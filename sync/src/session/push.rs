@@ -60,6 +60,13 @@ fn tops_of(ops: &[Op]) -> BTreeMap<StreamId, Vector> {
 }
 
 impl Pushing {
+    pub fn begin_anew(&mut self) {
+        self.flights.clear();
+        self.blocked.clear();
+        self.offered.clear();
+        self.gap_since_ms = None;
+    }
+
     fn batch_bytes(&self) -> usize {
         if self.batch_bytes == 0 { FIRST_BATCH_BYTES } else { self.batch_bytes }
     }
@@ -88,7 +95,7 @@ impl Session {
     /// does not ask gets the ops after a while.
     pub(super) fn offer_snapshots(&mut self, replica: &mut dyn Replica) -> Result<()> {
         let nothing = Vector::default();
-        for head in replica.heads(None)? {
+        for head in self.shared_heads(replica, None)? {
             let is_new = self.known(&head.stream).is_none_or(|known| known.0.is_empty());
             let is_long = head.vector.lead_over(&nothing) >= self.options.snapshot_from_ops;
             if is_new && is_long && self.pushing.offered.insert(head.stream.clone()) {
@@ -101,8 +108,22 @@ impl Session {
     pub(super) fn rewind(&mut self, replica: &mut dyn Replica) -> Result<()> {
         self.pushing.flights.clear();
         self.relays.is_live = false;
+        self.skip_what_is_not_shared(replica)?;
         for (cursor, lane) in self.pushing.cursors.iter_mut().zip([Lane::Urgent, Lane::Rest]) {
             *cursor = replica.start_of(lane, &self.known)?;
+        }
+        Ok(())
+    }
+
+    /// What the peer does not take is not read: as if it had all that is there now.
+    fn skip_what_is_not_shared(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        if self.shares_all() {
+            return Ok(());
+        }
+        for head in replica.heads(None)? {
+            if !self.shares(&head.stream) {
+                self.known.insert(head.stream, head.vector);
+            }
         }
         Ok(())
     }
@@ -137,7 +158,9 @@ impl Session {
                 let max_bytes = self.options.batch_bytes.min(self.pushing.batch_bytes());
                 let batch = replica.ops(lane, from, &self.known, max_ops, max_bytes)?;
                 let mut ops = batch.ops;
-                ops.retain(|op| !self.pushing.blocked.contains_key(&op.stream));
+                ops.retain(|op| {
+                    self.shares(&op.stream) && !self.pushing.blocked.contains_key(&op.stream)
+                });
                 self.pushing.cursors[n] = batch.next_pos.max(from);
                 let ops = self.hold_back(replica, ops)?;
                 if !ops.is_empty() {
@@ -169,9 +192,16 @@ impl Session {
         if applied.quarantined > 0 {
             self.note(format!("{} ops were put in quarantine", applied.quarantined));
         }
+        if applied.refused > 0 {
+            self.note(format!("{} ops of what is not carried here were dropped", applied.refused));
+        }
         let mut vectors = Vec::with_capacity(tops.len());
-        for stream in tops.into_keys() {
-            let vector = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
+        for (stream, top) in tops {
+            let mut vector = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
+            if !self.parts.is_told && !self.shares(&stream) {
+                // An older peer does not know that it is left out, and would send it for ever.
+                vector.merge(&top);
+            }
             vectors.push((stream, vector));
         }
         self.send(&Message::Ack { batch, vectors });
@@ -190,7 +220,7 @@ impl Session {
             let took_ms = self.now.elapsed_ms.saturating_sub(flight.sent_ms);
             self.pushing.learn(flight.bytes, took_ms, &self.options);
             let arrived = |(stream, top): (&StreamId, &Vector)| {
-                self.known(stream).is_some_and(|known| known.includes(top))
+                !self.shares(stream) || self.known(stream).is_some_and(|known| known.includes(top))
             };
             if !flight.tops.iter().all(arrived) {
                 self.pushing.gap_since_ms.get_or_insert(self.now.elapsed_ms);

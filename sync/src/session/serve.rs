@@ -12,6 +12,9 @@ impl Session {
         request: u64,
         stream: StreamId,
     ) -> Result<()> {
+        if !self.shares(&stream) {
+            return Ok(());
+        }
         let index = replica.snapshot_index(&stream)?;
         self.block(&stream, &index.vector, true);
         let pages = pages(index.chunks);
@@ -32,6 +35,9 @@ impl Session {
         after: Option<RecordKey>,
         upto: Option<RecordKey>,
     ) -> Result<()> {
+        if !self.shares(&stream) {
+            return Ok(());
+        }
         let chunk = replica.snapshot_chunk(&stream, after, upto)?;
         self.block(&stream, &chunk.vector, true);
         self.busy_ms = self.now.elapsed_ms;
@@ -41,6 +47,9 @@ impl Session {
 
     pub(super) fn on_pulled(&mut self, replica: &mut dyn Replica, head: StreamHead) -> Result<()> {
         self.unblock(&head.stream);
+        if !self.shares(&head.stream) {
+            return Ok(());
+        }
         let mine = replica.head(&head.stream)?;
         self.compare_heads(mine.as_ref(), &head)?;
         if self.compared {

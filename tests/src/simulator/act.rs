@@ -31,6 +31,7 @@ pub fn act(world: &mut World, node: usize) -> Result<(), String> {
     };
     match result {
         Ok(()) | Err(Error::Missing(_) | Error::Body(_)) => {}
+        Err(Error::NotCarried { .. }) if world.plan.partial => {}
         Err(Error::Full) if world.nodes[node].is_full() => world.outcome.refused_full += 1,
         Err(error) => return Err(format!("a write failed: {error}")),
     }

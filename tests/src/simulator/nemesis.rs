@@ -2,6 +2,7 @@
 
 use super::courier;
 use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
+use super::parts;
 use super::world::World;
 use atoll_storage::op::{BodyEdit, BodyWrite, CellWrite, Count, Seen, Write};
 use atoll_storage::{
@@ -81,6 +82,9 @@ pub fn strike(world: &mut World) -> Outcome {
     if plan.latecomer && world.nodes.len() == plan.nodes && world.rng.percent(1) {
         world.add_node(false)?;
     }
+    if plan.partial {
+        parts::strike(world, node)?;
+    }
     Ok(())
 }
 
@@ -112,6 +116,9 @@ pub fn heal(world: &mut World) -> Outcome {
     }
     for link in &mut world.links {
         (link.down_until_ms, link.deaf) = (0, None);
+    }
+    if world.plan.partial {
+        parts::finish(world)?;
     }
     world.say(|| "healed".into());
     Ok(())

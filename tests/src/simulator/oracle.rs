@@ -3,10 +3,11 @@
 use super::kinds;
 use super::model::{Lost, difference};
 use super::node::{Node, clock};
+use super::parts;
 use super::world::World;
 use atoll_storage::{
-    Cause, ConflictValue, Db, Field, Id, Kind, Merge, NodeId, Op, Query, Read, Record, Replica,
-    StreamHead, StreamId, Vector,
+    Carries, Cause, ConflictValue, Db, Field, Id, Kind, Merge, NodeId, Op, Query, Read, Record,
+    Replica, StreamHead, StreamId, Vector,
 };
 use atoll_sync::session::{Effect, Event, Now, Options, Phase, Session};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,9 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 pub fn roots_are_equal(world: &mut World) -> Result<bool, String> {
+    if world.plan.partial {
+        return parts::are_equal(world);
+    }
     let roots = world.nodes.iter_mut().map(|node| node.db.root()).collect::<Result<Vec<_>, _>>();
     Ok(roots.map_err(text)?.windows(2).all(|pair| pair[0] == pair[1]))
 }
@@ -59,11 +63,9 @@ pub fn differences(world: &mut World) -> Result<String, String> {
 
 pub fn check(world: &mut World) -> Outcome {
     heads_are_equal(world)?;
-    let dumps = dumps(world)?;
-    for (node, dump) in world.nodes.iter().zip(&dumps).skip(1) {
-        same("records", 0, node.number, &dumps[0], dump)?;
-    }
+    projections_are_equal(world)?;
     inboxes_are_equal(world)?;
+    let dumps = dumps(world)?;
     views_are_sound(world, &dumps)?;
     world.outcome.records = dumps[0].lines().count() as u64;
     nothing_is_lost(world)?;
@@ -94,7 +96,38 @@ fn same(what: &str, a: usize, b: usize, left: &str, right: &str) -> Outcome {
     Err(format!("{what} differ\n {a}: {:#?}\n {b}: {:#?}", only(left, right), only(right, left)))
 }
 
+/// Pairs of nodes that must show the same of what both carry: all if each carries everything, else those with a link.
+fn pairs(world: &World) -> Vec<(usize, usize)> {
+    if world.plan.partial {
+        return world.links.iter().map(|link| (link.nodes[0], link.nodes[1])).collect();
+    }
+    (1..world.nodes.len()).map(|node| (0, node)).collect()
+}
+
+/// Whole nodes show the same, and a partial one what a whole one does of its part.
+fn projections_are_equal(world: &World) -> Outcome {
+    let shown = shown_kinds(world);
+    for (a, b) in pairs(world) {
+        let parts = [a, b].map(|node| world.nodes[node].db.carries());
+        let is_shared = |stream: &StreamId| parts.iter().all(|part| part.carries(stream));
+        let dumped = |node: usize| {
+            let node = &world.nodes[node];
+            dump_of(&node.db, node.kinds, shown, &is_shared)
+        };
+        same("records", a, b, &dumped(a)?, &dumped(b)?)?;
+    }
+    Ok(())
+}
+
+fn shown_kinds(world: &World) -> &'static [&'static Kind] {
+    let all_new = world.nodes.iter().all(|node| !node.is_old());
+    if all_new { kinds::NEW } else { kinds::OLD }
+}
+
 fn heads_are_equal(world: &mut World) -> Outcome {
+    if world.plan.partial {
+        return parts::difference(world)?.map_or(Ok(()), Err);
+    }
     let mut all = Vec::new();
     for node in &mut world.nodes {
         let heads = node.db.heads(None).map_err(text)?;
@@ -108,8 +141,7 @@ fn heads_are_equal(world: &mut World) -> Outcome {
 }
 
 fn dumps(world: &World) -> Result<Vec<String>, String> {
-    let all_new = world.nodes.iter().all(|node| !node.is_old());
-    let kinds = if all_new { kinds::NEW } else { kinds::OLD };
+    let kinds = shown_kinds(world);
     world.nodes.iter().map(|node| dump(&node.db, node.kinds, kinds)).collect()
 }
 
@@ -118,6 +150,16 @@ fn dump(
     db: &Db,
     kinds: &'static [&'static Kind],
     shown: &'static [&'static Kind],
+) -> Result<String, String> {
+    dump_of(db, kinds, shown, &|_| true)
+}
+
+/// The same of some streams.
+fn dump_of(
+    db: &Db,
+    kinds: &'static [&'static Kind],
+    shown: &'static [&'static Kind],
+    is_wanted: &dyn Fn(&StreamId) -> bool,
 ) -> Result<String, String> {
     let mut out = String::new();
     for (kind, shown) in shown.iter().filter_map(|s| {
@@ -131,6 +173,9 @@ fn dump(
             let page = db.reader().list(&query.with_bodies()).map_err(text)?;
             seen += page.records.len() as u64;
             for record in &page.records {
+                if !is_wanted(&StreamId::new(record.tenant, kind.scope)) {
+                    continue;
+                }
                 show(db, record, shown.fields, &mut out)?;
             }
             after = page.next;
@@ -178,8 +223,20 @@ fn show(db: &Db, record: &Record, fields: &[Field], out: &mut String) -> Outcome
 
 /// The inbox without what each node sees for itself: writes that met a deletion.
 fn inbox(db: &Db, skip: &[u16]) -> Result<String, String> {
+    inbox_of(db, skip, &|_| true)
+}
+
+fn inbox_of(
+    db: &Db,
+    skip: &[u16],
+    is_wanted: &dyn Fn(&StreamId) -> bool,
+) -> Result<String, String> {
     let mut out = String::new();
     for row in db.reader().conflicts(None, 1_000, None).map_err(text)? {
+        let scope = kinds::NEW.iter().find(|kind| kind.code == row.kind).map_or("", |k| k.scope);
+        if !is_wanted(&StreamId::new(row.tenant, scope)) {
+            continue;
+        }
         if row.cause != Cause::LostWrite && !skip.contains(&row.kind) {
             let _ = writeln!(
                 out,
@@ -199,8 +256,11 @@ fn inboxes_are_equal(world: &mut World) -> Outcome {
         &[]
     };
     let first = inbox(&world.nodes[0].db, skip)?;
-    for node in &world.nodes[1..] {
-        same("inboxes", 0, node.number, &first, &inbox(&node.db, skip)?)?;
+    for (a, b) in pairs(world) {
+        let parts = [a, b].map(|node| world.nodes[node].db.carries());
+        let is_shared = |stream: &StreamId| parts.iter().all(|part| part.carries(stream));
+        let of = |node: usize| inbox_of(&world.nodes[node].db, skip, &is_shared);
+        same("inboxes", a, b, &of(a)?, &of(b)?)?;
     }
     world.outcome.conflicts = first.lines().count() as u64;
     let quarantined = world.nodes[0].db.reader().quarantined(1_000).map_err(text)?;
@@ -214,8 +274,7 @@ fn verified(db: &Db, name: &str) -> Outcome {
 }
 
 fn views_are_sound(world: &mut World, dumps: &[String]) -> Outcome {
-    let all_new = world.nodes.iter().all(|node| !node.is_old());
-    let shown = if all_new { kinds::NEW } else { kinds::OLD };
+    let shown = shown_kinds(world);
     for (node, before) in world.nodes.iter_mut().zip(dumps) {
         let name = format!("node {}", node.number);
         verified(&node.db, &name)?;
@@ -240,20 +299,32 @@ fn views_are_sound(world: &mut World, dumps: &[String]) -> Outcome {
 
 /// Against the model: each record is what the acknowledged ops make it.
 fn nothing_is_lost(world: &mut World) -> Outcome {
-    let vectors = world.nodes[0].vectors().map_err(text)?;
-    let arrived = |op: &Op| vectors.get(&op.stream).is_some_and(|v| v.covers(op.dot));
+    let vectors = world.nodes.iter_mut().map(|node| node.vectors()).collect::<Result<Vec<_>, _>>();
+    let vectors = vectors.map_err(text)?;
+    let has =
+        |node: usize, op: &Op| vectors[node].get(&op.stream).is_some_and(|v| v.covers(op.dot));
     for op in &world.model.ops {
-        if !arrived(op) && !world.model.set_back.contains(&(op.stream.clone(), op.dot)) {
+        let is_somewhere = (0..world.nodes.len()).any(|node| has(node, op));
+        if !is_somewhere && !world.model.set_back.contains(&(op.stream.clone(), op.dot)) {
             return Err(format!("an acknowledged op is gone: {op:?}"));
         }
     }
+    // Where all carry everything, one stands for all.
+    let looked_at = if world.plan.partial { world.nodes.len() } else { 1 };
+    let new = (0..world.nodes.len()).filter(|node| !world.nodes[*node].is_old());
+    new.take(looked_at).try_for_each(|node| node_lost_nothing(world, node, &|op| has(node, op)))
+}
+
+fn node_lost_nothing(world: &World, node: usize, arrived: &dyn Fn(&Op) -> bool) -> Outcome {
     // What a life that was set back had acknowledged may have got through in a part of a snapshot, or not.
+    let set_back = &world.model.set_back;
+    let lives = world.model.ops.iter().filter(|op| set_back.contains(&(op.stream.clone(), op.dot)));
     let mut doubtful: BTreeSet<(u16, Id)> =
-        world.model.ops.iter().filter(|op| !arrived(op)).map(|op| (op.kind, op.key)).collect();
+        lives.filter(|op| !arrived(op)).map(|op| (op.kind, op.key)).collect();
     doubtful.extend(&world.model.collided);
     let is_set_back = is_set_back(world);
     let (expected, lost) = world.model.expected(arrived);
-    let Some(node) = world.nodes.iter().find(|node| !node.is_old()) else { return Ok(()) };
+    let node = &world.nodes[node];
     let reader = node.db.reader();
     for ((code, key), state) in expected.iter().filter(|(place, _)| !doubtful.contains(place)) {
         let Some(kind) = node.kinds.iter().find(|k| k.code == *code) else { continue };
@@ -263,6 +334,11 @@ fn nothing_is_lost(world: &mut World) -> Outcome {
             return Err(format!("{} {key} should be otherwise: {difference}", kind.name));
         }
         let Some(record) = found else { continue };
+        // Between this node and where it was written there may be none that carries it.
+        let is_of = |op: &&Op| (op.kind, op.key) == (*code, *key);
+        if !world.model.ops.iter().filter(is_of).all(arrived) {
+            continue;
+        }
         for (_, _, field, creation, word) in
             world.model.words.iter().filter(|w| (w.0, w.1) == (*code, *key))
         {
@@ -286,8 +362,8 @@ fn nothing_is_lost(world: &mut World) -> Outcome {
             }
         }
     }
-    if is_set_back {
-        // An inbox that was set back with its node has forgotten what it held.
+    if is_set_back || world.plan.partial {
+        // An inbox that was set back with its node, or dropped with its stream, has forgotten what it held.
         return Ok(());
     }
     let mut rows = Vec::new();
@@ -316,9 +392,13 @@ fn tells_of(value: &ConflictValue, lost: &Lost) -> bool {
 /// Two nodes with nothing new say so in under 200 bytes each.
 fn a_greeting_is_short(world: &mut World) -> Outcome {
     let now = Now { elapsed_ms: world.now(), wall_ms: world.nodes[0].wall_ms() };
-    let options =
-        Options { name: "a node with a long name for people".into(), ..Options::default() };
-    let mut ends = [Session::new(options.clone(), now), Session::new(options, now)];
+    let options = |peer: usize| Options {
+        name: "a node with a long name for people".into(),
+        peer: Some(world.nodes[peer].db.origin().node),
+        peer_carries: Some(Carries::clone(&world.nodes[peer].db.carries())),
+        ..Options::default()
+    };
+    let mut ends = [1, 0].map(|peer| Session::new(options(peer), now));
     let mut sent = [0; 2];
     let mut events: Vec<(usize, Event)> = vec![(0, Event::Open), (1, Event::Open)];
     while let Some((end, event)) = events.pop() {

@@ -39,6 +39,8 @@ pub struct Plan {
     /// A second process runs on a copy of a disk, under the same name and number, and the network hears now the one,
     /// now the other.
     pub twins: bool,
+    /// Nodes carry different parts of the network, and change their minds.
+    pub partial: bool,
 }
 
 impl Plan {
@@ -75,6 +77,7 @@ impl Plan {
             copies: in_files && rng.percent(20),
             couriers: rng.percent(35),
             twins: in_files && rng.percent(30),
+            partial: rng.percent(35),
         }
     }
 
@@ -108,6 +111,27 @@ impl Plan {
             copies: false,
             couriers: false,
             twins: false,
+            partial: false,
+        }
+    }
+
+    /// Nodes in a line, each with another part of the network, on a wire with few faults.
+    pub fn partial_line(seed: u64) -> Self {
+        let plan = Self::of(seed);
+        let (trims, cuts) = (plan.trims, plan.cuts);
+        let (snapshot_from_ops, chunk_records) = (plan.snapshot_from_ops, plan.chunk_records);
+        let calm = Self::calm(false);
+        Self {
+            nodes: 4,
+            actions: 90,
+            is_line: true,
+            in_files: false,
+            partial: true,
+            trims,
+            cuts,
+            snapshot_from_ops,
+            chunk_records,
+            ..calm
         }
     }
 }

@@ -1,10 +1,11 @@
 //! A replica that cuts snapshots fine, so that a few dozen records make many chunks. All else is the store's.
 
 use atoll_storage::{
-    ChunkHead, Db, Digest, Id, Lane, Op, OpBatch, Origin, RecordKey, RecordRange, Replica, Result,
-    SnapshotChunk, SnapshotIndex, StreamHead, StreamId, Vector, codec,
+    Carries, ChunkHead, Db, Digest, Id, Lane, Op, OpBatch, Origin, RecordKey, RecordRange, Replica,
+    Result, SnapshotChunk, SnapshotIndex, StreamHead, StreamId, Vector, codec,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub struct Small<'d> {
     pub db: &'d mut Db,
@@ -14,6 +15,9 @@ pub struct Small<'d> {
 impl Replica for Small<'_> {
     fn origin(&self) -> Origin {
         Replica::origin(self.db)
+    }
+    fn carries(&self) -> Arc<Carries> {
+        self.db.carries()
     }
     fn root(&mut self) -> Result<Digest> {
         self.db.root()

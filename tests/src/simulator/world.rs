@@ -6,10 +6,13 @@ use super::model::Model;
 use super::nemesis;
 use super::node::Node;
 use super::oracle;
+use super::parts;
 use super::plan::Plan;
 use super::rng::Rng;
 use super::wire::{Frame, Link, Wire};
+use atoll_storage::Carries;
 use atoll_sync::session::{Effect, Event, Now, Options, Phase, Reason, Session};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
@@ -28,6 +31,8 @@ pub struct World {
     pub wire: Wire,
     pub model: Model,
     pub outcome: Outcome,
+    /// What each node last heard that another one carries.
+    pub heard_parts: BTreeMap<(usize, usize), Carries>,
     dir: Option<TempDir>,
     /// Steps that sessions took; at which of them the node that takes it is killed.
     steps: u64,
@@ -62,13 +67,11 @@ pub struct Outcome {
     /// Bundles that arrived whole, and not whole.
     pub bundles: u64,
     pub damaged_bundles: u64,
+    /// Streams that nodes dropped.
+    pub dropped: u64,
 }
 
 impl World {
-    pub fn new(seed: u64) -> Result<Self, String> {
-        Self::with_plan(seed, Plan::of(seed))
-    }
-
     pub fn with_plan(seed: u64, plan: Plan) -> Result<Self, String> {
         let dir = plan.in_files.then(scratch).transpose()?;
         let mut world = Self {
@@ -80,6 +83,7 @@ impl World {
             wire: Wire::default(),
             model: Model::default(),
             outcome: Outcome::default(),
+            heard_parts: BTreeMap::new(),
             dir,
             steps: 0,
             kill_at: None,
@@ -97,6 +101,9 @@ impl World {
         let dir = self.dir.as_ref().map(TempDir::path);
         let chunk_records = self.plan.chunk_records;
         self.nodes.push(Node::new(number, is_old, self.now_ms.clone(), chunk_records, dir)?);
+        if self.plan.partial && number > 0 {
+            parts::begin(self, number)?;
+        }
         let first = if self.plan.is_line { number.saturating_sub(1) } else { 0 };
         self.links.extend((first..number).map(|other| Link::new(other, number)));
         Ok(())
@@ -173,8 +180,7 @@ impl World {
 
     fn connect(&mut self, link: usize) -> Result<(), String> {
         let new = |world: &Self, end: usize| {
-            let options = world.options(&format!("node {}", world.links[link].nodes[end]));
-            Session::new(options, world.session_now(link, end))
+            Session::new(world.options(link, end), world.session_now(link, end))
         };
         self.links[link].ends = Some([new(self, 0), new(self, 1)]);
         self.say(|| format!("{:?} connect", self.links[link].nodes));
@@ -184,9 +190,13 @@ impl World {
         Ok(())
     }
 
-    fn options(&self, name: &str) -> Options {
+    fn options(&self, link: usize, end: usize) -> Options {
+        let nodes = self.links[link].nodes;
+        let (me, peer) = (nodes[end], nodes[1 - end]);
         Options {
-            name: name.into(),
+            name: format!("node {me}"),
+            peer: Some(self.nodes[peer].db.origin().node),
+            peer_carries: self.heard_parts.get(&(me, peer)).cloned(),
             answer_timeout_ms: 1_500,
             root_every_ms: 2_000,
             quiet_ms: 500,
@@ -221,6 +231,13 @@ impl World {
         let before = node.log_end();
         let effects = node.with_replica(|replica| ends[end].handle(now, replica, event));
         let has_written = node.log_end() != before;
+        if self.plan.partial && ends[end].status().peer.is_some() {
+            let peer = self.links[link].nodes[1 - end];
+            let heard = self.links[link].ends.as_ref().and_then(|ends| ends[end].peer_carries());
+            if let Some(heard) = heard {
+                self.heard_parts.insert((number, peer), heard.clone());
+            }
+        }
         self.steps += 1;
         if self.kill_at == Some(self.steps) {
             return nemesis::kill(self, number);
@@ -326,5 +343,6 @@ impl Outcome {
         self.collided += other.collided;
         self.bundles += other.bundles;
         self.damaged_bundles += other.damaged_bundles;
+        self.dropped += other.dropped;
     }
 }

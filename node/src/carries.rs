@@ -1,0 +1,152 @@
+//! What of the network this node carries: shown, taken, dropped. Never drops what no other node is known to have,
+//! unless it is told to.
+
+use crate::access::{Actor, Permission};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::identity::tenant;
+use crate::runtime::Node;
+use atoll_storage::read::Read;
+use atoll_storage::{Carries, Id, Rule, Store, StreamHead};
+use std::sync::Arc;
+
+/// What a node carries, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Shown {
+    /// In order: the last one that fits decides.
+    pub rules: Vec<String>,
+    pub everything: bool,
+    /// Streams that are being removed, as tenant and scope.
+    pub leaving: Vec<String>,
+}
+
+/// Records or ops that are removed by one write, so that others come between.
+const PIECE: usize = 200;
+
+pub fn show(node: &Node, actor: &Actor) -> Result<Shown> {
+    actor.require(Permission::SyncAdminister)?;
+    let (carries, leaving) =
+        node.store.read(|reader| Ok((reader.carries()?, reader.leaving()?)))?;
+    let carries = carries.unwrap_or_default();
+    Ok(Shown {
+        rules: carries.rules().iter().map(Rule::to_string).collect(),
+        everything: carries.is_everything(),
+        leaving: leaving.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// Carries what these rules say, and nothing else. Tenants are named by id or slug.
+///
+/// # Errors
+/// `Conflict` (`not_elsewhere`) if something would be dropped that no linked node has whole, unless `force`.
+pub async fn set(node: &Arc<Node>, actor: &Actor, rules: &[String], force: bool) -> Result<Shown> {
+    actor.require(Permission::SyncAdminister)?;
+    let carries = Carries::parse(rules.iter().map(String::as_str), tenant_by_name(node))
+        .map_err(|error| Error::field("rules", "malformed", error.to_string()))?;
+    put(node, actor, carries, force).await
+}
+
+/// Takes more, and drops some. Rules as in [`set`], without the `-`.
+///
+/// # Errors
+/// As [`set`].
+pub async fn change(
+    node: &Arc<Node>,
+    actor: &Actor,
+    added: &[String],
+    dropped: &[String],
+    force: bool,
+) -> Result<Shown> {
+    actor.require(Permission::SyncAdminister)?;
+    let mut carries = node.store.read(|reader| reader.carries())?.unwrap_or_default();
+    let all = added.iter().map(|text| (text, false)).chain(dropped.iter().map(|text| (text, true)));
+    for (text, leaves) in all {
+        let text = text.trim_start_matches('-');
+        let pushed = Rule::parse(text, tenant_by_name(node))
+            .and_then(|rule| carries.push(Rule { leaves, ..rule }));
+        pushed.map_err(|error| Error::field("rules", "malformed", error.to_string()))?;
+    }
+    put(node, actor, carries, force).await
+}
+
+/// What the settings say, on a node that was never told otherwise.
+pub(crate) fn begin(store: &Store, config: &Config) -> Result<()> {
+    let rules = &config.sync.carries;
+    if rules.is_empty() || store.read(|reader| reader.carries())?.is_some() {
+        return Ok(());
+    }
+    Ok(store.carry(Carries::parse(rules.iter().map(String::as_str), |_| None)?)?)
+}
+
+/// Removes what is carried no more, to the end or until the store is closed.
+pub(crate) fn shed(store: &Store) {
+    loop {
+        match store.shed(PIECE) {
+            Ok(true) => {}
+            Ok(false) | Err(atoll_storage::Error::Closed) => return,
+            Err(error) => {
+                return tracing::warn!(%error, "what is carried no more could not be removed; it is tried again at the next start");
+            }
+        }
+    }
+}
+
+fn tenant_by_name(node: &Node) -> impl Fn(&str) -> Option<Id> {
+    |name| Some(tenant::get(node, &Actor::system(Id::NIL), name).ok()?.key)
+}
+
+async fn put(node: &Arc<Node>, actor: &Actor, carries: Carries, force: bool) -> Result<Shown> {
+    let dropped = dropped_by(node, &carries)?;
+    if !force {
+        must_be_elsewhere(node, &dropped).await?;
+    }
+    let store = node.store.clone();
+    let is_served = node.sync().is_some();
+    let work = move || {
+        store.carry(carries)?;
+        if !is_served {
+            shed(&store);
+        }
+        Ok::<_, atoll_storage::Error>(store)
+    };
+    let store = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::Internal(error.to_string()))??;
+    if is_served {
+        tokio::task::spawn_blocking(move || shed(&store));
+    }
+    show(node, actor)
+}
+
+/// Streams that are here and would be carried no more.
+fn dropped_by(node: &Node, carries: &Carries) -> Result<Vec<StreamHead>> {
+    let mut heads = node.store.read(|reader| reader.streams())?;
+    heads.retain(|head| !head.is_empty() && !carries.carries(&head.stream));
+    Ok(heads)
+}
+
+async fn must_be_elsewhere(node: &Node, dropped: &[StreamHead]) -> Result<()> {
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    let streams: Vec<_> = dropped.iter().map(|head| head.stream.clone()).collect();
+    let known = match node.sync() {
+        Some(runner) => runner.known(&streams).await,
+        None => vec![],
+    };
+    let is_safe = |at: usize| known.iter().any(|peer| peer[at].includes(&dropped[at].vector));
+    let alone: Vec<String> = (0..dropped.len())
+        .filter(|at| !is_safe(*at))
+        .map(|at| dropped[at].stream.to_string())
+        .collect();
+    if alone.is_empty() {
+        return Ok(());
+    }
+    Err(Error::conflict(
+        "not_elsewhere",
+        format!(
+            "no node that this one is linked to has all of {}: link to one that carries it and wait until it is level, or force it and lose what only this node has",
+            alone.join(", ")
+        ),
+    ))
+}
