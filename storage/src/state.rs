@@ -301,6 +301,7 @@ impl State {
             cell.on.dedup();
         }
         self.cells = cells;
+        self.even_stamps();
         for body in &other.bodies {
             match self
                 .bodies
@@ -319,6 +320,21 @@ impl State {
             self.sketches.entry(*field).or_default().raise(&sketch.registers());
         }
         self.drop_orphans(|dot| !(mine.covers(dot) && theirs.covers(dot)))
+    }
+
+    /// One time a dot, as the bytes have it: two lives of a node may have given one dot to two writes.
+    fn even_stamps(&mut self) {
+        let mut stamps = self.creations.clone();
+        for cell in &self.cells {
+            let stamp = stamps.entry(cell.dot).or_insert(cell.hlc);
+            *stamp = (*stamp).max(cell.hlc);
+        }
+        for (dot, hlc) in &mut self.creations {
+            *hlc = stamps.get(dot).copied().unwrap_or(*hlc);
+        }
+        for cell in &mut self.cells {
+            cell.hlc = stamps.get(&cell.dot).copied().unwrap_or(cell.hlc);
+        }
     }
 
     /// The canonical bytes: equal on every node that applied the same ops.

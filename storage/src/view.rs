@@ -155,7 +155,7 @@ impl Db {
             let now = claim_of(record, field);
             let same = |a: &Option<(String, Claim)>, b: &Option<(String, Claim)>| match (a, b) {
                 (Some((n, a)), Some((m, b))) => {
-                    n == m && a.dot == b.dot && a.confirmed == b.confirmed
+                    n == m && (a.hlc, a.dot, a.confirmed) == (b.hlc, b.dot, b.confirmed)
                 }
                 (None, None) => true,
                 _ => false,

@@ -308,6 +308,52 @@ fn a_record_that_one_disk_lost_comes_back_from_the_other_and_nothing_is_taken_fo
     assert_equal(&mut a, &mut b);
 }
 
+/// Two lives of a node wrote one name under one dot at different times. A repair takes the later time, and the name goes
+/// to whoever was between the two.
+#[test]
+fn a_name_follows_its_time_when_a_repair_changes_that_alone() {
+    let life = |ms: u64| {
+        let clock = Clock::from_fn(move || 1_700_000_000_000 + ms);
+        let mut db = Db::open_in_memory(KINDS, NodeId([1; 16]), clock).unwrap();
+        create(&mut db, 1, Changes::new().set(&SLUG, "intro"));
+        db
+    };
+    let (mut early, mut late, mut between) = (life(0), life(9), node(5));
+    create(&mut between, 5, Changes::new().set(&SLUG, "intro"));
+    send(&mut between, &mut early);
+    send(&mut between, &mut late);
+    let holder = |db: &Db| db.reader().claimed(TENANT, "doc.slug", "intro").unwrap();
+    assert_eq!((holder(&early), holder(&late)), (Some(key(1)), Some(key(5))));
+    snapshot(&mut late, &mut early);
+    assert_equal(&mut early, &mut late);
+    assert_eq!(holder(&early), Some(key(5)));
+}
+
+/// The same dot under two times in one record: kept bytes have one time a dot, and names must go by that one.
+#[test]
+fn what_a_repair_keeps_has_one_time_a_dot() {
+    let life = |ms: u64, changes: Changes| {
+        let clock = Clock::from_fn(move || 1_700_000_000_000 + ms);
+        let mut db = Db::open_in_memory(KINDS, NodeId([1; 16]), clock).unwrap();
+        create(&mut db, 1, changes);
+        db
+    };
+    let mut early = life(0, Changes::new().add(&TAGS, "x"));
+    let mut late = life(9, Changes::new().set(&SLUG, "intro"));
+    let mut between = node(5);
+    create(&mut between, 5, Changes::new().set(&SLUG, "intro"));
+    send(&mut between, &mut early);
+    send(&mut between, &mut late);
+    snapshot(&mut late, &mut early);
+    snapshot(&mut early, &mut late);
+    assert_equal(&mut early, &mut late);
+    for db in [&mut early, &mut late] {
+        assert_eq!(db.reader().claimed(TENANT, "doc.slug", "intro").unwrap(), Some(key(5)));
+        db.rebuild(|_, _| {}).unwrap();
+        assert_eq!(db.reader().claimed(TENANT, "doc.slug", "intro").unwrap(), Some(key(5)));
+    }
+}
+
 #[test]
 fn an_edit_of_the_body_alone_is_the_latest_change_on_every_node() {
     let (mut a, mut b, mut c) = (node(1), node(2), node(3));
