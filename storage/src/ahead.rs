@@ -4,6 +4,7 @@
 
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::heads::StreamHead;
 use crate::id::Id;
 use crate::replica::RecordKey;
 use crate::vector::Vector;
@@ -154,6 +155,39 @@ pub(crate) fn hold_all(
     Ok(at == END)
 }
 
+/// The ranges that hold more than `vector`, in order: what lies above the first end, up to and with the second.
+pub(crate) fn beyond(conn: &Connection, stream: i64, vector: &Vector) -> Result<Beyond> {
+    let mut ranges = ranges(conn, stream, &[], &END)?;
+    ranges.retain(|range| !vector.includes(&range.vector));
+    Ok(Beyond(ranges))
+}
+
+pub(crate) struct Beyond(Vec<Range>);
+
+impl Beyond {
+    /// Whether one of them has a key in `(after, upto]`.
+    pub fn meets(&self, after: Option<RecordKey>, upto: Option<RecordKey>) -> bool {
+        let (low, high) = (low_of(after), high_of(upto));
+        let first = self.0.partition_point(|range| range.high <= low);
+        self.0.get(first).is_some_and(|range| range.low < high)
+    }
+}
+
+/// What any record of the stream holds: its vector, and what a snapshot that is not whole brought beyond it.
+pub(crate) fn held_by_any(conn: &Connection, head: &StreamHead) -> Result<Vector> {
+    let mut held = head.vector.clone();
+    if head.is_ahead {
+        let sql = "SELECT a.vector FROM ahead a JOIN stream s ON s.id = a.stream \
+                   WHERE s.tenant = ?1 AND s.scope = ?2";
+        let mut statement = conn.prepare_cached(sql)?;
+        let args = params![head.stream.tenant.0, head.stream.scope];
+        for bytes in statement.query_map(args, |row| row.get::<_, Vec<u8>>(0))? {
+            held.merge(&codec::decode(&bytes?)?);
+        }
+    }
+    Ok(held)
+}
+
 /// How far from `after` on all records hold the same, at most to `upto`; and what they hold beyond the stream's vector.
 pub(crate) fn part(
     conn: &Connection,
@@ -198,6 +232,9 @@ mod tests {
         assert_eq!(part(&conn, 1, Some(key(8)), Some(key(9)))?, (Some(key(9)), vector(6)));
         assert_eq!(part(&conn, 1, Some(key(30)), None)?, (None, vector(7)));
         assert_eq!(part(&conn, 2, None, None)?, (None, Vector::default()));
+        let beyond = beyond(&conn, 1, &vector(6))?;
+        assert!(beyond.meets(Some(key(20)), None) && beyond.meets(Some(key(29)), Some(key(30))));
+        assert!(!beyond.meets(None, Some(key(20))) && beyond.meets(None, Some(key(21))));
         assert_eq!(held_by_all(&conn, 1, &vector(4))?, Some(vector(5)));
         assert_eq!(held_by_all(&conn, 1, &vector(9))?, Some(vector(9)));
         assert_eq!(held_by_all(&conn, 2, &vector(4))?, None);

@@ -113,6 +113,10 @@ pub trait Replica {
     ) -> Result<OpBatch>;
     fn apply(&mut self, ops: Vec<Op>) -> Result<Applied>;
     fn snapshot_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex>;
+    /// The same for a peer: ranges that hold more than the index's vector differ from whatever he has, so that he asks for
+    /// them and hears how far they stand. To count them as held at the vector alone would part a deletion from what it
+    /// deleted.
+    fn served_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex>;
     /// The records in `(after, upto]`, as many as fit in a few megabytes; the answer's `upto` says how far it goes.
     fn snapshot_chunk(
         &mut self,
@@ -134,6 +138,11 @@ pub trait Replica {
 impl Db {
     pub(crate) fn log_reader(&self) -> LogReader<'_> {
         LogReader { conn: &self.conn, plans: &self.plans }
+    }
+
+    /// Makes an index fit to be served, as [`Replica::served_index`] gives it.
+    pub fn mark_ahead(&self, index: &mut SnapshotIndex) -> Result<()> {
+        self.log_reader().mark_ahead(index)
     }
 
     pub(crate) fn merge_chunk_in_group(&mut self, chunk: &SnapshotChunk) -> Result<()> {
@@ -379,6 +388,11 @@ impl Replica for Db {
     }
     fn snapshot_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex> {
         self.log_reader().snapshot_index(stream)
+    }
+    fn served_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex> {
+        let mut index = self.log_reader().snapshot_index(stream)?;
+        self.mark_ahead(&mut index)?;
+        Ok(index)
     }
     fn snapshot_chunk(
         &mut self,

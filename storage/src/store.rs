@@ -447,6 +447,13 @@ impl Replica for Store {
     fn snapshot_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex> {
         self.log(|log| log.snapshot_index(stream))
     }
+    fn served_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex> {
+        self.log(|log| {
+            let mut index = log.snapshot_index(stream)?;
+            log.mark_ahead(&mut index)?;
+            Ok(index)
+        })
+    }
     fn snapshot_chunk(
         &mut self,
         stream: &StreamId,

@@ -6,15 +6,20 @@ const SEEDS: u64 = 1_000;
 /// Test functions, so that every core has something to do.
 const PARTS: u64 = 4;
 
-/// The seeds to run, and whether they were asked for by name.
+/// The seeds to run.
 fn seeds() -> (u64, u64) {
+    asked().unwrap_or((0, SEEDS))
+}
+
+/// Those that were asked for.
+fn asked() -> Option<(u64, u64)> {
     let number = |text: &str| text.trim().parse::<u64>().ok();
     if let Some(seed) = std::env::var("ATOLL_SEED").ok().as_deref().and_then(number) {
-        return (seed, seed + 1);
+        return Some((seed, seed + 1));
     }
     let range = std::env::var("ATOLL_SEEDS").ok();
-    let range = range.as_deref().and_then(|text| text.split_once(".."));
-    range.and_then(|(from, to)| Some((number(from)?, number(to)?))).unwrap_or((0, SEEDS))
+    let (from, to) = range.as_deref()?.split_once("..")?;
+    Some((number(from)?, number(to)?))
 }
 
 fn run_part(part: u64) {
@@ -76,11 +81,14 @@ fn a_node_killed_at_any_step_of_a_meeting_loses_nothing() {
 /// What one of the nodes between does not carry, the others get by another way or not at all; what it carries passes.
 #[test]
 fn three_hops_of_differently_partial_nodes_lose_nothing() {
-    let mut dropped = 0;
-    for seed in 0..60 {
-        let plan = simulator::Plan::partial_line(seed);
-        let outcome = simulator::run_plan(seed, plan).unwrap_or_else(|failure| panic!("{failure}"));
-        dropped += outcome.dropped;
+    let (from, to) = asked().unwrap_or((0, 60));
+    let (mut dropped, mut failures) = (0, vec![]);
+    for seed in from..to {
+        match simulator::run_plan(seed, simulator::Plan::partial_line(seed)) {
+            Ok(outcome) => dropped += outcome.dropped,
+            Err(failure) => failures.push(failure),
+        }
     }
-    assert!(dropped > 20, "only {dropped} streams were dropped");
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
+    assert!(dropped >= (to - from) / 3, "only {dropped} streams were dropped");
 }

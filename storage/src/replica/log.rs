@@ -29,6 +29,8 @@ pub(crate) struct LogReader<'c> {
 /// A chunk is at most this much, unless one record alone is more.
 const CHUNK_BYTES: usize = 1 << 20;
 const CHUNK_RECORDS: u32 = 1_024;
+/// No record's: a chunk up to here has what lies behind the last one.
+const LAST_KEY: RecordKey = (u16::MAX, Id([0xff; 16]));
 /// One call looks at no more rows of the log than this.
 const MAX_SCAN: usize = 20_000;
 
@@ -249,6 +251,30 @@ impl LogReader<'_> {
             Ok(true)
         })?;
         Ok(SnapshotIndex { stream: stream.clone(), vector, chunks })
+    }
+
+    /// Makes chunks with records that stand further than the index's vector differ from all others.
+    pub fn mark_ahead(&self, index: &mut SnapshotIndex) -> Result<()> {
+        let heads = read_heads(self.conn, Some(index.stream.tenant))?;
+        let Some((number, head)) = heads.into_iter().find(|(_, h)| h.stream == index.stream) else {
+            return Ok(());
+        };
+        if !head.is_ahead {
+            return Ok(());
+        }
+        let beyond = ahead::beyond(self.conn, number, &index.vector)?;
+        let mark = Digest::of(b"ahead");
+        let mut after = None;
+        for chunk in &mut index.chunks {
+            if beyond.meets(after, Some(chunk.last)) {
+                chunk.digest.add(mark);
+            }
+            after = Some(chunk.last);
+        }
+        if beyond.meets(after, None) {
+            index.chunks.push(ChunkHead { last: LAST_KEY, count: 0, digest: mark });
+        }
+        Ok(())
     }
 
     pub fn snapshot_chunk(

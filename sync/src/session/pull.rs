@@ -4,7 +4,7 @@
 use super::pace::{Answers, Speed};
 use super::{Options, Reason, Result, Session};
 use crate::message::{Collector, Message, Packed, Page, unpack_chunk};
-use atoll_storage::{ChunkHead, RecordKey, RecordRange, Replica, StreamId, Vector};
+use atoll_storage::{ChunkHead, Digest, RecordKey, RecordRange, Replica, StreamId, Vector};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Session {
         if pull.request != request || pull.vector.is_some() {
             return Ok(());
         }
-        let Some(theirs) = pull.index.put(request, page) else { return Ok(()) };
+        let Some(theirs) = pull.index.put(label_of(request, &vector), page) else { return Ok(()) };
         let mine = replica.snapshot_index(&pull.stream)?;
         let (equal, differing) = compare(&mine.chunks, &theirs)?;
         // An op that these ranges hold already may yet come from somebody else.
@@ -225,6 +225,11 @@ impl Session {
     }
 }
 
+/// A request that was said twice is answered twice: pages of two vectors make no index together.
+fn label_of(request: u64, vector: &Vector) -> u64 {
+    request ^ Digest::from_hash(&vector.digest()).0[0]
+}
+
 fn chunk_request(request: u64, stream: &StreamId, (after, upto): RecordRange) -> Message {
     Message::ChunkRequest { request, stream: stream.clone(), after, upto }
 }
@@ -278,7 +283,7 @@ fn compare(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atoll_storage::{Digest, Id};
+    use atoll_storage::Id;
 
     fn chunk(last: u8, digest: u64) -> ChunkHead {
         ChunkHead { last: key(last), count: 1, digest: Digest([digest; 4]) }

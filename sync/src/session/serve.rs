@@ -15,7 +15,7 @@ impl Session {
         if !self.shares(&stream) {
             return Ok(());
         }
-        let index = replica.snapshot_index(&stream)?;
+        let index = replica.served_index(&stream)?;
         self.block(&stream, &index.vector, true);
         let pages = pages(index.chunks);
         if pages.len() > usize::from(MAX_PAGES) {

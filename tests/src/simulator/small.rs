@@ -82,6 +82,12 @@ impl Replica for Small<'_> {
         Ok(SnapshotIndex { stream: stream.clone(), vector, chunks })
     }
 
+    fn served_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex> {
+        let mut index = self.snapshot_index(stream)?;
+        self.db.mark_ahead(&mut index)?;
+        Ok(index)
+    }
+
     fn snapshot_chunk(
         &mut self,
         stream: &StreamId,
