@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::identity::tenant;
 use crate::runtime::Node;
 use atoll_storage::read::Read;
-use atoll_storage::{Carries, Id, Rule, Store, StreamHead};
+use atoll_storage::{Carries, Id, Rule, Store, StreamId, Vector};
 use std::sync::Arc;
 
 /// What a node carries, as people see it.
@@ -118,27 +118,29 @@ async fn put(node: &Arc<Node>, actor: &Actor, carries: Carries, force: bool) -> 
     show(node, actor)
 }
 
-/// Streams that are here and would be carried no more.
-fn dropped_by(node: &Node, carries: &Carries) -> Result<Vec<StreamHead>> {
-    let mut heads = node.store.read(|reader| reader.streams())?;
-    heads.retain(|head| !head.is_empty() && !carries.carries(&head.stream));
-    Ok(heads)
+/// Streams that are here, even in a part, and would be carried no more; with all that is here of them.
+fn dropped_by(node: &Node, carries: &Carries) -> Result<Vec<(StreamId, Vector)>> {
+    let dropped = node.store.read(|reader| {
+        let heads = reader.streams()?.into_iter().filter(|head| !carries.carries(&head.stream));
+        heads
+            .map(|head| Ok((head.stream.clone(), reader.held(&head)?)))
+            .collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(dropped.into_iter().filter(|(_, held)| !held.0.is_empty()).collect())
 }
 
-async fn must_be_elsewhere(node: &Node, dropped: &[StreamHead]) -> Result<()> {
+async fn must_be_elsewhere(node: &Node, dropped: &[(StreamId, Vector)]) -> Result<()> {
     if dropped.is_empty() {
         return Ok(());
     }
-    let streams: Vec<_> = dropped.iter().map(|head| head.stream.clone()).collect();
+    let streams: Vec<_> = dropped.iter().map(|(stream, _)| stream.clone()).collect();
     let known = match node.sync() {
         Some(runner) => runner.known(&streams).await,
         None => vec![],
     };
-    let is_safe = |at: usize| known.iter().any(|peer| peer[at].includes(&dropped[at].vector));
-    let alone: Vec<String> = (0..dropped.len())
-        .filter(|at| !is_safe(*at))
-        .map(|at| dropped[at].stream.to_string())
-        .collect();
+    let is_safe = |at: usize| known.iter().any(|peer| peer[at].includes(&dropped[at].1));
+    let alone: Vec<String> =
+        (0..dropped.len()).filter(|at| !is_safe(*at)).map(|at| dropped[at].0.to_string()).collect();
     if alone.is_empty() {
         return Ok(());
     }

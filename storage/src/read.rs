@@ -14,6 +14,7 @@ use crate::record::Record;
 use crate::schema::{Plan, table_of};
 use crate::state::State;
 use crate::value::Value;
+use crate::vector::Vector;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use std::collections::HashMap;
@@ -230,6 +231,11 @@ pub trait Read {
 
     fn streams(&self) -> Result<Vec<StreamHead>> {
         Ok(read_heads(self.conn(), None)?.into_iter().map(|(_, head)| head).collect())
+    }
+
+    /// What any record of a stream holds: the stream's vector, and what a snapshot that is not whole brought beyond it.
+    fn held(&self, head: &StreamHead) -> Result<Vector> {
+        crate::ahead::held_by_any(self.conn(), head)
     }
 
     /// What this node was told to carry; none if it never was, and so carries everything.

@@ -40,7 +40,7 @@ impl Db {
         let advice = match &known[..] {
             [] => "write on a node that does, or let this one carry it (`atoll sync carry add`)"
                 .to_owned(),
-            names => format!("{} does", names.join(", ")),
+            names => format!("write on {}", names.join(" or ")),
         };
         Err(Error::NotCarried { stream: stream.to_string(), advice })
     }

@@ -87,7 +87,7 @@ fn what_is_not_carried_is_neither_written_nor_taken() -> Outcome {
         let peer = atoll_storage::peer::add(tx, &[5; 32], "campus", None)?;
         atoll_storage::peer::note_carries(tx, peer, &Carries::everything())
     })?;
-    assert!(write(&mut b, 9).unwrap_err().to_string().ends_with("campus does"));
+    assert!(write(&mut b, 9).unwrap_err().to_string().ends_with("write on campus"));
     Ok(())
 }
 
@@ -149,5 +149,24 @@ fn what_was_dropped_is_taken_anew_and_a_snapshot_that_it_cut_does_not_count() ->
     a.apply(ops(&mut b)?)?;
     assert_eq!(a.root()?, b.root()?);
     assert_eq!(b.verify()?.problems, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn what_half_a_snapshot_brought_counts_as_held_until_it_is_dropped() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let (mut a, mut b) = (open(&dir.path().join("a"), 1)?, open(&dir.path().join("b"), 2)?);
+    (0..4).try_for_each(|n| write(&mut a, n))?;
+    let first = a.snapshot_chunk(&content(), None, None)?.records.first().map(|r| (r.kind, r.key));
+    let half = a.snapshot_chunk(&content(), None, first)?;
+    b.merge_chunk(&half)?;
+    let head = b.reader().streams()?.into_iter().find(|head| head.stream == content());
+    let head = head.ok_or(Error::Missing("stream"))?;
+    assert!(head.is_empty() && head.is_ahead);
+    assert_eq!(b.reader().held(&head)?, half.vector);
+    b.carry(without_content()?)?;
+    while b.shed(1)? {}
+    assert_eq!((rows(&mut b, "ahead")?, rows(&mut b, "k_note")?), (0, 0));
+    assert!(b.reader().streams()?.iter().all(|head| head.stream != content()));
     Ok(())
 }

@@ -286,10 +286,10 @@ impl Session {
         self.pushing.blocked.get(stream).map(|b| &b.real).or_else(|| self.known.get(stream))
     }
 
-    /// What the peer has of each stream, as it said itself.
+    /// What the peer has of each stream that both carry, as it said itself.
     pub fn acknowledged(&self) -> BTreeMap<StreamId, Vector> {
-        let real = |stream: &StreamId| self.known(stream).cloned().unwrap_or_default();
-        self.known.keys().map(|stream| (stream.clone(), real(stream))).collect()
+        let real = |stream: &StreamId| Some((stream.clone(), self.known(stream)?.clone()));
+        self.known.keys().filter_map(real).collect()
     }
 
     fn phase(&self) -> Phase {

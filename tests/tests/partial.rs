@@ -70,6 +70,9 @@ async fn a_node_takes_its_part_takes_more_and_drops_what_others_have() {
     until("the post is on both", || scope(&a, "content") == scope(&b, "content")).await;
     until("and both are level", || b.node.sync().unwrap().status()[0].is_level()).await;
     assert!(scope(&b, "community").is_empty());
+    until("each knows it", || a.node.sync().unwrap().status()[0].is_level()).await;
+    let plan = editor.get("/api/v1/sync/plan").await.expect(200).data();
+    assert_eq!(plan[0]["missing_there_ops"], 0, "what it does not carry it does not lack: {plan}");
     assert!(is_on_disk(a.folder(), "an unmistakable remark"));
     assert!(!is_on_disk(b.folder(), "an unmistakable remark"));
 
@@ -77,7 +80,7 @@ async fn a_node_takes_its_part_takes_more_and_drops_what_others_have() {
     let refused = on_b.post("/api/v1/comments", &said).await;
     assert_eq!(refused.status, 421, "{}", refused.text());
     assert_eq!(refused.json()["code"], "not_carried");
-    assert!(refused.text().contains("atoll does"), "{}", refused.text());
+    assert!(refused.text().contains("write on atoll"), "{}", refused.text());
     let shown = on_b.get("/api/v1/sync/carries").await.expect(200).data();
     assert_eq!(shown["rules"], json!(["*/*", "-*/community"]));
 

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::heads::StreamHead;
 use atoll_storage::read::Read;
-use atoll_storage::{NodeId, Record, StreamId, Vector};
+use atoll_storage::{Carries, NodeId, Record, StreamId, Vector};
 use atoll_sync::runner::{Obstacle, PeerStatus};
 use std::collections::BTreeMap;
 
@@ -42,13 +42,21 @@ pub struct Plan {
 
 pub fn plan(node: &Node, actor: &Actor) -> Result<Vec<Plan>> {
     actor.require(Permission::SyncAdminister)?;
-    let heads = node.store.read(|reader| reader.streams())?;
+    let (heads, carries) =
+        node.store.read(|reader| Ok((reader.streams()?, reader.carries()?.unwrap_or_default())))?;
     let now_ms = node.clock.now_ms();
-    Ok(super::peers(node).into_iter().map(|peer| plan_of(peer, &heads, now_ms)).collect())
+    let plan = |peer| plan_of(peer, &heads, &carries, now_ms);
+    Ok(super::peers(node).into_iter().map(plan).collect())
 }
 
-fn plan_of(peer: PeerStatus, heads: &[StreamHead], now_ms: u64) -> Plan {
-    let gaps = peer.acknowledged.as_deref().map(|acknowledged| gaps(heads, acknowledged));
+fn plan_of(peer: PeerStatus, heads: &[StreamHead], carries: &Carries, now_ms: u64) -> Plan {
+    let theirs = peer.carries.clone().unwrap_or_default();
+    let is_shared = |stream: &StreamId| carries.carries(stream) && theirs.carries(stream);
+    let gaps = peer.acknowledged.as_deref().map(|acknowledged| {
+        let mut gaps = gaps(heads, acknowledged);
+        gaps.retain(|gap| is_shared(&gap.stream));
+        gaps
+    });
     let sum = |of: fn(&Gap) -> u64| gaps.as_ref().map(|gaps| gaps.iter().map(of).sum());
     let (missing_here, missing_there) = (sum(|gap| gap.here), sum(|gap| gap.there));
     let mut gaps = gaps.unwrap_or_default();
