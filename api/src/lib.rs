@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod autosaves;
 mod backups;
+mod buckets;
 mod bundles;
 pub mod call;
 mod categories;
@@ -116,6 +117,7 @@ pub fn all_routes() -> Vec<Route> {
         imports::routes(),
         exports::routes(),
         bundles::routes(),
+        buckets::routes(),
         jobs::routes(),
     ]
     .into_iter()

@@ -10,7 +10,7 @@ use crate::route::Access::Can;
 use crate::route::{Answer, Route, get, post, put};
 use crate::show;
 use atoll_node::conflict::{self, Resolution};
-use atoll_node::{Node, Permission, blob, carries as parts, kinds, peer};
+use atoll_node::{Node, Permission, blob, bucket, carries as parts, kinds, peer};
 use atoll_storage::blob::BlobId;
 use atoll_storage::conflict::{Conflict, ConflictValue};
 use atoll_storage::heads::StreamHead;
@@ -59,7 +59,7 @@ pub fn routes() -> Vec<Route> {
             .takes_fields(CARRIES_CHANGE)
             .gives_fields(CARRIES)
             .doc("Carries what these rules say and nothing else. What another node is not known to have is dropped by force only."),
-        post("/api/v1/sync/now", node, now).doc("Contacts all peers at once."),
+        post("/api/v1/sync/now", node, now).doc("Contacts all peers at once, and visits all buckets."),
         get("/api/v1/sync/conflicts", reads, conflicts)
             .gives_fields(CONFLICT)
             .pages()
@@ -373,6 +373,7 @@ async fn set_carries(call: Call) -> Answer {
 
 async fn now(call: Call) -> Answer {
     peer::sync_now(&call.node, &call.actor)?;
+    bucket::visit_now(&call.node, &call.actor)?;
     Ok(Reply::data(json!({ "asked": true }))?.status(StatusCode::ACCEPTED))
 }
 

@@ -269,26 +269,48 @@ pub enum Peer {
         /// The line that `peer ticket` printed on the other node
         ticket: String,
     },
-    /// List a node by its public key, without a ticket; it has to list this one too
-    Add {
-        /// As `sync status` shows it on the other node
-        public_key: String,
-        /// What to call it
-        #[arg(long)]
-        name: String,
-        /// Where to dial it; without one it is met by couriers, or dials itself
-        #[arg(long, value_name = "HOST:PORT")]
-        address: Option<String>,
-    },
-    /// List the nodes that this one knows
+    /// List a node by its public key, without a ticket, or add a bucket: a store where nodes meet that are never up together
+    ///
+    /// A node has to list this one too. A bucket is a prefix of an S3-compatible store, or a folder; each node adds it for
+    /// itself, and takes from it what nodes left that it lists. Keys come from the flags, else from AWS_ENDPOINT_URL,
+    /// AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; they are kept in the data folder.
+    Add(PeerAdd),
+    /// List the nodes that this one knows, and its buckets
     List,
     /// List the nodes that were heard on this network; for a node that runs with `sync.discover`
     Nearby,
-    /// Cut a node off, at once and until it joins again with a new ticket
+    /// Cut a node off, at once and until it joins again with a new ticket; or visit a bucket no more
     Remove {
-        /// Its id, public key or name
+        /// Its id, public key or name; the name or address of a bucket
         peer: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub struct PeerAdd {
+    /// A public key, as `sync status` shows it on the other node; or s3://bucket/prefix, or file:///path
+    pub peer: String,
+    /// What to call it [default for a bucket: its address]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where to dial a node; without one it is met by couriers or in a bucket, or dials itself
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// Leave everything in the bucket for whoever comes, unlocked: who can read the bucket can read it all
+    #[arg(long)]
+    pub open: bool,
+    /// Of the store [default: AWS in the region]
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// That the bucket is in [default: us-east-1]
+    #[arg(long)]
+    pub region: Option<String>,
+    /// The id of the access key
+    #[arg(long, value_name = "ID")]
+    pub access_key_id: Option<String>,
+    /// Read the secret key from standard input
+    #[arg(long)]
+    pub secret_key_stdin: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -332,7 +354,7 @@ pub enum Sync {
     Status,
     /// For every peer: what is missing where, since when, and why it does not come
     Plan,
-    /// Contact all peers now, and wait until they are level
+    /// Contact all peers now and visit all buckets, and wait until that is done
     Now {
         /// Seconds to wait
         #[arg(long, default_value_t = 30)]

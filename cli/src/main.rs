@@ -21,6 +21,7 @@ mod settings;
 mod show;
 mod surroundings;
 
+use atoll_node::bucket::{Access, Location};
 use atoll_node::config::Loaded;
 use atoll_node::content::import::Format;
 use atoll_node::moment::Moment;
@@ -251,9 +252,7 @@ fn request_of(command: Command) -> Outcome<Request> {
             Request::PeerTicket { hours, addresses }
         }
         Command::Peer(flags::Peer::Join { ticket }) => Request::PeerJoin { ticket },
-        Command::Peer(flags::Peer::Add { public_key, name, address }) => {
-            Request::PeerAdd { public_key, name, address }
-        }
+        Command::Peer(flags::Peer::Add(add)) => peer_of(add)?,
         Command::Peer(flags::Peer::List) => Request::PeerList,
         Command::Peer(flags::Peer::Nearby) => Request::PeerNearby,
         Command::Peer(flags::Peer::Remove { peer }) => Request::PeerRemove { peer },
@@ -285,6 +284,44 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Verify => Request::Verify,
         _ => return Err(Failure::failed("this command asks nothing of a node")),
     })
+}
+
+fn peer_of(add: flags::PeerAdd) -> Outcome<Request> {
+    let flags::PeerAdd {
+        peer,
+        name,
+        address,
+        open,
+        endpoint,
+        region,
+        access_key_id,
+        secret_key_stdin,
+    } = add;
+    if !Location::is_location(&peer) {
+        let name =
+            name.ok_or_else(|| Failure::usage("a node needs a name to know it by: give --name"))?;
+        return Ok(Request::PeerAdd { public_key: peer, name, address });
+    }
+    let mut access = Access::default();
+    if peer.trim().starts_with("s3:") {
+        let given = |flag: Option<String>, variables: &[&str]| {
+            let variable = || variables.iter().find_map(|name| std::env::var(name).ok());
+            flag.or_else(variable).unwrap_or_default()
+        };
+        access = Access {
+            endpoint: given(endpoint, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
+            region: given(region, &["AWS_REGION", "AWS_DEFAULT_REGION"]),
+            key_id: given(access_key_id, &["AWS_ACCESS_KEY_ID"]),
+            secret_key: if secret_key_stdin {
+                secret::read_stdin()?
+            } else {
+                given(None, &["AWS_SECRET_ACCESS_KEY"])
+            },
+            session_token: given(None, &["AWS_SESSION_TOKEN"]),
+        };
+    }
+    let name = name.unwrap_or_default();
+    Ok(Request::BucketAdd(request::bucket::Asked { url: peer, name, access, is_open: open }))
 }
 
 fn bundle_of(bundle: flags::Bundle) -> Outcome<Request> {

@@ -1,6 +1,7 @@
 //! What commands ask of a node, as values: done here if the folder is free, sent to the node that holds it if not.
 //! Answers are JSON, so that both ways print alike.
 
+pub mod bucket;
 mod told;
 
 use crate::failure::{Failure, Outcome};
@@ -17,7 +18,7 @@ use atoll_storage::Record;
 use atoll_storage::job::Wanted;
 use atoll_storage::query::Query;
 use atoll_sync::blob::TransferStatus;
-use atoll_sync::runner::PeerStatus;
+use atoll_sync::runner::{Obstacle, PeerStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub enum Request {
     PeerTicket { hours: u64, addresses: Vec<String> },
     PeerJoin { ticket: String },
     PeerAdd { public_key: String, name: String, address: Option<String> },
+    BucketAdd(bucket::Asked),
     PeerList,
     PeerNearby,
     PeerRemove { peer: String },
@@ -121,8 +123,11 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         }
         Request::PeerList => {
             let peers = peer::list(node, &whole)?;
-            Ok(Json::Array(peers.iter().map(peer_json).collect()))
+            let buckets = bucket::list(node)?;
+            let buckets = buckets.iter().map(bucket::json);
+            Ok(Json::Array(peers.iter().map(peer_json).chain(buckets).collect()))
         }
+        Request::BucketAdd(asked) => bucket::add(node, asked).await,
         Request::PeerNearby => {
             let neighbours = peer::nearby(node, &whole)?;
             Ok(Json::Array(neighbours.iter().map(neighbour_json).collect()))
@@ -365,13 +370,17 @@ async fn remove_peer(node: &Node, wanted: &str) -> Outcome<Json> {
     let whole = Actor::system(atoll_storage::Id::NIL);
     let names: Vec<(String, String)> =
         peer::list(node, &whole)?.into_iter().map(|p| (p.node.to_string(), p.name)).collect();
-    let removed = peer::remove(node, &whole, wanted).await.map_err(|error| match error {
-        atoll_node::Error::NotFound(_) => Failure::not_found(format!(
-            "this node knows no peer {wanted:?}: `atoll peer list` shows them"
-        )),
-        error => error.into(),
-    })?;
-    let removed = removed.to_string();
+    let removed = match peer::remove(node, &whole, wanted).await {
+        Ok(removed) => removed.to_string(),
+        Err(atoll_node::Error::NotFound(_)) => {
+            return bucket::remove(node, wanted).await?.ok_or_else(|| {
+                Failure::not_found(format!(
+                    "this node knows no peer and no bucket {wanted:?}: `atoll peer list` shows them"
+                ))
+            });
+        }
+        Err(error) => return Err(error.into()),
+    };
     let name = names
         .into_iter()
         .find(|(id, _)| *id == removed)
@@ -412,6 +421,7 @@ fn status(node: &Node) -> Outcome<Json> {
         "parked": status.parked,
         "backup": standing_json(node),
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
+        "buckets": bucket::list(node)?.iter().map(bucket::json).collect::<Vec<_>>(),
         "blobs": blobs_json(node)?,
     }))
 }
@@ -438,17 +448,35 @@ fn blobs_json(node: &Node) -> Outcome<Json> {
 }
 
 async fn sync_now(node: &Node, timeout_s: u64) -> Outcome<Json> {
-    peer::sync_now(node, &Actor::system(atoll_storage::Id::NIL))?;
+    let whole = Actor::system(atoll_storage::Id::NIL);
+    peer::sync_now(node, &whole)?;
     let Some(runner) = node.sync() else { return status(node) };
-    if runner.level(Duration::from_secs(timeout_s)).await {
+    let timeout = Duration::from_secs(timeout_s);
+    // Those that have to dial this node are met in the bucket, if there is one.
+    let has_buckets = !bucket::list(node)?.is_empty();
+    let counts = |peer: &PeerStatus| {
+        peer.is_linked() || !has_buckets || peer.obstacle != Some(Obstacle::NoAddress)
+    };
+    let (is_level, is_visited) = tokio::join!(
+        runner.level_with(timeout, counts),
+        atoll_node::bucket::visit(node, &whole, timeout)
+    );
+    let mut told = bucket::late(node)?;
+    if !is_visited? && told.is_empty() {
+        told.push("a visit to a bucket is not over".to_owned());
+    }
+    if is_level && told.is_empty() {
         return status(node);
     }
     let late = runner.status();
-    let late = late.iter().filter(|peer| !peer.is_level());
-    let told: Vec<_> = late
-        .map(|peer| format!("{} ({}): {}", peer.name, peer.state.name(), peer.reason))
-        .collect();
-    Err(Failure::failed(format!("not level after {timeout_s} s: {}", told.join("; "))))
+    let late = late.iter().filter(|peer| counts(peer) && !peer.is_level());
+    told.extend(late.map(|peer| format!("{} ({}): {}", peer.name, peer.state.name(), peer.reason)));
+    let what = if is_level {
+        "not all was reached".to_owned()
+    } else {
+        format!("not level after {timeout_s} s")
+    };
+    Err(Failure::failed(format!("{what}: {}", told.join("; "))))
 }
 
 fn conflicts(node: &Node, limit: usize) -> Outcome<Json> {

@@ -1,5 +1,6 @@
 //! Answers as people read them. With `--json` they are printed as they are.
 
+mod bucket;
 mod bundle;
 
 use crate::failure::{Failure, Outcome};
@@ -42,6 +43,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
             say!("Listed {} as {}.", text(&answer["node"]), text(&answer["name"]));
             complain!("It takes nothing from this node before it lists this one as well.");
         }
+        Request::BucketAdd(_) => bucket::added(answer),
         Request::BundleExport { order, .. } => bundle::made(order, answer),
         Request::BundleVerify { .. } => bundle::seen(answer, "holds"),
         Request::BundleImport { .. } => bundle::seen(answer, "brought"),
@@ -52,7 +54,11 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
             &[("name", "NAME"), ("addresses", "ADDRESSES"), ("known", "A PEER"), ("node", "NODE")],
         ),
         Request::PeerRemove { .. } => {
-            say!("Removed {}. It can join again with a new ticket.", text(&answer["name"]));
+            if answer["bucket"] == true {
+                say!("Removed {}. What this node left there stays.", text(&answer["name"]));
+            } else {
+                say!("Removed {}. It can join again with a new ticket.", text(&answer["name"]));
+            }
         }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncPlan => plan(answer),
@@ -236,6 +242,7 @@ fn status(answer: &Json) {
     blobs(&answer["blobs"]);
     say!("");
     peers(&answer["peers"]);
+    bucket::all(&answer["buckets"]);
 }
 
 fn blobs(answer: &Json) {

@@ -13,7 +13,7 @@ use crate::runtime::Node;
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
 use atoll_storage::{NodeId, Replica, StreamId, Vector, peer};
-use atoll_sync::bundle::{self, BundleKey, Exported, Head, Recipient, Report, Volume};
+use atoll_sync::bundle::{self, BundleKey, Exported, Head, Recipient, Report, Tells, Volume};
 use serde::{Deserialize, Serialize};
 use shelf::Shelf;
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ pub fn export(
         known,
         carries: &|_| true,
         recipients,
-        want_only: order.want_only,
+        tells: if order.want_only { Tells::Wants { refused: &[] } } else { Tells::Has },
         volume_bytes: order
             .volume_mib
             .map_or(bundle::MAX_VOLUME_BYTES, |mib| mib.saturating_mul(1 << 20)),

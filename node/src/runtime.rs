@@ -13,6 +13,7 @@ pub use folder::Folder;
 pub use workers::{Stop, Workers};
 
 use crate::backup;
+use crate::bucket;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
@@ -46,6 +47,7 @@ pub struct Node {
     pub identity: Identity,
     pub mail: Mailer,
     pub(crate) backups: backup::kept::Watch,
+    pub(crate) buckets: bucket::Watch,
     key: NodeKey,
     sync: OnceLock<Runner>,
     pool: Pool,
@@ -103,6 +105,7 @@ impl Node {
             identity,
             mail,
             backups: backup::kept::Watch::default(),
+            buckets: bucket::Watch::default(),
             key,
             sync,
             pool,

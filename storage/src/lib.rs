@@ -5,6 +5,7 @@ mod ahead;
 pub mod apply;
 pub mod blob;
 pub mod body;
+pub mod bucket;
 pub mod cache;
 pub mod carries;
 pub mod claim;

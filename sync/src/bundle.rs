@@ -14,7 +14,7 @@ mod import;
 mod lock;
 mod volume;
 
-pub use export::{Exported, Order, Volumes, export};
+pub use export::{Exported, Order, Tells, Volumes, export};
 pub use import::{Damage, Report, import};
 pub use lock::{BundleKey, Recipient};
 pub use volume::{Head, Volume};
@@ -34,7 +34,10 @@ pub const MIN_VOLUME_BYTES: u64 = 1 << 20;
 /// As on a link.
 pub const BATCH_OPS: usize = 1_000;
 pub const SNAPSHOT_FROM_OPS: u64 = 2_000;
-pub const MAX_RECIPIENTS: usize = 64;
+/// As many as a node knows.
+pub const MAX_RECIPIENTS: usize = atoll_storage::peer::MAX_PEERS;
+/// Names of bundles that one can refuse.
+pub const MAX_REFUSED: usize = 1_000;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -80,6 +83,15 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 /// What a node has: streams with their vectors.
 pub type Want = Vec<(StreamId, Vector)>;
 
+/// What a bundle brings of one stream: whoever has `from` has `to` once all of the bundle was taken. What came as a snapshot
+/// takes nothing to begin with.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Cover {
+    pub stream: StreamId,
+    pub from: Vector,
+    pub to: Vector,
+}
+
 /// What a part holds.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 enum Part {
@@ -91,4 +103,8 @@ enum Part {
     Chunk(Packed),
     /// The last part, in the last volume.
     End { parts: u32, volumes: u32 },
+    /// A piece of what the bundle brings. All pieces stand before what they tell of.
+    Covers(Vec<Cover>),
+    /// Names of bundles that the maker could not use: they have to be made again.
+    Refused(Vec<String>),
 }

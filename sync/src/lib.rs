@@ -1,4 +1,5 @@
 pub mod blob;
+pub mod bucket;
 pub mod bundle;
 pub mod frame;
 pub mod key;

@@ -217,8 +217,18 @@ impl Runner {
 
     /// Waits until this node and every peer are level; false if that took longer.
     pub async fn level(&self, timeout: Duration) -> bool {
+        self.level_with(timeout, |_| true).await
+    }
+
+    /// As `level`, with those peers alone that count.
+    pub async fn level_with(
+        &self,
+        timeout: Duration,
+        counts: impl Fn(&PeerStatus) -> bool,
+    ) -> bool {
+        let is_late = |peer: &PeerStatus| counts(peer) && !peer.is_level();
         let wait = async {
-            while !self.status().iter().all(PeerStatus::is_level) {
+            while self.status().iter().any(is_late) {
                 tokio::time::sleep(LOOK).await;
             }
         };

@@ -2,7 +2,7 @@
 
 use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, Read, Replica, StreamId, Vector};
 use atoll_sync::bundle::{
-    self, BundleKey, Error, Exported, Order, Recipient, Report, Volume, Volumes, Want,
+    self, BundleKey, Error, Exported, Order, Recipient, Report, Tells, Volume, Volumes, Want,
 };
 use atoll_sync::key::NodeKey;
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ impl Node {
             known,
             carries: &|_| true,
             recipients: to.to_vec(),
-            want_only: false,
+            tells: Tells::Has,
             volume_bytes,
             batch_ops: bundle::BATCH_OPS,
             snapshot_from_ops: bundle::SNAPSHOT_FROM_OPS,

@@ -99,6 +99,13 @@ pub static SETTINGS: &[Setting] = &[
         parsed
     ),
     setting!(
+        "sync.bucket_s",
+        "a number from 1 to 604800",
+        "Seconds between two visits to each bucket. After a visit that failed the pause grows, to half an hour at most.",
+        sync.bucket_s,
+        |value| within(value, 1, 604_800)
+    ),
+    setting!(
         "name",
         "up to 60 characters",
         "What this node calls itself in front of people and peers.",

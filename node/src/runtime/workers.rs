@@ -2,6 +2,7 @@
 
 use super::{Node, feeder, job, schedule, upkeep};
 use crate::blob::keeper;
+use crate::bucket;
 use crate::error::Result;
 use atoll_sync::runner::{self, Runner};
 use std::sync::Arc;
@@ -74,6 +75,7 @@ impl Node {
             ("schedule", tokio::spawn(schedule::run(self.clone(), stop_of()))),
             ("upkeep", tokio::spawn(upkeep::run(self.clone(), stop_of()))),
             ("blobs", tokio::spawn(keeper::run(self.clone(), stop_of()))),
+            ("buckets", tokio::spawn(bucket::run(self.clone(), stop_of()))),
         ];
         Ok(Workers { node: self.clone(), stop, tasks, runner })
     }

@@ -4,7 +4,8 @@ use super::frame::MAX_PART_BYTES;
 use super::lock::Locker;
 use super::volume::{Head, VolumeWriter};
 use super::{
-    BundleKey, Error, FORMAT, MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, Part, Recipient, Result, Want,
+    BundleKey, Cover, Error, FORMAT, MAX_REFUSED, MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, Part,
+    Recipient, Result,
 };
 use crate::key::NodeKey;
 use crate::message::{Hello, Packed};
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 const BATCH_BYTES: usize = 2 << 20;
-const WANT_BYTES: usize = 256 << 10;
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Where volumes go.
 pub trait Volumes {
@@ -23,6 +24,17 @@ pub trait Volumes {
     fn end(&mut self, volume: u32, file: Self::File) -> io::Result<()>;
 }
 
+/// What a bundle tells of its maker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tells<'a> {
+    /// All that the maker has.
+    Has,
+    /// The same and nothing else, with the names of bundles that the maker could not use.
+    Wants { refused: &'a [String] },
+    /// What this bundle brings, of the streams of which it brings something.
+    Brings,
+}
+
 pub struct Order<'a> {
     /// What the receiver has, as far as it is known; nothing for a new node.
     pub known: BTreeMap<StreamId, Vector>,
@@ -30,8 +42,7 @@ pub struct Order<'a> {
     pub carries: &'a dyn Fn(&StreamId) -> bool,
     /// Without any, whoever has the file can read it.
     pub recipients: Vec<Recipient>,
-    /// Only this node's vectors, for others to make a bundle from.
-    pub want_only: bool,
+    pub tells: Tells<'a>,
     pub volume_bytes: u64,
     /// Ops in one part at most.
     pub batch_ops: usize,
@@ -49,6 +60,9 @@ pub struct Exported {
     pub ops: u64,
     /// Records that went as snapshots.
     pub records: u64,
+    /// What it brings, if it tells.
+    #[serde(skip)]
+    pub covers: Vec<Cover>,
 }
 
 /// Writes a bundle. `progress` is told ops and records written, and of how many (more may come meanwhile).
@@ -61,20 +75,32 @@ pub fn export<V: Volumes>(
 ) -> Result<Exported> {
     let mut heads = replica.heads(None)?;
     heads.retain(|head| (order.carries)(&head.stream) && !head.is_empty());
+    // Who may do what goes before everything else, also out of a bundle that is cut off.
+    heads.sort_by_key(|head| !head.stream.is_urgent());
+    let plan = plan(&heads, order);
     let mut out = Writer::begin(key, order, volumes)?;
-    out.put_want(&heads)?;
-    if !order.want_only {
-        // Who may do what goes before everything else, also out of a bundle that is cut off.
-        heads.sort_by_key(|head| !head.stream.is_urgent());
-        let plan = plan(&heads, order);
-        let of = plan.records + plan.ops;
-        let snapshots = plan.snapshots.iter().map(|head| &head.stream);
-        for stream in snapshots {
-            out.put_snapshot(replica, stream, |done| progress(done, of))?;
+    match order.tells {
+        Tells::Has => out.put_want(&heads)?,
+        Tells::Brings => {
+            let covers = heads.iter().filter_map(|head| plan.cover(head, &order.known));
+            out.done.covers = covers.collect();
+            out.put_pieces(out.done.covers.clone().into_iter(), Part::Covers)?;
         }
-        for lane in [Lane::Urgent, Lane::Rest] {
-            out.put_ops(replica, lane, &plan.known, order, |done| progress(done, of))?;
+        Tells::Wants { refused } => {
+            out.put_want(&heads)?;
+            if !refused.is_empty() {
+                out.put(&Part::Refused(refused.iter().take(MAX_REFUSED).cloned().collect()))?;
+            }
+            return out.finish();
         }
+    }
+    let of = plan.records + plan.ops;
+    let snapshots = plan.snapshots.iter().map(|head| &head.stream);
+    for stream in snapshots {
+        out.put_snapshot(replica, stream, |done| progress(done, of))?;
+    }
+    for lane in [Lane::Urgent, Lane::Rest] {
+        out.put_ops(replica, lane, &plan.known, order, |done| progress(done, of))?;
     }
     out.finish()
 }
@@ -85,6 +111,18 @@ struct Plan<'h> {
     known: BTreeMap<StreamId, Vector>,
     ops: u64,
     records: u64,
+}
+
+impl Plan<'_> {
+    fn cover(&self, head: &StreamHead, known: &BTreeMap<StreamId, Vector>) -> Option<Cover> {
+        let theirs = known.get(&head.stream).cloned().unwrap_or_default();
+        if head.vector.lead_over(&theirs) == 0 {
+            return None;
+        }
+        let is_snapshot = self.snapshots.iter().any(|snapshot| snapshot.stream == head.stream);
+        let from = if is_snapshot { Vector::default() } else { theirs };
+        Some(Cover { stream: head.stream.clone(), from, to: head.vector.clone() })
+    }
 }
 
 fn plan<'h>(heads: &'h [StreamHead], order: &Order<'_>) -> Plan<'h> {
@@ -179,18 +217,26 @@ impl<'a, V: Volumes> Writer<'a, V> {
     }
 
     fn put_want(&mut self, heads: &[StreamHead]) -> Result<()> {
-        let mut want: Want = Vec::new();
-        let mut bytes = 0;
-        for head in heads {
-            let one = (head.stream.clone(), head.vector.clone());
+        let want = heads.iter().map(|head| (head.stream.clone(), head.vector.clone()));
+        self.put_pieces(want, Part::Want)
+    }
+
+    /// A list in parts of a fitting length; an empty one is a part too.
+    fn put_pieces<T: bincode::Encode>(
+        &mut self,
+        list: impl Iterator<Item = T>,
+        part: fn(Vec<T>) -> Part,
+    ) -> Result<()> {
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        for one in list {
             bytes += codec::encode(&one).len();
-            want.push(one);
-            if bytes > WANT_BYTES {
-                self.put(&Part::Want(std::mem::take(&mut want)))?;
+            piece.push(one);
+            if bytes > PIECE_BYTES {
+                self.put(&part(std::mem::take(&mut piece)))?;
                 bytes = 0;
             }
         }
-        self.put(&Part::Want(want))
+        self.put(&part(piece))
     }
 
     fn put_snapshot(

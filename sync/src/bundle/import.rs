@@ -1,7 +1,7 @@
 //! Taking a bundle in: part by part, each whole one whatever became of the others, as often as one likes.
 
 use super::volume::{Item, Volume};
-use super::{Part, Result, Want};
+use super::{Cover, MAX_REFUSED, Part, Result, Want};
 use crate::message::{unpack_chunk, unpack_ops};
 use atoll_storage::{Replica, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,12 @@ pub struct Report {
     /// What the maker had, if the bundle tells: nothing at all, if it is a new node.
     #[serde(skip)]
     pub want: Option<Want>,
+    /// What the bundle brings, if it tells.
+    #[serde(skip)]
+    pub covers: Vec<Cover>,
+    /// Bundles that the maker could not use.
+    #[serde(skip)]
+    pub refused: Vec<String>,
 }
 
 impl Report {
@@ -109,6 +115,11 @@ impl Taking {
         }
         match part {
             Part::Want(want) => self.report.want.get_or_insert_default().extend(want),
+            Part::Covers(covers) => self.report.covers.extend(covers),
+            Part::Refused(names) => {
+                self.report.refused.extend(names);
+                self.report.refused.truncate(MAX_REFUSED);
+            }
             Part::End { parts, .. } => self.report.of_parts = Some(parts),
             Part::Ops(packed) => match unpack_ops(&packed) {
                 Ok(ops) => {

@@ -2,9 +2,9 @@
 
 use super::frame::{self, Frame, Frames, Header, KIND_HEAD, KIND_LOCKED, KIND_PLAIN, Read1};
 use super::lock::{Locker, Sealed};
-use super::{BundleKey, Error, FORMAT, MAX_RECIPIENTS, Part, Result};
+use super::{BundleKey, Cover, Error, FORMAT, MAX_RECIPIENTS, Part, Result};
 use crate::key::{NodeKey, PublicKey, SIGNATURE_BYTES};
-use atoll_storage::codec;
+use atoll_storage::{NodeId, codec};
 use bincode::{Decode, Encode};
 use std::io::{Read, Seek, Write};
 
@@ -28,6 +28,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// Who can read it; none: everybody.
+    pub fn readers(&self) -> Option<Vec<NodeId>> {
+        let sealed = &self.sealed;
+        (!sealed.is_empty()).then(|| sealed.iter().map(|sealed| sealed.node).collect())
+    }
+
     fn signed_text(part: &[u8]) -> Vec<u8> {
         [b"atoll bundle head\0", &blake3::hash(part).as_bytes()[..]].concat()
     }
@@ -153,6 +159,22 @@ impl<R: Read + Seek> Volume<R> {
             self.locker = Some(Locker::open(&self.head.bundle, &self.head.sealed, key)?);
         }
         Ok(())
+    }
+
+    /// What the bundle brings, read from its beginning; none if it does not tell, or not so early. To be called before the
+    /// parts are read.
+    pub fn covers(&mut self) -> Result<Option<Vec<Cover>>> {
+        let mut all: Option<Vec<Cover>> = None;
+        let mut is_whole = false;
+        while let Some(Item::Part { part, .. }) = self.next()? {
+            let Part::Covers(covers) = part else {
+                is_whole = true;
+                break;
+            };
+            all.get_or_insert_default().extend(covers);
+        }
+        self.frames.rewind();
+        Ok(all.filter(|_| is_whole))
     }
 
     /// Bytes read so far, and of how many.

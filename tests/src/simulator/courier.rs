@@ -3,7 +3,7 @@
 
 use super::world::World;
 use atoll_storage::{StreamId, Vector};
-use atoll_sync::bundle::{self, Error, Order, Volume, Volumes};
+use atoll_sync::bundle::{self, Error, Order, Tells, Volume, Volumes};
 use atoll_sync::key::NodeKey;
 use std::collections::BTreeMap;
 use std::io::{self, Cursor};
@@ -59,7 +59,7 @@ fn made(
         known,
         carries: &|_| true,
         recipients: vec![],
-        want_only: false,
+        tells: Tells::Has,
         volume_bytes: bundle::MIN_VOLUME_BYTES,
         batch_ops: world.plan.batch_ops,
         snapshot_from_ops: world.plan.snapshot_from_ops,

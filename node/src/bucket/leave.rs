@@ -1,0 +1,281 @@
+//! Leaving what others lack, and clearing away what nobody needs any more. Writes under this node's own name alone. What is
+//! removed goes after what takes its place is there.
+
+use super::round::{Round, scratch};
+use super::trouble::{Result, Trouble};
+use atoll_storage::NodeId;
+use atoll_storage::bucket::Member as Kept;
+use atoll_sync::bucket::{
+    About, BundleName, Has, Left, Member, ObjectName, merge, obsolete, publications,
+};
+use atoll_sync::bundle::{self, Order, Recipient, Tells, Volumes};
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
+
+/// A volume is sent from memory, and one that was cut off is sent again.
+const VOLUME_BYTES: u64 = 4 << 20;
+/// So often a node shows that it is there, though it has nothing to say.
+const SAID_EVERY_MS: u64 = 24 * 3_600_000;
+
+impl Round<'_> {
+    pub(super) fn leave(&mut self) -> Result<()> {
+        let me = self.me();
+        self.place.clear(me)?;
+        self.remove_remains()?;
+        let mine = self.has()?;
+        self.say(&mine)?;
+        let members = self.members();
+        let all: Vec<Left> = self.bundles.values().cloned().collect();
+        for known in publications(&mine, &members, &all) {
+            self.leave_bundle(known)?;
+        }
+        let all: Vec<Left> = self.bundles.values().cloned().collect();
+        let gone = obsolete(me, &members, &all);
+        self.remove_bundles(&gone)?;
+        self.merge(&mine, &members)?;
+        let lost: Vec<BundleName> =
+            self.damaged.iter().filter(|name| name.node == me).copied().collect();
+        self.remove_bundles(&lost)?;
+        self.count();
+        Ok(())
+    }
+
+    fn merge(&mut self, mine: &Has, members: &[Member]) -> Result<()> {
+        let left: Vec<Left> = self.bundles.values().cloned().collect();
+        let Some((known, names)) = merge(self.me(), mine, members, &left) else { return Ok(()) };
+        self.leave_bundle(known)?;
+        self.remove_bundles(&names)
+    }
+
+    /// What this node was cut off from writing, and what it said before it said something else.
+    fn remove_remains(&mut self) -> Result<()> {
+        let me = self.me();
+        let half =
+            self.listing.bundles.iter().filter(|(name, pile)| name.node == me && !pile.is_whole());
+        let half: Vec<BundleName> = half.map(|(name, _)| *name).collect();
+        self.remove_bundles(&half)?;
+        let old: Vec<BundleName> =
+            self.listing.old_wants.iter().filter(|name| name.node == me).copied().collect();
+        for name in old {
+            self.remove(ObjectName::Want(name))?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, object: ObjectName) -> Result<()> {
+        self.go_on()?;
+        self.place.remove(&object.to_string())?;
+        self.listing.objects = self.listing.objects.saturating_sub(1);
+        self.found.removed += 1;
+        Ok(())
+    }
+
+    fn remove_bundles(&mut self, names: &[BundleName]) -> Result<()> {
+        for name in names {
+            let Some(pile) = self.listing.bundles.get(name).cloned() else { continue };
+            // The last one first: without it the rest is no bundle for anybody.
+            let mut objects: Vec<(ObjectName, u64)> = pile.objects(*name).collect();
+            objects.reverse();
+            for (object, bytes) in objects {
+                self.remove(object)?;
+                self.listing.size_bytes = self.listing.size_bytes.saturating_sub(bytes);
+            }
+            self.listing.bundles.remove(name);
+            self.bundles.remove(name);
+        }
+        Ok(())
+    }
+
+    fn new_name(&mut self) -> BundleName {
+        let me = self.me();
+        let number = self.listing.next_number(me, self.node.clock.now_ms());
+        let random = u32::from_le_bytes(self.node.random());
+        BundleName { number, random, node: me }
+    }
+
+    /// Says what this node has, unless that stands there already.
+    fn say(&mut self, mine: &Has) -> Result<()> {
+        let me = self.me();
+        let refused = self.refused_of_others();
+        let now_ms = self.node.clock.now_ms();
+        let is_said = self.said.get(&me).is_some_and(|said| {
+            said.has == *mine
+                && said.refused == refused
+                && now_ms.abs_diff(said.seen_ms) < SAID_EVERY_MS
+        });
+        if is_said {
+            return Ok(());
+        }
+        let name = self.new_name();
+        let object = ObjectName::Want(name);
+        let mut volume = One::default();
+        let order = self.order(
+            Tells::Wants { refused: &refused },
+            Has::new(),
+            vec![],
+            bundle::MAX_VOLUME_BYTES,
+        );
+        bundle::export(&mut self.store.clone(), self.node.key(), &order, &mut volume, |_, _| {})
+            .map_err(Trouble::of_bundle)?;
+        self.go_on()?;
+        let size_bytes = volume.0.len() as u64;
+        self.place.put(&object.to_string(), volume.0)?;
+        let said = Kept {
+            node: me,
+            name: self.node.config.name.clone(),
+            object: object.to_string(),
+            has: mine.clone(),
+            bundle_key: self.key.public(),
+            refused,
+            seen_ms: now_ms,
+        };
+        self.note_said(said)?;
+        self.listing.objects += 1;
+        let before =
+            self.listing.wants.insert(me, atoll_sync::bucket::WantObject { name, size_bytes });
+        if let Some(before) = before {
+            self.remove(ObjectName::Want(before.name))?;
+        }
+        Ok(())
+    }
+
+    fn order<'o>(
+        &'o self,
+        tells: Tells<'o>,
+        known: Has,
+        recipients: Vec<Recipient>,
+        volume_bytes: u64,
+    ) -> Order<'o> {
+        Order {
+            known,
+            carries: &|_| true,
+            recipients,
+            tells,
+            volume_bytes,
+            batch_ops: bundle::BATCH_OPS,
+            snapshot_from_ops: bundle::SNAPSHOT_FROM_OPS,
+            name: &self.node.config.name,
+            now_ms: self.node.clock.now_ms(),
+        }
+    }
+
+    /// All peers that ever came here, and this node itself: it may need what it left.
+    fn recipients(&self) -> Vec<Recipient> {
+        if self.bucket.is_open {
+            return vec![];
+        }
+        let others =
+            self.known_others().map(|said| Recipient { node: said.node, key: said.bundle_key });
+        let me = Recipient { node: self.me(), key: self.key.public() };
+        others.take(bundle::MAX_RECIPIENTS - 1).chain([me]).collect()
+    }
+
+    fn leave_bundle(&mut self, known: Has) -> Result<()> {
+        let name = self.new_name();
+        let recipients = self.recipients();
+        let readers: Option<Vec<NodeId>> =
+            (!recipients.is_empty()).then(|| recipients.iter().map(|one| one.node).collect());
+        let order = self.order(Tells::Brings, known, recipients, VOLUME_BYTES);
+        let mut outgoing = Outgoing { round: self, name, held: None, sent: vec![], trouble: None };
+        let done = bundle::export(
+            &mut self.store.clone(),
+            self.node.key(),
+            &order,
+            &mut outgoing,
+            |_, _| {},
+        );
+        let done = match (outgoing.trouble.take(), done) {
+            (Some(trouble), _) => return Err(trouble),
+            (None, Err(error)) => return Err(Trouble::of_bundle(error)),
+            (None, Ok(done)) => done,
+        };
+        let sent = outgoing.finish()?;
+        let size_bytes = sent.iter().map(|(_, bytes)| *bytes).sum();
+        self.listing.objects += sent.len();
+        self.listing.put(&sent);
+        self.listing.size_bytes += size_bytes;
+        let (covers, taken) = (done.covers, sent.len() as u32);
+        let about = About::Bundle { readers: readers.clone(), covers: covers.clone(), taken };
+        self.note(&name.to_string(), &about)?;
+        self.bundles.insert(name, Left { name, readers, covers, size_bytes });
+        self.found.left += 1;
+        Ok(())
+    }
+
+    fn count(&mut self) {
+        let me = self.me();
+        let own = self.listing.bundles.iter().filter(|(name, _)| name.node == me);
+        let own: usize = own.map(|(name, pile)| pile.objects(*name).count()).sum();
+        self.found.own_objects = own as u64 + u64::from(self.listing.wants.contains_key(&me));
+        self.found.objects = self.listing.objects as u64;
+        self.found.size_bytes = self.listing.size_bytes;
+    }
+}
+
+/// A bundle in memory, of one volume.
+#[derive(Default)]
+struct One(Vec<u8>);
+
+impl Volumes for One {
+    type File = Vec<u8>;
+
+    fn begin(&mut self, _: u32) -> io::Result<Vec<u8>> {
+        Ok(vec![])
+    }
+
+    fn end(&mut self, _: u32, file: Vec<u8>) -> io::Result<()> {
+        self.0 = file;
+        Ok(())
+    }
+}
+
+/// Sends volumes as they are made. One is held back until it is known whether it is the last.
+struct Outgoing<'r, 'a> {
+    round: &'r Round<'a>,
+    name: BundleName,
+    held: Option<(u32, File)>,
+    sent: Vec<(ObjectName, u64)>,
+    trouble: Option<Trouble>,
+}
+
+impl Outgoing<'_, '_> {
+    fn send_held(&mut self, is_last: bool) -> Result<()> {
+        let Some((volume, mut file)) = self.held.take() else { return Ok(()) };
+        self.round.go_on()?;
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_to_end(&mut bytes))
+            .map_err(|error| Trouble::here(&error))?;
+        let object = ObjectName::Volume { bundle: self.name, volume, is_last };
+        let size_bytes = bytes.len() as u64;
+        self.round.place.put(&object.to_string(), bytes)?;
+        self.sent.push((object, size_bytes));
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<(ObjectName, u64)>> {
+        self.send_held(true)?;
+        Ok(self.sent)
+    }
+}
+
+impl Volumes for Outgoing<'_, '_> {
+    type File = BufWriter<File>;
+
+    fn begin(&mut self, _: u32) -> io::Result<Self::File> {
+        let sent = self.send_held(false).and_then(|()| scratch(self.round.node));
+        match sent {
+            Ok(file) => Ok(BufWriter::with_capacity(1 << 16, file)),
+            Err(trouble) => {
+                let error = io::Error::other(trouble.message.clone());
+                self.trouble = Some(trouble);
+                Err(error)
+            }
+        }
+    }
+
+    fn end(&mut self, volume: u32, file: Self::File) -> io::Result<()> {
+        self.held = Some((volume, file.into_inner().map_err(io::IntoInnerError::into_error)?));
+        Ok(())
+    }
+}

@@ -1,0 +1,349 @@
+//! One visit to a bucket: look what is there, take what brings something, leave what others lack, clear up. May end at any
+//! point; the next one goes on from what it finds.
+
+use super::place::Place;
+use super::trouble::{Result, Trouble};
+use super::watch::{Found, MAX_TOLD, Seen};
+use crate::runtime::{Node, Stop};
+use atoll_storage::bucket::{self as kept, Bucket, Member as Kept};
+use atoll_storage::courier::{self, Correspondent};
+use atoll_storage::tx::Tx;
+use atoll_storage::{NodeId, Replica, Store, codec, peer};
+use atoll_sync::bucket::{About, BundleName, Has, Left, Listing, Member, ObjectName, Pile, lead};
+use atoll_sync::bundle::{self, BundleKey, Volume};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Seek as _, SeekFrom};
+use std::sync::Arc;
+
+/// Who says nothing new for so long is not waited for. Nothing is lost by that: what it lacks is left when it comes.
+const ABSENT_MS: u64 = 30 * 24 * 3_600_000;
+/// As much of a bundle as tells, nearly always, what it brings.
+const PEEK_BYTES: u64 = 256 << 10;
+/// Scratch files that wait to be read.
+const MAX_OPEN: usize = 64;
+/// What a node has, of all streams.
+const MAX_WANT_BYTES: u64 = 64 << 20;
+pub(super) const MAX_OBJECT_BYTES: u64 = bundle::MAX_VOLUME_BYTES + (16 << 20);
+
+pub(super) struct Round<'a> {
+    pub node: &'a Arc<Node>,
+    pub store: Store,
+    pub bucket: &'a Bucket,
+    pub place: &'a Place,
+    pub stop: &'a Stop,
+    pub key: BundleKey,
+    pub listing: Listing,
+    /// Those that this node lists.
+    pub peers: BTreeSet<NodeId>,
+    /// What each of them said last, this node among them.
+    pub said: BTreeMap<NodeId, Kept>,
+    /// Whole bundles that this node could look into.
+    pub bundles: BTreeMap<BundleName, Left>,
+    /// Volumes of them that were taken in.
+    pub taken: BTreeMap<BundleName, u32>,
+    /// First volumes that came whole when they were looked into.
+    pub here: BTreeMap<BundleName, Open>,
+    /// Bundles that nobody could take in as they are.
+    pub damaged: BTreeSet<BundleName>,
+    pub found: Found,
+}
+
+pub(super) type Open = Volume<BufReader<File>>;
+
+/// A scratch file that goes with the process, whatever becomes of it.
+pub(super) fn scratch(node: &Node) -> Result<File> {
+    tempfile::tempfile_in(node.folder().path()).map_err(|error| Trouble::here(&error))
+}
+
+/// For a thread that may wait.
+pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop) -> Result<Found> {
+    let listing = Listing::of(place.list()?);
+    let peers = node.store.read(|reader| peer::list(reader))?;
+    let said = node.store.read(|reader| kept::members(reader, bucket.id))?;
+    let mut round = Round {
+        node,
+        store: node.store.clone(),
+        bucket,
+        place,
+        stop,
+        key: BundleKey::of(node.key()).map_err(Trouble::of_bundle)?,
+        listing,
+        peers: peers.into_iter().map(|peer| peer.node).collect(),
+        said: said.into_iter().map(|member| (member.node, member)).collect(),
+        bundles: BTreeMap::new(),
+        taken: BTreeMap::new(),
+        here: BTreeMap::new(),
+        damaged: BTreeSet::new(),
+        found: Found::default(),
+    };
+    round.hear()?;
+    round.look()?;
+    round.take()?;
+    round.leave()?;
+    round.sum_up()
+}
+
+impl Round<'_> {
+    pub fn me(&self) -> NodeId {
+        self.node.id()
+    }
+
+    pub fn go_on(&self) -> Result<()> {
+        if self.stop.is_stopped() { Err(Trouble::stopped()) } else { Ok(()) }
+    }
+
+    pub fn has(&mut self) -> Result<Has> {
+        let heads = self.store.heads(None)?.into_iter().filter(|head| !head.is_empty());
+        Ok(heads.map(|head| (head.stream, head.vector)).collect())
+    }
+
+    fn knows(&self, maker: NodeId) -> bool {
+        maker == self.me() || self.peers.contains(&maker)
+    }
+
+    fn tell_refused(&mut self, name: &str, why: &str) {
+        if self.found.refused.len() < MAX_TOLD {
+            self.found.refused.push((name.to_owned(), why.to_owned()));
+        }
+    }
+
+    pub fn note(&self, name: &str, about: &About) -> Result<()> {
+        let (id, name, about) = (self.bucket.id, name.to_owned(), codec::encode(about));
+        let note = move |tx: &mut Tx| kept::note_object(tx, id, &name, &about);
+        Ok(self.store.write_blocking(note)?)
+    }
+
+    /// Brings the beginning of an object here. None if it went meanwhile.
+    pub fn fetch(&self, name: ObjectName, most: u64) -> Result<Option<File>> {
+        self.go_on()?;
+        let mut file = scratch(self.node)?;
+        if !self.place.get(&name.to_string(), most, &mut file)? {
+            return Ok(None);
+        }
+        file.seek(SeekFrom::Start(0)).map_err(|error| Trouble::here(&error))?;
+        Ok(Some(file))
+    }
+
+    /// Opens a volume and makes sure that it is of whom its name says.
+    pub fn open(&self, name: NodeId, file: File) -> Result<Open, bundle::Error> {
+        let volume = Volume::open(BufReader::with_capacity(1 << 16, file))?;
+        if volume.head().creator.node_id() == name {
+            return Ok(volume);
+        }
+        let head = volume.head();
+        Err(bundle::Error::Stranger { name: head.name.clone(), key: head.creator })
+    }
+
+    /// Reads what others said since the last visit.
+    fn hear(&mut self) -> Result<()> {
+        let wants: Vec<_> = self.listing.wants.values().copied().collect();
+        let gone: Vec<NodeId> = self.said.keys().copied().collect();
+        for node in gone.into_iter().filter(|node| !self.listing.wants.contains_key(node)) {
+            self.said.remove(&node);
+            let id = self.bucket.id;
+            self.store.write_blocking(move |tx: &mut Tx| kept::forget_member(tx, id, node))?;
+        }
+        for want in wants {
+            let object = ObjectName::Want(want.name);
+            let node = want.name.node;
+            if self.said.get(&node).is_some_and(|said| said.object == object.to_string()) {
+                continue;
+            }
+            if !self.knows(node) {
+                self.tell_refused(&object.to_string(), STRANGER);
+                continue;
+            }
+            let Some(file) = self.fetch(object, want.size_bytes.min(MAX_WANT_BYTES))? else {
+                continue;
+            };
+            match self.said_in(object, file)? {
+                Ok(said) => self.note_said(said)?,
+                // What it said before holds until it says something else.
+                Err(why) => self.tell_refused(&object.to_string(), &why),
+            }
+        }
+        Ok(())
+    }
+
+    fn said_in(&mut self, object: ObjectName, file: File) -> Result<Result<Kept, String>> {
+        let volume = match self.open(object.node(), file) {
+            Ok(volume) => volume,
+            Err(bundle::Error::Io(error)) => return Err(Trouble::here(&error)),
+            Err(error) => return Ok(Err(told(&error))),
+        };
+        let head = volume.head().clone();
+        let report = bundle::import(None, vec![volume], |_, _| {}).map_err(Trouble::of_bundle)?;
+        if !report.is_whole() {
+            return Ok(Err("it is cut off or damaged".to_owned()));
+        }
+        let said = Kept {
+            node: object.node(),
+            name: head.name.clone(),
+            object: object.to_string(),
+            has: report.want.unwrap_or_default().into_iter().collect(),
+            bundle_key: head.reply_key,
+            refused: report.refused,
+            seen_ms: self.node.clock.now_ms(),
+        };
+        if said.node != self.me() {
+            let correspondent = Correspondent {
+                node: said.node,
+                has: said.has.clone(),
+                bundle_key: said.bundle_key,
+                made_ms: head.made_ms,
+                heard_ms: said.seen_ms,
+            };
+            self.store.write_blocking(move |tx: &mut Tx| courier::note(tx, &correspondent))?;
+        }
+        Ok(Ok(said))
+    }
+
+    pub fn note_said(&mut self, said: Kept) -> Result<()> {
+        let (id, noted) = (self.bucket.id, said.clone());
+        self.store.write_blocking(move |tx: &mut Tx| kept::note_member(tx, id, &noted))?;
+        self.said.insert(said.node, said);
+        Ok(())
+    }
+
+    /// Looks into bundles that are new here, and forgets those that are gone.
+    fn look(&mut self) -> Result<()> {
+        let known = self.store.read(|reader| kept::objects(reader, self.bucket.id))?;
+        let is_there = |name: &String| {
+            BundleName::parse(name).is_some_and(|name| self.listing.bundles.contains_key(&name))
+        };
+        let gone: Vec<String> = known.keys().filter(|name| !is_there(name)).cloned().collect();
+        if !gone.is_empty() {
+            let id = self.bucket.id;
+            self.store.write_blocking(move |tx: &mut Tx| kept::forget_objects(tx, id, &gone))?;
+        }
+        let piles: Vec<(BundleName, Pile)> = (self.listing.bundles.iter())
+            .filter(|(_, pile)| pile.is_whole())
+            .map(|(name, pile)| (*name, pile.clone()))
+            .collect();
+        for (name, pile) in piles {
+            if !self.knows(name.node) {
+                self.tell_refused(&name.to_string(), STRANGER);
+                continue;
+            }
+            let about = known.get(&name.to_string()).and_then(|bytes| codec::decode(bytes).ok());
+            let is_of_now = |about: &About| match about {
+                About::Refused { size_bytes, .. } => *size_bytes == pile.size_bytes(),
+                _ => true,
+            };
+            let about = match about.filter(is_of_now) {
+                Some(about) => Some(about),
+                None => self.look_into(name, &pile)?,
+            };
+            match about {
+                Some(About::Bundle { readers, covers, taken }) => {
+                    self.taken.insert(name, taken);
+                    let size_bytes = pile.size_bytes();
+                    self.bundles.insert(name, Left { name, readers, covers, size_bytes });
+                }
+                Some(About::Refused { why, is_damage, .. }) => {
+                    if is_damage {
+                        self.damaged.insert(name);
+                    }
+                    self.tell_refused(&name.to_string(), &why);
+                }
+                Some(About::Closed) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// None if it cannot be told now.
+    fn look_into(&mut self, name: BundleName, pile: &Pile) -> Result<Option<About>> {
+        let Some((object, bytes)) = pile.objects(name).next() else { return Ok(None) };
+        let mut most = bytes.min(PEEK_BYTES);
+        loop {
+            let Some(file) = self.fetch(object, most)? else { return Ok(None) };
+            let read = self.open(name.node, file).and_then(|mut volume| {
+                volume.unlock(&self.key)?;
+                let (readers, covers) = (volume.head().readers(), volume.covers()?);
+                if most == bytes && covers.is_some() && self.here.len() < MAX_OPEN {
+                    self.here.insert(name, volume);
+                }
+                Ok((readers, covers))
+            });
+            let about = match read {
+                Ok((readers, Some(covers))) => About::Bundle { readers, covers, taken: 0 },
+                Ok((_, None)) if most < bytes.min(MAX_OBJECT_BYTES) => {
+                    most = bytes.min(MAX_OBJECT_BYTES);
+                    continue;
+                }
+                Ok((_, None)) => damage("its beginning is damaged", pile),
+                Err(bundle::Error::NotForMe { .. }) => About::Closed,
+                Err(bundle::Error::Io(error)) => return Err(Trouble::here(&error)),
+                Err(bundle::Error::NoBundle) => damage("it is no bundle, or wholly damaged", pile),
+                // Looked into anew each time: this node may be another release by then.
+                Err(error) => {
+                    self.tell_refused(&name.to_string(), &told(&error));
+                    return Ok(None);
+                }
+            };
+            self.note(&name.to_string(), &about)?;
+            return Ok(Some(about));
+        }
+    }
+
+    pub fn refuse(&mut self, name: BundleName, why: &str) -> Result<()> {
+        let pile = self.listing.bundles.get(&name).cloned().unwrap_or_default();
+        tracing::warn!(bucket = %self.bucket.name, object = %name, why, "a bundle in a bucket cannot be used");
+        self.note(&name.to_string(), &damage(why, &pile))?;
+        self.damaged.insert(name);
+        self.tell_refused(&name.to_string(), why);
+        Ok(())
+    }
+
+    /// Those others who are there and whom this node lists, with whom is absent.
+    fn others(&self) -> impl Iterator<Item = (&Kept, bool)> {
+        let now_ms = self.node.clock.now_ms();
+        let me = self.me();
+        let others = self.said.values().filter(move |said| said.node != me);
+        let known = others.filter(|said| self.knows(said.node));
+        known.map(move |said| (said, now_ms.saturating_sub(said.seen_ms) > ABSENT_MS))
+    }
+
+    pub fn known_others(&self) -> impl Iterator<Item = &Kept> {
+        self.others().map(|(said, _)| said)
+    }
+
+    /// Whom this node leaves bundles for.
+    pub fn members(&self) -> Vec<Member> {
+        let there = self.others().filter(|(_, is_absent)| !is_absent).map(|(said, _)| Member {
+            node: Some(said.node),
+            has: said.has.clone(),
+            refused: said.refused.iter().filter_map(|name| BundleName::parse(name)).collect(),
+        });
+        let whoever = self.bucket.is_open.then(Member::default);
+        there.chain(whoever).collect()
+    }
+
+    fn sum_up(mut self) -> Result<Found> {
+        let mine = self.has()?;
+        let seen = |(said, is_absent): (&Kept, bool)| Seen {
+            node: said.node,
+            name: said.name.clone(),
+            lacks_ops: lead(&mine, &said.has),
+            is_absent,
+        };
+        let members = self.others().map(seen).collect();
+        let foreign = self.listing.foreign.iter().take(MAX_TOLD).cloned().collect();
+        Ok(Found { members, foreign, ..self.found })
+    }
+}
+
+const STRANGER: &str = "it was left by a node that this one does not list as a peer";
+
+fn damage(why: &str, pile: &Pile) -> About {
+    About::Refused { why: why.to_owned(), is_damage: true, size_bytes: pile.size_bytes() }
+}
+
+fn told(error: &bundle::Error) -> String {
+    match error {
+        bundle::Error::Stranger { .. } => "it stands under the name of another node".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,38 @@
+//! A bucket: a store of objects where nodes leave bundles for each other that are never up together. Decides what to
+//! take, what to leave and what to clear away, from what stands in the bucket. Does no I/O and reads no clock.
+//!
+//! Each node writes under its own name alone, and never writes an object twice: a name stands for the same bytes as long as
+//! it is there. So nobody overwrites anything, whatever the order, and whatever a store shows late.
+
+mod listing;
+mod name;
+mod plan;
+
+pub use listing::{Listed, Listing, MAX_OBJECTS, Pile, WantObject};
+pub use name::{BundleName, ObjectName};
+pub use plan::{Has, Left, Member, lead, merge, obsolete, publications, reach, wanted};
+
+use crate::bundle::Cover;
+use atoll_storage::NodeId;
+use bincode::{Decode, Encode};
+
+/// What a node knows of an object and need not read again: names stand for the same bytes always.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum About {
+    Bundle {
+        /// None: everybody.
+        readers: Option<Vec<NodeId>>,
+        covers: Vec<Cover>,
+        /// Volumes that were taken in.
+        taken: u32,
+    },
+    /// Locked for others.
+    Closed,
+    Refused {
+        why: String,
+        /// Its maker is asked to leave it once more.
+        is_damage: bool,
+        /// As it was then: a folder that something else keeps in sync may show a part before the whole.
+        size_bytes: u64,
+    },
+}

@@ -1,0 +1,171 @@
+//! What stands in a bucket, sorted: wants, bundles with their volumes, and what is neither.
+
+use super::name::{BundleName, ObjectName};
+use atoll_storage::NodeId;
+use std::collections::BTreeMap;
+
+/// More are not looked at.
+pub const MAX_OBJECTS: usize = 20_000;
+
+/// An object as the store lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Below the prefix.
+    pub name: String,
+    pub size_bytes: u64,
+}
+
+/// Of one bundle, the volumes that are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pile {
+    volumes: BTreeMap<u32, u64>,
+    last: Option<u32>,
+}
+
+impl Pile {
+    /// True once the last volume is there, and all before it.
+    pub fn is_whole(&self) -> bool {
+        self.last.is_some_and(|last| self.volumes.len() == last as usize)
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.volumes.values().sum()
+    }
+
+    pub fn first_bytes(&self) -> u64 {
+        self.volumes.get(&1).copied().unwrap_or_default()
+    }
+
+    pub fn objects(&self, bundle: BundleName) -> impl Iterator<Item = (ObjectName, u64)> + '_ {
+        self.volumes.iter().map(move |(volume, bytes)| {
+            let is_last = self.last == Some(*volume);
+            (ObjectName::Volume { bundle, volume: *volume, is_last }, *bytes)
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantObject {
+    pub name: BundleName,
+    pub size_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Of each node the latest.
+    pub wants: BTreeMap<NodeId, WantObject>,
+    /// Those that a later one took the place of.
+    pub old_wants: Vec<BundleName>,
+    pub bundles: BTreeMap<BundleName, Pile>,
+    /// Names of what no node wrote.
+    pub foreign: Vec<String>,
+    pub objects: usize,
+    pub size_bytes: u64,
+}
+
+impl Listing {
+    pub fn of(listed: impl IntoIterator<Item = Listed>) -> Self {
+        let mut listing = Self::default();
+        for Listed { name, size_bytes } in listed {
+            listing.objects += 1;
+            listing.size_bytes += size_bytes;
+            match ObjectName::parse(&name) {
+                None => listing.foreign.push(name),
+                Some(ObjectName::Want(name)) => listing.put_want(WantObject { name, size_bytes }),
+                Some(ObjectName::Volume { bundle, volume, is_last }) => {
+                    listing.put_volume(bundle, volume, is_last, size_bytes);
+                }
+            }
+        }
+        listing
+    }
+
+    /// Counts in what was just written.
+    pub fn put(&mut self, volumes: &[(ObjectName, u64)]) {
+        for (name, size_bytes) in volumes {
+            if let ObjectName::Volume { bundle, volume, is_last } = name {
+                self.put_volume(*bundle, *volume, *is_last, *size_bytes);
+            }
+        }
+    }
+
+    fn put_volume(&mut self, bundle: BundleName, volume: u32, is_last: bool, size_bytes: u64) {
+        let pile = self.bundles.entry(bundle).or_default();
+        pile.volumes.insert(volume, size_bytes);
+        if is_last {
+            pile.last = Some(volume);
+        }
+    }
+
+    fn put_want(&mut self, mut want: WantObject) {
+        if let Some(other) = self.wants.get_mut(&want.name.node) {
+            if want.name > other.name {
+                std::mem::swap(&mut want, other);
+            }
+            self.old_wants.push(want.name);
+        } else {
+            self.wants.insert(want.name.node, want);
+        }
+    }
+
+    /// Above the number of everything that this node left: what it leaves next shall count as later.
+    pub fn next_number(&self, node: NodeId, now_ms: u64) -> u64 {
+        let wants = self.wants.get(&node).map(|want| want.name);
+        let bundles = self.bundles.keys().filter(|name| name.node == node).copied();
+        let highest = wants.into_iter().chain(bundles).map(|name| name.number).max();
+        highest.map_or(now_ms, |number| now_ms.max(number + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId([0xaa; 16]);
+
+    fn name(number: u64) -> BundleName {
+        BundleName { number, random: 1, node: A }
+    }
+
+    fn volume(number: u64, volume: u32, is_last: bool) -> Listed {
+        let name = ObjectName::Volume { bundle: name(number), volume, is_last }.to_string();
+        Listed { name, size_bytes: 10 }
+    }
+
+    fn want(number: u64) -> Listed {
+        Listed { name: ObjectName::Want(name(number)).to_string(), size_bytes: 1 }
+    }
+
+    #[test]
+    fn a_bundle_counts_when_all_of_its_volumes_are_there() {
+        let listing = Listing::of([
+            volume(1, 1, true),
+            volume(2, 1, false),
+            volume(3, 2, true),
+            volume(4, 2, true),
+            volume(4, 1, false),
+        ]);
+        let whole: Vec<u64> = listing
+            .bundles
+            .iter()
+            .filter_map(|(name, pile)| pile.is_whole().then_some(name.number))
+            .collect();
+        assert_eq!(whole, [1, 4]);
+        let volumes: Vec<String> =
+            listing.bundles[&name(4)].objects(name(4)).map(|(name, _)| name.to_string()).collect();
+        assert!(volumes[0].ends_with("-0001.atoll") && volumes[1].ends_with("-0002-last.atoll"));
+        assert_eq!((listing.objects, listing.size_bytes), (5, 50));
+    }
+
+    #[test]
+    fn the_latest_want_counts_in_whatever_order_they_are_listed() {
+        let other = Listed { name: "notes.txt".to_owned(), size_bytes: 3 };
+        let listing = Listing::of([want(5), want(9), other, want(7)]);
+        assert_eq!(listing.wants[&A].name, name(9));
+        assert_eq!(listing.old_wants.len(), 2);
+        assert_eq!(listing.foreign, ["notes.txt"]);
+        // Also for a clock that was put back.
+        assert_eq!(listing.next_number(A, 4), 10);
+        assert_eq!(listing.next_number(NodeId([1; 16]), 4), 4);
+    }
+}

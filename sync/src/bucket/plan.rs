@@ -1,0 +1,202 @@
+//! What follows from what stands in a bucket. A bundle of it leads from one state of the streams to another; what a member can
+//! reach is what it has, and where bundles that it can read lead from there. All else follows from that: what has to be left
+//! for somebody, and what nobody needs any more.
+
+use super::name::BundleName;
+use crate::bundle::Cover;
+use atoll_storage::{NodeId, StreamId, Vector};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub type Has = BTreeMap<StreamId, Vector>;
+
+/// Bundles that are left in one round at most; more in the next.
+const MAX_PUBLICATIONS: usize = 8;
+/// A node with more bundles than this in the bucket puts the latest of them together.
+const MERGE_FROM: usize = 16;
+
+/// A whole bundle in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub name: BundleName,
+    /// None: everybody.
+    pub readers: Option<Vec<NodeId>>,
+    pub covers: Vec<Cover>,
+    pub size_bytes: u64,
+}
+
+/// Somebody who takes from the bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// None for whoever comes.
+    pub node: Option<NodeId>,
+    pub has: Has,
+    /// Bundles that it could not use.
+    pub refused: BTreeSet<BundleName>,
+}
+
+impl Left {
+    fn is_for(&self, member: &Member) -> bool {
+        let can_read = match (&self.readers, member.node) {
+            (None, _) => true,
+            (Some(readers), Some(node)) => readers.contains(&node),
+            (Some(_), None) => false,
+        };
+        can_read && !member.refused.contains(&self.name)
+    }
+
+    /// True if it leads on from there.
+    pub fn begins_within(&self, has: &Has) -> bool {
+        self.covers.iter().all(|cover| includes(has, &cover.stream, &cover.from))
+    }
+
+    /// True if it brings nothing to whom has that.
+    pub fn ends_within(&self, has: &Has) -> bool {
+        self.covers.iter().all(|cover| includes(has, &cover.stream, &cover.to))
+    }
+
+    fn lift(&self, has: &mut Has) {
+        for cover in &self.covers {
+            has.entry(cover.stream.clone()).or_default().merge(&cover.to);
+        }
+    }
+}
+
+fn includes(has: &Has, stream: &StreamId, vector: &Vector) -> bool {
+    match has.get(stream) {
+        Some(mine) => mine.includes(vector),
+        None => vector.0.values().all(|seq| *seq == 0),
+    }
+}
+
+/// How many ops `has` has that `other` lacks.
+pub fn lead(has: &Has, other: &Has) -> u64 {
+    let nothing = Vector::default();
+    has.iter().map(|(stream, vector)| vector.lead_over(other.get(stream).unwrap_or(&nothing))).sum()
+}
+
+/// What to take next: of those that bring something and build on nothing that is missing, the shortest.
+pub fn wanted<'l>(me: &Member, left: impl Iterator<Item = &'l Left>) -> Option<&'l Left> {
+    left.filter(|one| one.is_for(me) && one.begins_within(&me.has) && !one.ends_within(&me.has))
+        .min_by_key(|one| (one.size_bytes, one.name))
+}
+
+/// What a member has once it took all that is there for it.
+pub fn reach(member: &Member, left: &[Left]) -> Has {
+    let mut has = member.has.clone();
+    let mut open: Vec<&Left> = left.iter().filter(|one| one.is_for(member)).collect();
+    loop {
+        let before = open.len();
+        open.retain(|one| {
+            let fits = one.begins_within(&has);
+            if fits {
+                one.lift(&mut has);
+            }
+            !fits
+        });
+        if open.len() == before {
+            return has;
+        }
+    }
+}
+
+/// What to leave so that every member can reach all that is here: of each bundle what its takers have before.
+pub fn publications(mine: &Has, members: &[Member], left: &[Left]) -> Vec<Has> {
+    let mut reaches: Vec<Has> = members.iter().map(|member| reach(member, left)).collect();
+    let mut publications = Vec::new();
+    while publications.len() < MAX_PUBLICATIONS {
+        reaches.retain(|has| lead(mine, has) > 0);
+        // What is short first: who can begin there need not take what is long.
+        let Some(next) = reaches.iter().min_by_key(|has| lead(mine, has)) else { break };
+        let known = both(mine, next);
+        for has in &mut reaches {
+            let brings = || mine.iter().filter(|(stream, vector)| **vector != known[*stream]);
+            if brings().all(|(stream, _)| includes(has, stream, &known[stream])) {
+                for (stream, vector) in brings() {
+                    has.entry(stream.clone()).or_default().merge(vector);
+                }
+            }
+        }
+        publications.push(known);
+    }
+    publications
+}
+
+/// What both have, of all of the first one's streams.
+fn both(mine: &Has, other: &Has) -> Has {
+    let nothing = Vector::default();
+    let least = |(stream, vector): (&StreamId, &Vector)| {
+        (stream.clone(), vector.least(other.get(stream).unwrap_or(&nothing)))
+    };
+    mine.iter().map(least).collect()
+}
+
+/// Of this node's bundles those that are of no use: every member has what they bring, or one could not use them. Without
+/// members nobody is asked, and all stay.
+pub fn obsolete(me: NodeId, members: &[Member], left: &[Left]) -> Vec<BundleName> {
+    let is_refused = |one: &Left| members.iter().any(|member| member.refused.contains(&one.name));
+    let is_had = |one: &Left| {
+        !members.is_empty() && members.iter().all(|member| one.ends_within(&member.has))
+    };
+    left.iter()
+        .filter(|one| one.name.node == me && (is_refused(one) || is_had(one)))
+        .map(|one| one.name)
+        .collect()
+}
+
+/// When this node's bundles are many: from where to make one that takes the place of the latest of them, and their names. The
+/// longer ones before them stay, so that not all is written anew each time.
+pub fn merge(
+    me: NodeId,
+    mine: &Has,
+    members: &[Member],
+    left: &[Left],
+) -> Option<(Has, Vec<BundleName>)> {
+    let mut own: Vec<&Left> = left.iter().filter(|one| one.name.node == me).collect();
+    if own.len() <= MERGE_FROM {
+        return None;
+    }
+    own.sort_by_key(|one| one.name);
+    let mut sum = 0;
+    let mut from = own.len();
+    // As far back as each one is not much longer than all that came after it.
+    while from > 0 && (from + 2 > own.len() || own[from - 1].size_bytes <= 2 * sum) {
+        from -= 1;
+        sum += own[from].size_bytes;
+    }
+    let merged = &own[from..];
+    let mut begin = mine.clone();
+    for cover in merged.iter().flat_map(|one| &one.covers) {
+        if let Some(vector) = begin.get_mut(&cover.stream) {
+            *vector = vector.least(&cover.from);
+        }
+    }
+    // What all members have is not left again.
+    let had = members.iter().map(|member| both(mine, &member.has));
+    let had = had.reduce(|all, has| both(&all, &has)).unwrap_or_default();
+    for (stream, vector) in &had {
+        begin.entry(stream.clone()).or_default().merge(vector);
+    }
+    let names: Vec<BundleName> = merged.iter().map(|one| one.name).collect();
+    let is_enough = |begin: &Has| {
+        let rest = left.iter().filter(|one| !names.contains(&one.name)).cloned();
+        let merged =
+            Left { name: names[0], readers: None, covers: covers(mine, begin), size_bytes: 0 };
+        let after: Vec<Left> = rest.chain([merged]).collect();
+        members.iter().all(|member| lead(&reach(member, left), &reach(member, &after)) == 0)
+    };
+    // Bundles that lead past each other can need one of the merged in between: then all begins where the members are.
+    let begin = if is_enough(&begin) { begin } else { had };
+    Some((begin, names))
+}
+
+/// What a bundle brings to whom `known` is known of.
+fn covers(mine: &Has, known: &Has) -> Vec<Cover> {
+    let cover = |(stream, to): (&StreamId, &Vector)| {
+        let from = known.get(stream).cloned().unwrap_or_default();
+        (to.lead_over(&from) > 0).then(|| Cover { stream: stream.clone(), from, to: to.clone() })
+    };
+    mine.iter().filter_map(cover).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Nodes that are nothing but vectors, and a bucket that is nothing but a list: thousands of courses, each by its seed.
+
+use super::*;
+use atoll_storage::{Id, Origin};
+
+const MAX_STREAMS: u64 = 3;
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+fn node_id(n: usize) -> NodeId {
+    NodeId([n as u8 + 1; 16])
+}
+
+fn stream(n: u64) -> StreamId {
+    StreamId::new(Id([n as u8; 16]), "content")
+}
+
+struct World {
+    nodes: Vec<Has>,
+    wants: BTreeMap<NodeId, Member>,
+    left: Vec<Left>,
+    is_open: bool,
+    clock: u64,
+    taken: usize,
+}
+
+impl World {
+    fn write(&mut self, n: usize, rng: &mut Rng) {
+        let origin = Origin { node: node_id(n), epoch: 0 };
+        let vector = self.nodes[n].entry(stream(rng.below(MAX_STREAMS))).or_default();
+        vector.raise(origin, vector.get(origin) + 1);
+    }
+
+    fn members(&self, me: usize) -> Vec<Member> {
+        let others = self.wants.values().filter(|member| member.node != Some(node_id(me)));
+        others.cloned().chain(self.is_open.then(Member::default)).collect()
+    }
+
+    fn leave(&mut self, n: usize, known: &Has) {
+        let covers = covers(&self.nodes[n], known);
+        assert!(!covers.is_empty(), "an empty bundle is left");
+        let size_bytes = covers.iter().map(|cover| cover.to.lead_over(&cover.from)).sum();
+        let members = self.members(n).into_iter().filter_map(|member| member.node);
+        let readers = (!self.is_open).then(|| members.chain([node_id(n)]).collect());
+        self.clock += 1;
+        let name = BundleName { number: self.clock, random: 0, node: node_id(n) };
+        self.left.push(Left { name, readers, covers, size_bytes });
+    }
+
+    /// One visit, which may end anywhere.
+    fn visit(&mut self, n: usize, rng: &mut Rng, can_be_cut: bool) {
+        let mut is_cut = || can_be_cut && rng.below(8) == 0;
+        let me = node_id(n);
+        loop {
+            let member = Member { node: Some(me), has: self.nodes[n].clone(), ..Member::default() };
+            let Some(next) = wanted(&member, self.left.iter()).cloned() else { break };
+            next.lift(&mut self.nodes[n]);
+            self.taken += 1;
+            if is_cut() {
+                return;
+            }
+        }
+        let member = Member { node: Some(me), has: self.nodes[n].clone(), ..Member::default() };
+        self.wants.insert(me, member);
+        if is_cut() {
+            return;
+        }
+        let members = self.members(n);
+        for known in publications(&self.nodes[n], &members, &self.left) {
+            self.leave(n, &known);
+            if is_cut() {
+                return;
+            }
+        }
+        let gone = obsolete(me, &members, &self.left);
+        self.left.retain(|one| !gone.contains(&one.name));
+        if let Some((begin, names)) = merge(me, &self.nodes[n], &members, &self.left) {
+            let before: Vec<Has> = members.iter().map(|m| reach(m, &self.left)).collect();
+            self.leave(n, &begin);
+            if is_cut() {
+                return;
+            }
+            self.left.retain(|one| !names.contains(&one.name));
+            let after = members.iter().map(|m| reach(m, &self.left));
+            for (before, after) in before.iter().zip(after) {
+                assert_eq!(lead(before, &after), 0, "a merged bundle took something away");
+            }
+        }
+    }
+
+    fn equal(&self) -> bool {
+        self.nodes.windows(2).all(|pair| pair[0] == pair[1])
+    }
+}
+
+fn course(seed: u64) -> World {
+    let mut rng = Rng(seed);
+    let count = 2 + rng.below(4) as usize;
+    let mut world = World {
+        nodes: vec![Has::new(); count],
+        wants: BTreeMap::new(),
+        left: Vec::new(),
+        is_open: seed % 3 == 0,
+        clock: 0,
+        taken: 0,
+    };
+    for _ in 0..rng.below(300) {
+        let n = rng.below(count as u64) as usize;
+        match rng.below(10) {
+            0..5 => world.write(n, &mut rng),
+            // Two that met by a link.
+            5 => {
+                let other = world.nodes[rng.below(count as u64) as usize].clone();
+                for (stream, vector) in other {
+                    world.nodes[n].entry(stream).or_default().merge(&vector);
+                }
+            }
+            // Somebody else removed objects, or a member could not use one.
+            6 if rng.below(4) == 0 && !world.left.is_empty() => {
+                let at = rng.below(world.left.len() as u64) as usize;
+                world.left.remove(at);
+            }
+            6 if rng.below(4) == 0 && !world.left.is_empty() => {
+                let at = rng.below(world.left.len() as u64) as usize;
+                let name = world.left[at].name;
+                if let Some(member) = world.wants.get_mut(&node_id(n)) {
+                    member.refused.insert(name);
+                }
+            }
+            _ => world.visit(n, &mut rng, true),
+        }
+        for n in 0..count {
+            let own = world.left.iter().filter(|one| one.name.node == node_id(n)).count();
+            assert!(own <= MERGE_FROM + MAX_PUBLICATIONS + 8, "seed {seed}: {own} bundles of one");
+        }
+    }
+    world
+}
+
+#[test]
+fn nodes_that_visit_one_after_the_other_become_equal_and_clear_up() {
+    let mut taken = 0;
+    for seed in 0..3_000 {
+        let mut world = course(seed);
+        let mut rng = Rng(seed);
+        let count = world.nodes.len();
+        for _ in 0..3 {
+            for n in 0..count {
+                world.visit(n, &mut rng, false);
+            }
+        }
+        assert!(world.equal(), "seed {seed}");
+        let before = world.taken;
+        for n in 0..count {
+            world.visit(n, &mut rng, false);
+        }
+        assert_eq!(world.taken, before, "seed {seed}: something is taken again");
+        if !world.is_open {
+            assert_eq!(world.left, [], "seed {seed}: what all have is still there");
+        }
+        // Whoever comes to an open bucket has all at its first visit.
+        if world.is_open && world.nodes[0].values().any(|vector| !vector.0.is_empty()) {
+            let newcomer = Member::default();
+            assert_eq!(lead(&world.nodes[0], &reach(&newcomer, &world.left)), 0, "seed {seed}");
+        }
+        taken += world.taken;
+    }
+    assert!(taken > 10_000, "{taken}");
+}
+
+#[test]
+fn a_newcomer_gets_all_and_the_others_only_what_they_lack() {
+    let origin = Origin { node: node_id(0), epoch: 0 };
+    let has = |seq| Has::from([(stream(0), Vector([(origin, seq)].into()))]);
+    let member = |n, seq| Member { node: Some(node_id(n)), has: has(seq), ..Member::default() };
+    let members = [member(1, 9), Member { node: Some(node_id(2)), ..Member::default() }];
+    let known = publications(&has(10), &members, &[]);
+    assert_eq!(known.len(), 2);
+    assert_eq!(known[0], has(9), "the short one first");
+    assert_eq!(lead(&has(10), &known[1]), 10);
+}
