@@ -24,6 +24,7 @@ pub struct TestNode {
     pub tenant: Id,
     /// The superadmin.
     pub admin: Id,
+    serving: tokio::task::AbortHandle,
     folder: TempDir,
 }
 
@@ -104,8 +105,23 @@ impl TestNode {
         let mut config = config_in(&folder);
         turn(&mut config);
         let node = Node::open_at(config, clock).unwrap();
-        let address = serve(&node).await;
-        Self { node, address, tenant: Id::NIL, admin: Id::NIL, folder }
+        let (address, serving) = serve(&node).await;
+        Self { node, address, tenant: Id::NIL, admin: Id::NIL, serving, folder }
+    }
+
+    /// Gives the folder away once nothing of this node holds it any more. Its workers must have ended.
+    pub async fn close(self) -> TempDir {
+        self.serving.abort();
+        drop(self.node);
+        let path = self.folder.path();
+        let free = async {
+            while atoll_node::runtime::Folder::open(path).is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let free = tokio::time::timeout(std::time::Duration::from_secs(30), free).await;
+        free.expect("nothing holds the node any more");
+        self.folder
     }
 
     /// Applies all ops of another node's log here, as if the two had met.
@@ -163,16 +179,13 @@ fn config_in(folder: &TempDir) -> Config {
     Config { data: folder.path().to_owned(), listen: any, sync_listen: any, ..Config::default() }
 }
 
-async fn serve(node: &Arc<Node>) -> SocketAddr {
+async fn serve(node: &Arc<Node>) -> (SocketAddr, tokio::task::AbortHandle) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = Options { usual: Rate::NONE, strict: Rate::NONE, ..Options::default() };
-    tokio::spawn(atoll_api::serve(
-        listener,
-        Face::new(node.clone(), options),
-        std::future::pending(),
-    ));
-    address
+    let face = Face::new(node.clone(), options);
+    let serving = tokio::spawn(atoll_api::serve(listener, face, std::future::pending()));
+    (address, serving.abort_handle())
 }
 
 /// One caller: who he is, and in which tenant. Each request takes a connection of its own.
@@ -394,6 +407,22 @@ impl Answer {
     pub fn refused(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code().as_str()), (status, code), "{}", self.text());
     }
+}
+
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Text that hardly packs, from a seed.
+pub fn noise(seed: u64, bytes: usize) -> String {
+    let mut text = String::with_capacity(bytes + 64);
+    for n in 0_u64.. {
+        if text.len() >= bytes {
+            return text;
+        }
+        let id = Id::natural(&[&seed.to_le_bytes(), &n.to_le_bytes()]);
+        text.extend(id.0.map(|byte| char::from(LETTERS[usize::from(byte & 63)])));
+        text.push(' ');
+    }
+    text
 }
 
 fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
