@@ -56,6 +56,16 @@ pub(super) fn scratch(node: &Node) -> Result<File> {
     tempfile::tempfile_in(node.folder().path()).map_err(|error| Trouble::here(&error))
 }
 
+/// Opens a volume and makes sure that it is of whom its name says.
+pub(super) fn open(name: NodeId, file: File) -> Result<Open, bundle::Error> {
+    let volume = Volume::open(BufReader::with_capacity(1 << 16, file))?;
+    if volume.head().creator.node_id() == name {
+        return Ok(volume);
+    }
+    let head = volume.head();
+    Err(bundle::Error::Stranger { name: head.name.clone(), key: head.creator })
+}
+
 /// For a thread that may wait.
 pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop) -> Result<Found> {
     let listing = Listing::of(place.list()?);
@@ -125,16 +135,6 @@ impl Round<'_> {
         Ok(Some(file))
     }
 
-    /// Opens a volume and makes sure that it is of whom its name says.
-    pub fn open(&self, name: NodeId, file: File) -> Result<Open, bundle::Error> {
-        let volume = Volume::open(BufReader::with_capacity(1 << 16, file))?;
-        if volume.head().creator.node_id() == name {
-            return Ok(volume);
-        }
-        let head = volume.head();
-        Err(bundle::Error::Stranger { name: head.name.clone(), key: head.creator })
-    }
-
     /// Reads what others said since the last visit.
     fn hear(&mut self) -> Result<()> {
         let wants: Vec<_> = self.listing.wants.values().copied().collect();
@@ -167,7 +167,7 @@ impl Round<'_> {
     }
 
     fn said_in(&mut self, object: ObjectName, file: File) -> Result<Result<Kept, String>> {
-        let volume = match self.open(object.node(), file) {
+        let volume = match open(object.node(), file) {
             Ok(volume) => volume,
             Err(bundle::Error::Io(error)) => return Err(Trouble::here(&error)),
             Err(error) => return Ok(Err(told(&error))),
@@ -259,7 +259,7 @@ impl Round<'_> {
         let mut most = bytes.min(PEEK_BYTES);
         loop {
             let Some(file) = self.fetch(object, most)? else { return Ok(None) };
-            let read = self.open(name.node, file).and_then(|mut volume| {
+            let read = open(name.node, file).and_then(|mut volume| {
                 volume.unlock(&self.key)?;
                 let (readers, covers) = (volume.head().readers(), volume.covers()?);
                 if most == bytes && covers.is_some() && self.here.len() < MAX_OPEN {

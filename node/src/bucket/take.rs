@@ -1,6 +1,6 @@
 //! Taking in what brings something: the shortest way first, one volume after the other, each over a scratch file.
 
-use super::round::{MAX_OBJECT_BYTES, Round};
+use super::round::{MAX_OBJECT_BYTES, Round, open};
 use super::trouble::{Result, Trouble};
 use atoll_storage::Replica;
 use atoll_sync::bucket::{About, BundleName, Left, Member, wanted};
@@ -49,7 +49,7 @@ impl Round<'_> {
                 None => {
                     let file = self.fetch(object, bytes.min(MAX_OBJECT_BYTES))?;
                     let Some(file) = file else { return Ok(Taken::Gone) };
-                    self.open(name.node, file).and_then(|mut volume| {
+                    open(name.node, file).and_then(|mut volume| {
                         volume.unlock(&self.key)?;
                         Ok(volume)
                     })
