@@ -34,8 +34,8 @@ pub(super) struct Round<'a> {
     pub stop: &'a Stop,
     pub key: BundleKey,
     pub listing: Listing,
-    /// Those that this node lists.
-    pub peers: BTreeSet<NodeId>,
+    /// Those that this node lists, with their names here.
+    pub peers: BTreeMap<NodeId, String>,
     /// What each of them said last, this node among them.
     pub said: BTreeMap<NodeId, Kept>,
     /// Whole bundles that this node could look into.
@@ -79,7 +79,7 @@ pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop)
         stop,
         key: BundleKey::of(node.key()).map_err(Trouble::of_bundle)?,
         listing,
-        peers: peers.into_iter().map(|peer| peer.node).collect(),
+        peers: peers.into_iter().map(|peer| (peer.node, peer.name)).collect(),
         said: said.into_iter().map(|member| (member.node, member)).collect(),
         bundles: BTreeMap::new(),
         taken: BTreeMap::new(),
@@ -109,7 +109,7 @@ impl Round<'_> {
     }
 
     fn knows(&self, maker: NodeId) -> bool {
-        maker == self.me() || self.peers.contains(&maker)
+        maker == self.me() || self.peers.contains_key(&maker)
     }
 
     fn tell_refused(&mut self, name: &str, why: &str) {
@@ -325,7 +325,7 @@ impl Round<'_> {
         let mine = self.has()?;
         let seen = |(said, is_absent): (&Kept, bool)| Seen {
             node: said.node,
-            name: said.name.clone(),
+            name: self.peers.get(&said.node).unwrap_or(&said.name).clone(),
             lacks_ops: lead(&mine, &said.has),
             is_absent,
         };
