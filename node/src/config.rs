@@ -153,13 +153,10 @@ pub struct Export {
 pub struct Sync {
     /// Announces itself to its network, and listens who else is there.
     pub discover: bool,
-<<<<<<< HEAD
     /// Rules of what the node carries, for its first start; empty: everything.
     pub carries: Vec<String>,
-=======
     /// Between two visits to a bucket.
     pub bucket_s: u64,
->>>>>>> dc3d4a6 (node: buckets where nodes meet that are never up together)
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -193,7 +190,7 @@ impl Default for Config {
             tenants: Tenants { keep_days: 30 },
             import: Import { max_bytes: 1 << 30 },
             export: Export { keep_hours: 48 },
-            sync: Sync { discover: false, bucket_s: 60 },
+            sync: Sync { discover: false, carries: vec![], bucket_s: 60 },
             backup: Backup { every_hours: 0, keep: 7, folder: PathBuf::new() },
             blobs: Blobs::default(),
         }

@@ -5,11 +5,8 @@ pub mod access;
 pub mod audit;
 pub mod backup;
 pub mod blob;
-<<<<<<< HEAD
-pub mod carries;
-=======
 pub mod bucket;
->>>>>>> dc3d4a6 (node: buckets where nodes meet that are never up together)
+pub mod carries;
 pub mod community;
 pub mod config;
 pub mod conflict;
