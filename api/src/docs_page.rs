@@ -12,8 +12,9 @@ pub fn routes() -> Vec<Route> {
 
 const PAGE: &str = include_str!("docs_page.html");
 /// The page holds no word that came from outside, and only its own script runs.
-const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
-                      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub(crate) const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                                 connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                                 frame-ancestors 'none'";
 
 async fn page(_: Call) -> Answer {
     let reply = Reply::text("text/html; charset=utf-8", PAGE)?;

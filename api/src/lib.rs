@@ -13,6 +13,7 @@ mod bundles;
 pub mod call;
 mod categories;
 mod comments;
+mod console;
 mod cookie;
 mod dispatch;
 mod docs_page;
@@ -49,6 +50,7 @@ mod search;
 mod seo;
 pub mod serve;
 mod sessions;
+mod settlements;
 pub mod show;
 mod site;
 mod span;
@@ -89,8 +91,10 @@ pub fn all_routes() -> Vec<Route> {
         metrics::routes(),
         openapi::routes(),
         docs_page::routes(),
+        console::routes(),
         events::routes(),
         sync::routes(),
+        settlements::routes(),
         backups::routes(),
         auth::routes(),
         sessions::routes(),

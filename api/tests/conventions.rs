@@ -439,6 +439,14 @@ async fn probes_documents_and_figures_answer() {
     assert!(document["components"]["schemas"]["UserDraft"].is_object());
     let page = server.get("/api/docs").await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let console = server.get("/console").await;
+    assert_eq!(console.status, 200);
+    assert_eq!(console.header("content-type"), Some("text/html; charset=utf-8"));
+    let policy = console.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("connect-src 'self'"));
+    assert_eq!(console.header("content-security-policy"), page.header("content-security-policy"));
+    let text = String::from_utf8(console.body).unwrap();
+    assert!(text.starts_with("<!doctype html>") && text.contains("<title>Atoll console</title>"));
     let figures = String::from_utf8(server.get("/metrics").await.body).unwrap();
     assert!(
         figures.contains(

@@ -124,6 +124,7 @@ fn greet(running: &Running, admin: Option<&Admin>) {
     }
     say!("Atoll is ready at {url}");
     say!("  the API, to browse    {url}/api/docs");
+    say!("  the node's console    {url}/console");
     say!("  other nodes           {} (UDP)", running.sync);
     say!("  data                  {}", running.node.folder().path().display());
     tracing::info!(http = %running.http, sync = %running.sync, node = %running.node.id(), "ready");

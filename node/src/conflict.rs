@@ -2,6 +2,8 @@
 //! settle it. A settlement is an ordinary write: it travels, and the inbox of every node follows.
 //! Never hides a conflict that changed after somebody had dismissed it.
 
+pub mod settlement;
+
 use crate::access::{Actor, Permission};
 use crate::content::version::{Piece, pieces};
 use crate::error::{Error, Result};
@@ -11,6 +13,7 @@ use atoll_storage::conflict::{Cause, Conflict};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Class, Field, Id, Kind, Value};
+use settlement::Deed;
 
 pub const CONFLICT: Field =
     Field::text(1, "conflict").max(36).doc("The conflict that was looked at.");
@@ -125,7 +128,7 @@ pub async fn resolve(node: &Node, actor: &Actor, id: Id, resolution: Resolution)
             match resolution {
                 Resolution::Dismiss => dismiss(tx, &actor, &conflict),
                 Resolution::Take(place) => take(tx, &actor, &conflict, place),
-                Resolution::Write(text) => write(tx, &conflict, Value::Text(text)),
+                Resolution::Write(text) => write(tx, &actor, &conflict, Value::Text(text)),
             }
         })
         .await
@@ -133,8 +136,9 @@ pub async fn resolve(node: &Node, actor: &Actor, id: Id, resolution: Resolution)
 
 fn dismiss(tx: &mut Tx, actor: &Actor, conflict: &Conflict) -> Result<()> {
     let changes = Changes::new().set(&CONFLICT, conflict.id.to_string()).set(&BY, actor.user);
-    tx.create(&CONFLICT_DISMISSAL, conflict.tenant, dismissal_key(conflict), changes)?;
-    Ok(())
+    let dismissal = dismissal_key(conflict);
+    tx.create(&CONFLICT_DISMISSAL, conflict.tenant, dismissal, changes)?;
+    settlement::note(tx, actor, conflict, Deed::Left { dismissal })
 }
 
 fn is_dismissed(reader: &impl Read, conflict: &Conflict) -> atoll_storage::Result<bool> {
@@ -160,9 +164,10 @@ fn take(tx: &mut Tx, actor: &Actor, conflict: &Conflict, place: usize) -> Result
         Error::field("take", "out_of_range", format!("is a place in `values`, from 0 to {most}"))
     })?;
     match conflict.cause {
-        Cause::Concurrent | Cause::LostWrite => write(tx, conflict, wanted.value.clone()),
+        Cause::Concurrent | Cause::LostWrite => write(tx, actor, conflict, wanted.value.clone()),
         Cause::Claim => {
             let (kind, field) = field_of(conflict)?;
+            settlement::note(tx, actor, conflict, settlement::given(conflict, wanted.key))?;
             edit(tx, kind, wanted.key, Changes::new().confirm(field))
         }
         Cause::Revived | Cause::Cycle => dismiss(tx, actor, conflict),
@@ -170,8 +175,10 @@ fn take(tx: &mut Tx, actor: &Actor, conflict: &Conflict, place: usize) -> Result
 }
 
 /// The field's new value; it is written over all that were concurrent.
-fn write(tx: &mut Tx, conflict: &Conflict, value: Value) -> Result<()> {
+fn write(tx: &mut Tx, actor: &Actor, conflict: &Conflict, value: Value) -> Result<()> {
     let (kind, field) = field_of(conflict)?;
+    let deed = settlement::written(tx, conflict, value.clone())?;
+    settlement::note(tx, actor, conflict, deed)?;
     let changes = Changes::new().set(field, value);
     kinds::validate(kind, &changes, false)?;
     edit(tx, kind, conflict.key, changes)
@@ -187,9 +194,13 @@ fn edit(tx: &mut Tx, kind: &'static Kind, key: Id, changes: Changes) -> Result<(
     }
 }
 
+fn field_named(kind: u16, field: u16) -> Option<(&'static Kind, &'static Field)> {
+    let kind = kinds::ALL.iter().find(|known| known.code == kind)?;
+    Some((*kind, kind.field_by_code(field)?))
+}
+
 fn field_of(conflict: &Conflict) -> Result<(&'static Kind, &'static Field)> {
-    let kind = kinds::ALL.iter().find(|kind| kind.code == conflict.kind);
-    kind.and_then(|kind| Some((*kind, kind.field_by_code(conflict.field_code)?))).ok_or_else(|| {
+    field_named(conflict.kind, conflict.field_code).ok_or_else(|| {
         cannot_take("a newer release made this field: settle it on a node that knows it")
     })
 }

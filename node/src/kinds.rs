@@ -38,6 +38,7 @@ pub static ALL: &[&Kind] = &[
     &crate::insight::POST_DAY,
     // conflict 90
     &crate::conflict::CONFLICT_DISMISSAL,
+    &crate::conflict::settlement::SETTLEMENT,
 ];
 
 /// The most characters of one element of a set.

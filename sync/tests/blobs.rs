@@ -209,7 +209,8 @@ async fn two_peers_send_parts_of_one_blob_and_one_that_goes_is_made_up_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_comes_in_the_middle_helps() {
     let (a, b, c) = (Peer::new(), Peer::new(), Peer::new());
-    let size = 96 << 20;
+    // Much more than comes while a link is made.
+    let size = 256 << 20;
     let id = a.blobs.put(&bytes_of(size, 4)).unwrap();
     b.blobs.put(&bytes_of(size, 4)).unwrap();
     let first = link(&c, &a).await;

@@ -29,12 +29,15 @@ pub enum Fault {
     Answer(u16, &'static str),
 }
 
+/// By method and path.
+type Which = fn(&str, &str) -> bool;
+
 #[derive(Default)]
 struct State {
     /// Method and path, in the order in which they came.
     asked: Vec<(String, String)>,
     /// Which request fails: those that it is true for.
-    fault: Option<(fn(&str, &str) -> bool, Fault)>,
+    fault: Option<(Which, Fault)>,
     hung: Arc<Notify>,
 }
 
@@ -76,8 +79,8 @@ impl ObjectStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this becomes of requests that `of` is true for, by method and path.
-    pub fn fail(&self, of: fn(&str, &str) -> bool, fault: Fault) {
+    /// From now on this becomes of requests that `of` is true for.
+    pub fn fail(&self, of: Which, fault: Fault) {
         self.state().fault = Some((of, fault));
     }
 

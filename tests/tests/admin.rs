@@ -2,6 +2,8 @@
 
 #[path = "admin/audit.rs"]
 mod audit;
+#[path = "admin/conflict.rs"]
+mod conflict;
 #[path = "admin/role.rs"]
 mod role;
 #[path = "admin/table.rs"]

@@ -2,7 +2,7 @@
 
 use atoll_node::bucket::{self, Access, Found, NewBucket, Standing};
 use atoll_node::runtime::Workers;
-use atoll_node::{Actor, Error};
+use atoll_node::{Actor, Error, carries};
 use atoll_storage::{Digest, Id, Read as _};
 use atoll_tests::harness::{Client, TestNode, noise};
 use atoll_tests::object_store::{BUCKET, Fault, KEY_ID, ObjectStore, SECRET_KEY};
@@ -343,7 +343,7 @@ async fn a_writer_that_is_cut_off_leaves_nothing_that_counts() {
     let writer = writer.wake().await;
     assert_eq!(writer.visit().await.obstacle, None);
     let whole = store.objects();
-    assert!(whole.iter().any(|name| name.ends_with("-0002.atoll")), "{whole:?}");
+    assert!(whole.iter().any(|name| name.contains("-0002")), "{whole:?}");
     assert!(!whole.contains(&cut[0]), "{whole:?}");
     let expected = writer.root();
     writer.sleep().await;
@@ -357,7 +357,7 @@ async fn a_writer_that_is_cut_off_leaves_nothing_that_counts() {
     assert_eq!((last(&standing).taken, reader.root()), (1, expected), "{standing:?}");
     let firsts = store.asked().into_iter();
     // Once to look at its beginning, once to take it.
-    assert_eq!(firsts.filter(|(_, path)| path.contains("-0001")).count(), 2);
+    assert_eq!(firsts.filter(|(_, path)| path.ends_with("-0001.atoll")).count(), 2);
     reader.sound();
     reader.sleep().await;
 }
@@ -476,4 +476,25 @@ async fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
     store.hung().await;
     let ended = tokio::time::timeout(Duration::from_secs(5), node.workers.shutdown()).await;
     ended.expect("the workers end before the store answers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_carries_a_part_has_no_buckets() {
+    let folder = tempfile::tempdir().unwrap();
+    let test = TestNode::start().await;
+    let code = |error: Option<Error>| match error {
+        Some(Error::Conflict { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    let add = async || bucket::add(&test.node, &system(), in_folder(folder.path())).await;
+    let carry = async |rules: &[&str]| {
+        let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        carries::set(&test.node, &system(), &rules, true).await
+    };
+    carry(&["*", "-*/community"]).await.unwrap();
+    assert_eq!(code(add().await.err()), "partial_node");
+    carry(&["*"]).await.unwrap();
+    add().await.unwrap();
+    assert_eq!(code(carry(&["*", "-*/community"]).await.err()), "has_buckets");
+    carry(&["*"]).await.unwrap();
 }

@@ -108,7 +108,7 @@ fn course(seed: u64) -> World {
         nodes: vec![Has::new(); count],
         wants: BTreeMap::new(),
         left: Vec::new(),
-        is_open: seed % 3 == 0,
+        is_open: seed.is_multiple_of(3),
         clock: 0,
         taken: 0,
     };

@@ -1,0 +1,199 @@
+//! What was done about conflicts, so that it can be seen and undone. Holds no value of an account: those must go with it.
+
+use super::{CONFLICT_DISMISSAL, cannot_take, edit, field_named};
+use crate::access::{Actor, Permission};
+use crate::error::{Error, Result};
+use crate::identity::user::USER;
+use crate::kinds;
+use crate::runtime::Node;
+use atoll_storage::conflict::{Cause, Conflict};
+use atoll_storage::query::{Page, Query};
+use atoll_storage::read::Read;
+use atoll_storage::tx::{Changes, Tx};
+use atoll_storage::{Field, Id, Kind, Record, Shown, Value, codec};
+
+pub const CONFLICT: Field = Field::text(1, "conflict").required().max(36).read_only();
+pub const KIND: Field = Field::text(2, "kind").required().max(100).read_only();
+pub const KEY: Field = {
+    let mut field = Field::refers(3, "key", "");
+    field.refers = None;
+    field.required().read_only()
+};
+pub const FIELD: Field = Field::text(4, "field").max(100).read_only();
+pub const CAUSE: Field = Field::text(5, "cause").required().max(50).read_only();
+pub const BY: Field = Field::refers(6, "by", "user").read_only();
+/// What was done, encoded.
+const DEED: Field = Field::bytes(7, "deed").secret();
+pub const UNDONE_AT: Field = Field::time(8, "undone_at").read_only();
+pub const UNDONE_BY: Field = Field::refers(9, "undone_by", "user").read_only();
+
+pub static SETTLEMENT: Kind = Kind {
+    fields: &[CONFLICT, KIND, KEY, FIELD, CAUSE, BY, DEED, UNDONE_AT, UNDONE_BY],
+    doc: "That somebody settled a conflict, and how.",
+    ..Kind::new(91, "settlement", "settlements", "inbox")
+};
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// A field's value was written over all others.
+    Wrote { before: Value, after: Value },
+    /// A name went from one record to another.
+    Gave { before: Id, after: Id },
+    /// It was left as it is, by this record.
+    Left { dismissal: Id },
+    /// It says nothing of what was written: that is somebody's own.
+    Untold,
+}
+
+impl Deed {
+    fn encode(self) -> Vec<u8> {
+        let (tag, before, after) = match self {
+            Self::Untold => (0u8, Value::Null, Value::Null),
+            Self::Wrote { before, after } => (1, before, after),
+            Self::Gave { before, after } => (2, before.into(), after.into()),
+            Self::Left { dismissal } => (3, dismissal.into(), Value::Null),
+        };
+        codec::encode(&(tag, before, after))
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (tag, before, after): (u8, Value, Value) = codec::decode(bytes).ok()?;
+        Some(match tag {
+            1 => Self::Wrote { before, after },
+            2 => Self::Gave { before: before.as_id()?, after: after.as_id()? },
+            3 => Self::Left { dismissal: before.as_id()? },
+            _ => Self::Untold,
+        })
+    }
+}
+
+pub(super) fn note(tx: &mut Tx<'_>, actor: &Actor, conflict: &Conflict, deed: Deed) -> Result<()> {
+    let field = field_named(conflict.kind, conflict.field_code).map(|(_, field)| field);
+    let is_secret = field.is_some_and(|field| field.shown == Shown::Never);
+    let is_left = matches!(deed, Deed::Left { .. });
+    let deed =
+        if !is_left && (is_secret || conflict.kind == USER.code) { Deed::Untold } else { deed };
+    let changes = Changes::new()
+        .set(&CONFLICT, conflict.id.to_string())
+        .set(&KIND, conflict.kind_name.as_str())
+        .set(&KEY, conflict.key)
+        .set(&FIELD, conflict.field.as_str())
+        .set(&CAUSE, conflict.cause.name())
+        .set(&BY, actor.user)
+        .set(&DEED, Value::Bytes(deed.encode()));
+    let key = tx.new_id();
+    tx.create(&SETTLEMENT, conflict.tenant, key, changes)?;
+    Ok(())
+}
+
+pub fn deed(settlement: &Record) -> Deed {
+    settlement.bytes(&DEED).and_then(Deed::decode).unwrap_or(Deed::Untold)
+}
+
+pub fn can_undo(settlement: &Record) -> bool {
+    settlement.int(&UNDONE_AT).is_none() && deed(settlement) != Deed::Untold
+}
+
+/// Of the actor's tenant, the newest first; `query` is over [`SETTLEMENT`].
+pub fn list(node: &Node, actor: &Actor, query: Query) -> Result<Page> {
+    actor.require(Permission::ConflictsRead)?;
+    Ok(node.store.read(|reader| reader.list(&query.sort("created_at", true)))?)
+}
+
+/// Puts back what stood there before, by a write like any other.
+///
+/// # Errors
+/// `Conflict`: `already_undone`; `changed_since` if somebody wrote there after it was settled; `cannot_undo` for what an
+/// account says of itself; `cannot_take` if the record is gone.
+pub async fn undo(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
+    actor.require(Permission::ConflictsResolve)?;
+    let actor = *actor;
+    node.store
+        .write(move |tx: &mut Tx| {
+            let found = tx.get(&SETTLEMENT, id)?.filter(|there| there.tenant == actor.tenant);
+            let settlement = found.ok_or(Error::NotFound("settlement"))?;
+            if settlement.int(&UNDONE_AT).is_some() {
+                return Err(Error::conflict(
+                    "already_undone",
+                    "this settlement was undone already",
+                ));
+            }
+            put_back(tx, &settlement)?;
+            let now_ms = tx.now_ms();
+            let changes = Changes::new().set(&UNDONE_AT, now_ms).set(&UNDONE_BY, actor.user);
+            Ok(tx.edit(&SETTLEMENT, id, changes)?)
+        })
+        .await
+}
+
+fn put_back(tx: &mut Tx<'_>, settlement: &Record) -> Result<()> {
+    let named = || {
+        let kind = kinds::named(settlement.text(&KIND));
+        kind.and_then(|kind| Some((kind, kind.field(settlement.text(&FIELD))?))).ok_or_else(|| {
+            cannot_take("a newer release made this field: undo it on a node that knows it")
+        })
+    };
+    match deed(settlement) {
+        Deed::Wrote { before, after } => {
+            let (kind, field) = named()?;
+            let key = settlement.id(&KEY).unwrap_or(Id::NIL);
+            let record = tx.get(kind, key)?;
+            // A value that stands beside others was written apart from the settlement.
+            let is_there = record.is_none_or(|record| {
+                let mut cells = record.state.cells_of(field.code).iter();
+                cells.all(|cell| cell.value == after)
+            });
+            if !is_there {
+                return Err(changed_since());
+            }
+            edit(tx, kind, key, Changes::new().set(field, before))
+        }
+        Deed::Gave { before, after } => {
+            let (kind, field) = named()?;
+            let there = tx.get(kind, before)?;
+            let name = there.as_ref().and_then(|record| record.value(field).as_text());
+            let holder = match (name, field.claim) {
+                (Some(name), Some(space)) => tx.claimed(settlement.tenant, space, name)?,
+                _ => None,
+            };
+            if holder != Some(after) {
+                return Err(changed_since());
+            }
+            edit(tx, kind, before, Changes::new().confirm(field))
+        }
+        Deed::Left { dismissal } => {
+            match tx.remove(&CONFLICT_DISMISSAL, dismissal) {
+                // Somebody else took it back.
+                Ok(()) | Err(atoll_storage::Error::Missing(_)) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Deed::Untold => Err(Error::conflict(
+            "cannot_undo",
+            "what an account says of itself is kept in the account alone: write it there",
+        )),
+    }
+}
+
+fn changed_since() -> Error {
+    let message = "somebody wrote there after it was settled: look at the record, and write what it shall say";
+    Error::conflict("changed_since", message)
+}
+
+/// What a settlement by one of the values writes.
+pub(super) fn written(tx: &Tx<'_>, conflict: &Conflict, after: Value) -> Result<Deed> {
+    let Some((kind, field)) = field_named(conflict.kind, conflict.field_code) else {
+        return Ok(Deed::Untold);
+    };
+    let record = tx.get(kind, conflict.key)?;
+    let before = record.map_or(Value::Null, |record| record.value(field).clone());
+    Ok(Deed::Wrote { before, after })
+}
+
+/// Who has the name now, and who gets it.
+pub(super) fn given(conflict: &Conflict, after: Id) -> Deed {
+    debug_assert_eq!(conflict.cause, Cause::Claim);
+    let holder = conflict.values.iter().find(|value| value.won);
+    holder.map_or(Deed::Untold, |holder| Deed::Gave { before: holder.key, after })
+}
