@@ -38,6 +38,7 @@ pub mod openapi;
 pub mod options;
 mod pages;
 mod params;
+mod peers;
 mod posts;
 mod previews;
 pub mod problem;
@@ -95,6 +96,7 @@ pub fn all_routes() -> Vec<Route> {
         events::routes(),
         sync::routes(),
         settlements::routes(),
+        peers::routes(),
         backups::routes(),
         auth::routes(),
         sessions::routes(),

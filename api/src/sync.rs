@@ -88,6 +88,7 @@ const STATUS: &[Field] = &[
     Field::int(11, "peers").required(),
     Field::int(12, "connected").required(),
     Field::flag(13, "disk_full").required().doc("No files are fetched before there is room again."),
+    Field::int(14, "removed").required().doc("Nodes that the whole network refuses."),
 ];
 const PEER: &[Field] = &[
     Field::text(1, "node").required(),
@@ -116,10 +117,13 @@ const BLOBS: &[Field] = &[
 const PLAN: &[Field] = &[
     Field::text(1, "node").required(),
     Field::text(2, "name").required(),
-    Field::text(3, "state").required().doc("paused, waiting, dialling, catching_up or level."),
+    Field::text(3, "state")
+        .required()
+        .doc("paused, waiting, dialling, catching_up, level or removed."),
     Field::int(4, "missing_here_ops").doc("Null while nothing was heard of the peer."),
     Field::int(5, "missing_there_ops").doc("What it did not acknowledge."),
-    Field::time(6, "since").doc("When the two were last equal, or at least in contact."),
+    Field::time(6, "since")
+        .doc("When the two were last equal, or at least in contact; when it was removed."),
     Field::text(7, "obstacle").doc("Why there is no link, in one word; null while there is one."),
     Field::text(8, "reason").doc("The same in a sentence."),
     Field::text(9, "advice").doc("What to do about it."),
@@ -186,6 +190,7 @@ async fn status(call: Call) -> Answer {
         "peers": status.peers.len(),
         "connected": status.peers.iter().filter(|peer| peer.is_linked()).count(),
         "disk_full": call.node.exchange.is_disk_full(),
+        "removed": status.removed.len(),
     }))
 }
 

@@ -280,9 +280,18 @@ pub enum Peer {
     /// List the nodes that were heard on this network; for a node that runs with `sync.discover`
     Nearby,
     /// Cut a node off, at once and until it joins again with a new ticket; or visit a bucket no more
+    ///
+    /// For a node that is lost or stolen there is --everywhere. That cannot be taken back: the machine can come back with
+    /// a new data folder, and so with a new key, and a new ticket.
     Remove {
         /// Its id, public key or name; the name or address of a bucket
         peer: String,
+        /// Let the whole network refuse its key, for good; for this, it need not be a peer of this node
+        #[arg(long)]
+        everywhere: bool,
+        /// Why, for whoever looks at it later
+        #[arg(long, requires = "everywhere")]
+        reason: Option<String>,
     },
 }
 

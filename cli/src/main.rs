@@ -255,7 +255,12 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Peer(flags::Peer::Add(add)) => peer_of(add)?,
         Command::Peer(flags::Peer::List) => Request::PeerList,
         Command::Peer(flags::Peer::Nearby) => Request::PeerNearby,
-        Command::Peer(flags::Peer::Remove { peer }) => Request::PeerRemove { peer },
+        Command::Peer(flags::Peer::Remove { peer, everywhere: false, .. }) => {
+            Request::PeerRemove { peer }
+        }
+        Command::Peer(flags::Peer::Remove { peer, reason, .. }) => {
+            Request::PeerRevoke { peer, reason }
+        }
         Command::Sync(flags::Sync::Status) => Request::SyncStatus,
         Command::Sync(flags::Sync::Plan) => Request::SyncPlan,
         Command::Sync(flags::Sync::Now { timeout }) => Request::SyncNow { timeout_s: timeout },

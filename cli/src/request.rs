@@ -41,6 +41,7 @@ pub enum Request {
     PeerList,
     PeerNearby,
     PeerRemove { peer: String },
+    PeerRevoke { peer: String, reason: Option<String> },
     SyncStatus,
     SyncPlan,
     SyncNow { timeout_s: u64 },
@@ -133,6 +134,7 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
             Ok(Json::Array(neighbours.iter().map(neighbour_json).collect()))
         }
         Request::PeerRemove { peer } => remove_peer(node, &peer).await,
+        Request::PeerRevoke { peer, reason } => told::revoke(node, &peer, reason.as_deref()).await,
         Request::SyncStatus => status(node),
         Request::SyncPlan => {
             let plans = peer::plan(node, &whole)?;
@@ -423,6 +425,7 @@ fn status(node: &Node) -> Outcome<Json> {
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
         "buckets": bucket::list(node)?.iter().map(bucket::json).collect::<Vec<_>>(),
         "blobs": blobs_json(node)?,
+        "removed": status.removed.iter().map(peer::Revoked::words).collect::<Vec<_>>(),
     }))
 }
 

@@ -60,6 +60,10 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
                 say!("Removed {}. It can join again with a new ticket.", text(&answer["name"]));
             }
         }
+        Request::PeerRevoke { .. } => {
+            say!("{}", text(&answer["words"]));
+            say!("Every node refuses its key as soon as it hears of it.");
+        }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncPlan => plan(answer),
         Request::SyncConflicts { .. } => conflicts(answer),
@@ -243,6 +247,9 @@ fn status(answer: &Json) {
     say!("");
     peers(&answer["peers"]);
     bucket::all(&answer["buckets"]);
+    for words in answer["removed"].as_array().into_iter().flatten() {
+        say!("{}", text(words));
+    }
 }
 
 fn blobs(answer: &Json) {

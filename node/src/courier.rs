@@ -9,6 +9,7 @@ pub use job::{QUEUE, file, import_upload, start_export};
 
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
+use crate::peer::revocation::is_revoked;
 use crate::runtime::Node;
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
@@ -289,8 +290,10 @@ fn is_peer(node: &Node, head: &Head) -> Result<bool> {
     if head.creator == node.key().public() {
         return Ok(true);
     }
-    let listed = node.store.read(|reader| peer::find(reader, head.creator.node_id()))?;
-    Ok(listed.is_some_and(|peer| peer.removed_ms.is_none()))
+    let maker = head.creator.node_id();
+    let listed = node.store.read(|reader| peer::find(reader, maker))?;
+    let is_listed = listed.is_some_and(|peer| peer.removed_ms.is_none());
+    Ok(is_listed && !node.store.read(|reader| is_revoked(reader, maker))?)
 }
 
 /// What the maker has, for the bundle that goes back to it.

@@ -12,6 +12,7 @@ pub static ALL: &[&Kind] = &[
     // network 1-9
     &identity::tenant::TENANT,
     &identity::signing_key::SIGNING_KEY,
+    &crate::peer::revocation::REVOCATION,
     // identity 10-19
     &identity::user::USER,
     &identity::session::SESSION,

@@ -2,8 +2,10 @@
 //! What is written here concerns the whole node, not one tenant.
 
 mod plan;
+pub(crate) mod revocation;
 
 pub use plan::{Arrival, Gap, Plan, arrival, plan};
+pub use revocation::{Revoked, removed, revoke};
 
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
@@ -35,6 +37,8 @@ pub struct Status {
     pub quarantined: u64,
     pub parked: u64,
     pub peers: Vec<PeerStatus>,
+    /// Nodes that the whole network refuses.
+    pub removed: Vec<Revoked>,
 }
 
 /// A ticket that was made: its line is shown once and never stored.
@@ -63,6 +67,7 @@ pub fn status(node: &Node, actor: &Actor) -> Result<Status> {
             quarantined: reader.quarantined(MOST_QUARANTINED)?.len() as u64,
             parked: node.store.parked(),
             peers: Vec::new(),
+            removed: revocation::all(reader)?,
         })
     })?;
     Ok(Status { peers: peers(node), ..status })
@@ -137,6 +142,7 @@ pub async fn join(node: &Node, actor: &Actor, line: &str) -> Result<PeerStatus> 
     actor.require(Permission::SyncAdminister)?;
     let ticket = Ticket::from_line(line)
         .map_err(|error| Error::field("ticket", "malformed", error.to_string()))?;
+    revocation::require_not_revoked(node, ticket.public_key.node_id())?;
     running(node)?.join(&ticket).await.map_err(refused)
 }
 
@@ -158,6 +164,7 @@ pub async fn add(
     if key == node.key().public() {
         return Err(Error::field("public_key", "own_key", "this is the key of this node itself"));
     }
+    revocation::require_not_revoked(node, key.node_id())?;
     let name = Hello::short_name(name.trim());
     if name.is_empty() {
         return Err(Error::field("name", "required", "give the node a name to know it by"));
@@ -185,7 +192,7 @@ pub async fn add(
     Ok(key.node_id())
 }
 
-/// Cuts a node off, at once, and withdraws the key that its tokens were signed with. It is named by its id, public key
+/// Cuts a node off from this one, at once, and withdraws the key that its tokens were signed with. It is named by its id, public key
 /// or name.
 pub async fn remove(node: &Node, actor: &Actor, named: &str) -> Result<NodeId> {
     actor.require(Permission::SyncAdminister)?;

@@ -91,6 +91,9 @@ impl Db {
     pub(crate) fn note_erasure(&self, mark: &Record) -> Result<()> {
         let Some((kind, key)) = target_of(mark) else { return Ok(()) };
         conflict::remove(&self.conn, kind, key, Cause::LostWrite)?;
+        // Events may tell names beside ids.
+        let sql = "DELETE FROM outbox WHERE instr(payload, ?1) > 0";
+        self.conn.prepare_cached(sql)?.execute([key.to_string()])?;
         let sql = "INSERT OR REPLACE INTO erasing (kind, key, pos) VALUES (?1, ?2, 0)";
         self.conn.prepare_cached(sql)?.execute(params![kind, key.0])?;
         Ok(())

@@ -32,6 +32,7 @@ pub mod record;
 pub mod reference;
 pub mod replay;
 pub mod replica;
+pub mod revoked;
 pub mod schema;
 pub mod search;
 mod shed;

@@ -31,6 +31,8 @@ fn as_text<S: serde::Serializer>(node: &NodeId, serializer: S) -> Result<S::Ok, 
 
 /// A node has no more peers than this.
 pub const MAX_PEERS: usize = 256;
+/// Of those removed, so many are looked through by name.
+const MAX_REMOVED: usize = 1_000;
 
 const COLUMNS: &str = "node, public_key, name, address, added_ms, removed_ms, contact_ms, carries";
 
@@ -51,6 +53,16 @@ fn peer_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Peer> {
 pub fn list(reader: &impl Read) -> Result<Vec<Peer>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM peer WHERE removed_ms IS NULL ORDER BY added_ms LIMIT {MAX_PEERS}"
+    );
+    let mut statement = reader.conn().prepare_cached(&sql)?;
+    let rows = statement.query_map([], peer_of)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Those taken off the list, the last ones first.
+pub fn removed(reader: &impl Read) -> Result<Vec<Peer>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM peer WHERE removed_ms IS NOT NULL ORDER BY removed_ms DESC LIMIT {MAX_REMOVED}"
     );
     let mut statement = reader.conn().prepare_cached(&sql)?;
     let rows = statement.query_map([], peer_of)?;

@@ -11,12 +11,13 @@ mod roster;
 use crate::blob::Exchange;
 use crate::key::{NodeKey, PublicKey};
 use crate::nearby::{Ears, Heard, Nearby};
-use crate::quic::{self, Admission, Endpoint, JoinAnswer, JoinRequest, Knock, Limits};
+use crate::quic::{self, Endpoint, JoinAnswer, JoinRequest, Knock, Limits};
 use crate::ticket::{Secret, Ticket};
 use atoll_storage::tx::Tx;
 use atoll_storage::{Clock, NodeId, Store, StreamId, Vector, peer};
 use drive::Input;
 use roster::Roster;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct Options {
     pub discover: bool,
     /// Blobs go over the same links.
     pub blobs: Exchange,
+    /// As [`Runner::revoke`], from the first contact on.
+    pub revoked: BTreeSet<NodeId>,
 }
 
 /// A handle; clones share the runner.
@@ -73,8 +76,9 @@ struct Shared {
 impl Runner {
     /// Binds the address and begins to dial the peers that the store lists. Call inside a tokio runtime.
     pub fn start(options: Options) -> Result<Self, Error> {
-        let Options { store, key, clock, listen, name, address, limits, discover, blobs } = options;
-        let roster = Arc::new(Roster::new(store.read(|reader| peer::list(reader))?));
+        let Options { store, key, clock, listen, name, address, limits, discover, blobs, revoked } =
+            options;
+        let roster = Arc::new(Roster::new(store.read(|reader| peer::list(reader))?, revoked));
         let endpoint = bind(listen, &key, &roster, &store, &name, address.as_deref(), limits)?;
         let listen = endpoint.local_addr()?;
         let nearby = discover.then(|| look_around(key.node_id(), &name, listen, &roster)).flatten();
@@ -177,6 +181,12 @@ impl Runner {
         let removed = self.0.store.write(move |tx: &mut Tx| peer::remove(tx, node)).await?;
         self.0.roster.remove(node);
         Ok(removed)
+    }
+
+    /// Refuses these nodes while this one runs, whether they are listed or not, and cuts their links at once. The list in
+    /// the store stays as it is.
+    pub fn revoke(&self, nodes: BTreeSet<NodeId>) {
+        self.0.roster.revoke(nodes);
     }
 
     /// What each linked peer has of these streams, as it said itself, in their order. A peer that is busy for long is
@@ -299,7 +309,7 @@ fn bind(
 ) -> Result<Endpoint, Error> {
     let admit = {
         let roster = roster.clone();
-        move |key: &PublicKey| if roster.has(key) { Admission::Peer } else { Admission::Stranger }
+        move |key: &PublicKey| roster.admission(key)
     };
     // Port 0 is only known once it is bound; a ticket names the address, so the answer need not.
     let addrs = if listen.port() == 0 { Vec::new() } else { reachable_at(listen, address) };

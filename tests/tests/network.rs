@@ -1,5 +1,8 @@
 //! Whole nodes that meet over QUIC on loopback.
 
+#[path = "network/revocation.rs"]
+mod revocation;
+
 use atoll_node::runtime::Workers;
 use atoll_node::{Actor, Role, identity, peer};
 use atoll_storage::{Clock, Id, Read};

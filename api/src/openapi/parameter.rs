@@ -81,6 +81,7 @@ fn known(name: &str) -> Option<(Value, &'static str)> {
         "error" | "error_description" | "error_uri" => {
             (text(), "What the provider says went wrong.")
         }
+        "everywhere" => (flag(), "By the whole network, for good; not by this node alone."),
         "featured" | "pinned" => (json!({ "type": "boolean" }), "Only those that are so."),
         "format" => (
             json!({ "type": "string", "enum": atoll_node::content::import::Format::NAMES }),
@@ -99,6 +100,7 @@ fn known(name: &str) -> Option<(Value, &'static str)> {
         "queue" => (text(), "Only jobs of this queue."),
         "reassign_to" => (text(), "Where what hangs on it goes: an id or a name."),
         "return_to" => (text(), "A path on this site to come back to, such as `/welcome`."),
+        "reason" => (text(), "Why, in at most 200 characters; kept only with `everywhere`."),
         "render" => (flag(), "With the body as sanitised HTML."),
         "site" => (
             text(),

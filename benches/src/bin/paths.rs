@@ -58,6 +58,7 @@ impl Side {
             limits: Limits { congestion, ..Limits::default() },
             discover: false,
             blobs: Exchange::over(blobs, 0),
+            revoked: std::collections::BTreeSet::new(),
         });
         Self { store, runner: runner.expect("the node starts"), _folder: folder }
     }

@@ -1,10 +1,10 @@
 //! What commands are told of backups, of nodes nearby and of what is missing where, as JSON.
 
 use super::{Progress, as_json};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use atoll_api::moment::Moment;
 use atoll_node::backup::{self, kept, work};
-use atoll_node::{Node, peer};
+use atoll_node::{Actor, Node, peer};
 use atoll_sync::runner::Obstacle;
 use serde_json::{Value as Json, json};
 use std::path::Path;
@@ -52,6 +52,23 @@ pub(super) fn neighbour_json(neighbour: &peer::Neighbour) -> Json {
         "addresses": addresses.join(", "),
         "known": neighbour.is_known,
     })
+}
+
+pub(super) async fn revoke(node: &Node, named: &str, reason: Option<&str>) -> Outcome<Json> {
+    let whole = Actor::system(atoll_storage::Id::NIL);
+    let revoked = match peer::revoke(node, &whole, named, reason).await {
+        Err(atoll_node::Error::NotFound(_)) => {
+            return Err(Failure::not_found(format!(
+                "this node knows none that is called {named:?}: give its id or public key, as `atoll peer list` shows it on a node that knows it"
+            )));
+        }
+        revoked => revoked?,
+    };
+    Ok(json!({
+        "removed": revoked.node.to_string(),
+        "name": revoked.name,
+        "words": revoked.words(),
+    }))
 }
 
 pub(super) fn plan_json(plan: &peer::Plan) -> Json {

@@ -4,6 +4,7 @@
 use super::place::Place;
 use super::trouble::{Result, Trouble};
 use super::watch::{Found, MAX_TOLD, Seen};
+use crate::peer::revocation;
 use crate::runtime::{Node, Stop};
 use atoll_storage::bucket::{self as kept, Bucket, Member as Kept};
 use atoll_storage::courier::{self, Correspondent};
@@ -69,7 +70,9 @@ pub(super) fn open(name: NodeId, file: File) -> Result<Open, bundle::Error> {
 /// For a thread that may wait.
 pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop) -> Result<Found> {
     let listing = Listing::of(place.list()?);
-    let peers = node.store.read(|reader| peer::list(reader))?;
+    let mut peers = node.store.read(|reader| peer::list(reader))?;
+    let revoked = revocation::nodes(node)?;
+    peers.retain(|peer| !revoked.contains(&peer.node));
     let said = node.store.read(|reader| kept::members(reader, bucket.id))?;
     let mut round = Round {
         node,

@@ -2,6 +2,7 @@
 //! a token made on one node is good on all. The private half never leaves its file and this process.
 
 use crate::error::{Error, Result};
+use crate::peer::revocation;
 use crate::runtime::Node;
 use atoll_storage::query::Query;
 use atoll_storage::read::Read;
@@ -108,7 +109,11 @@ pub fn withdraw(tx: &mut Tx, node: NodeId) -> atoll_storage::Result<()> {
 }
 
 pub(super) fn find(reader: &impl Read, kid: Id) -> atoll_storage::Result<Option<KnownKey>> {
-    Ok(reader.get(&SIGNING_KEY, kid)?.as_ref().and_then(trusted))
+    let Some(key) = reader.get(&SIGNING_KEY, kid)?.as_ref().and_then(trusted) else {
+        return Ok(None);
+    };
+    // It may have been published again by way of a node that had not heard.
+    Ok((!revocation::is_revoked(reader, key.node)?).then_some(key))
 }
 
 /// A record counts only if the node that it names made it, and if its id is that of its key: nobody can publish a
@@ -127,13 +132,17 @@ fn id_of(public: &[u8; 32]) -> Id {
 
 /// The network's keys as a JSON Web Key Set (RFC 7517, RFC 8037).
 pub fn jwks(node: &Node) -> Result<Json> {
-    let page = node
-        .store
-        .read(|reader| reader.list(&Query::of(&SIGNING_KEY, Id::NIL).limit(MOST_KEYS)))?;
-    let mut keys: Vec<Json> =
-        page.records.iter().filter_map(|r| Some(jwk(r.key, &trusted(r)?.public))).collect();
+    let known = node.store.read(|reader| {
+        let query = Query::of(&SIGNING_KEY, Id::NIL).limit(MOST_KEYS);
+        let mut known = Vec::new();
+        for record in reader.list(&query)?.records {
+            known.extend(find(reader, record.key)?.map(|key| (record.key, key.public)));
+        }
+        Ok::<_, atoll_storage::Error>(known)
+    })?;
+    let mut keys: Vec<Json> = known.iter().map(|(kid, public)| jwk(*kid, public)).collect();
     let own = node.identity.signer.draft();
-    if !page.records.iter().any(|record| record.key == own.kid) {
+    if !known.iter().any(|(kid, _)| *kid == own.kid) {
         keys.push(jwk(own.kid, &own.public));
     }
     Ok(json!({ "keys": keys }))

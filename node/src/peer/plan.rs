@@ -1,13 +1,15 @@
 //! What is missing between this node and each of its peers, since when, and why it does not come; and where a record has
 //! arrived. Read from what peers acknowledged: nobody is asked.
 
+use super::Revoked;
 use crate::access::{Actor, Permission};
 use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::heads::StreamHead;
+use atoll_storage::peer::{self, Peer};
 use atoll_storage::read::Read;
 use atoll_storage::{Carries, NodeId, Record, StreamId, Vector};
-use atoll_sync::runner::{Obstacle, PeerStatus};
+use atoll_sync::runner::{Obstacle, PeerState, PeerStatus};
 use std::collections::BTreeMap;
 
 /// Streams that are told of one peer: those with the widest gaps.
@@ -32,7 +34,7 @@ pub struct Plan {
     /// Ops that the peer did not acknowledge.
     pub missing_there: Option<u64>,
     pub gaps: Vec<Gap>,
-    /// Unix milliseconds: when the two were last equal, or at least in contact.
+    /// Unix milliseconds: when the two were last equal, or at least in contact; when it was removed.
     pub since_ms: Option<u64>,
     /// None while there is a link.
     pub obstacle: Option<Obstacle>,
@@ -46,7 +48,25 @@ pub fn plan(node: &Node, actor: &Actor) -> Result<Vec<Plan>> {
         node.store.read(|reader| Ok((reader.streams()?, reader.carries()?.unwrap_or_default())))?;
     let now_ms = node.clock.now_ms();
     let plan = |peer| plan_of(peer, &heads, &carries, now_ms);
-    Ok(super::peers(node).into_iter().map(plan).collect())
+    let mut plans: Vec<Plan> = super::peers(node).into_iter().map(plan).collect();
+    let (removed, once_listed) =
+        node.store.read(|reader| Ok((super::revocation::all(reader)?, peer::removed(reader)?)))?;
+    for revoked in removed {
+        let found = once_listed.iter().find(|peer| peer.node == revoked.node);
+        plans.extend(found.map(|peer| plan_of_removed(peer.clone(), &revoked)));
+    }
+    Ok(plans)
+}
+
+/// Nothing goes to it or comes from it any more.
+fn plan_of_removed(peer: Peer, revoked: &Revoked) -> Plan {
+    let (words, since_ms) = (revoked.words(), Some(revoked.at_ms));
+    let (state, obstacle) = (PeerState::Removed, Some(Obstacle::Revoked));
+    let name = revoked.name.clone();
+    let reason = words.clone();
+    let peer = PeerStatus { state, obstacle, name, reason, ..PeerStatus::unlinked(peer) };
+    let (missing_here, missing_there, gaps) = (None, None, Vec::new());
+    Plan { peer, missing_here, missing_there, gaps, since_ms, obstacle, words: vec![words] }
 }
 
 fn plan_of(peer: PeerStatus, heads: &[StreamHead], carries: &Carries, now_ms: u64) -> Plan {

@@ -4,6 +4,7 @@ use super::{Node, feeder, job, schedule, upkeep};
 use crate::blob::keeper;
 use crate::bucket;
 use crate::error::Result;
+use crate::peer::revocation;
 use atoll_sync::runner::{self, Runner};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,7 @@ impl Node {
             limits: atoll_sync::quic::Limits::default(),
             discover: config.sync.discover,
             blobs: self.exchange.clone(),
+            revoked: revocation::nodes(self)?,
         })
         .map_err(super::internal)?;
         if self.sync.set(runner.clone()).is_err() {
@@ -75,6 +77,7 @@ impl Node {
             ("schedule", tokio::spawn(schedule::run(self.clone(), stop_of()))),
             ("upkeep", tokio::spawn(upkeep::run(self.clone(), stop_of()))),
             ("blobs", tokio::spawn(keeper::run(self.clone(), stop_of()))),
+            ("removals", tokio::spawn(revocation::run(self.clone(), stop_of()))),
             ("buckets", tokio::spawn(bucket::run(self.clone(), stop_of()))),
         ];
         Ok(Workers { node: self.clone(), stop, tasks, runner })

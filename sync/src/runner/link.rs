@@ -4,7 +4,7 @@
 use super::Shared;
 use super::drive::{self, Drive, Input, Outputs, Traffic};
 use super::obstacle::{Ended, Obstacle};
-use super::roster::{End, Place};
+use super::roster::{Cut, End, Place};
 use crate::quic::{CloseCode, Link, LinkReceiver, LinkSender};
 use atoll_storage::tx::Tx;
 use atoll_storage::{NodeId, Store, peer};
@@ -126,8 +126,12 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
             how.unwrap_or_else(|_| Ended::session("the session failed"))
         }
         cut = place.cut.wait_for(Option::is_some) => {
-            let reason = cut.ok().and_then(|cut| *cut).unwrap_or("the peer was removed");
-            Ended::new(CloseCode::DONE, reason, Obstacle::Ended)
+            let (code, reason) = match cut.ok().and_then(|cut| *cut) {
+                Some(Cut::Replaced) => (CloseCode::DONE, "another link took its place"),
+                Some(Cut::Revoked) => (CloseCode::REVOKED, "the peer was removed everywhere"),
+                Some(Cut::Removed) | None => (CloseCode::DONE, "the peer was removed"),
+            };
+            Ended::new(code, reason, Obstacle::Ended)
         }
         _ = paused.wait_for(|paused| *paused) => {
             Ended::new(CloseCode::BUSY, "links are paused on this node", Obstacle::Paused)

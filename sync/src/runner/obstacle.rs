@@ -70,7 +70,7 @@ impl Obstacle {
             Self::NotAtoll => "correct the address, and upgrade the older of the two",
             Self::Version => "upgrade the older of the two",
             Self::TicketNeeded => "get a ticket from it and join again",
-            Self::Revoked => "give this node a new data folder and a new ticket",
+            Self::Revoked => "give the node that was removed a new data folder and a new ticket",
             Self::Copy => "give one of the two a new data folder and let it join",
             Self::DiskFullHere => "free some space on this machine",
             Self::DiskFullThere => "free some space on that machine",

@@ -4,10 +4,10 @@
 use super::drive::Input;
 use super::obstacle::{Ended, Obstacle};
 use crate::key::PublicKey;
-use crate::quic::{ProcessId, Pulse};
+use crate::quic::{Admission, ProcessId, Pulse};
 use atoll_storage::peer::Peer;
 use atoll_storage::{Carries, NodeId, StreamId, Vector};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub enum PeerState {
     CatchingUp,
     /// Linked and equal.
     Level,
+    /// Refused by the whole network.
+    Removed,
 }
 
 impl PeerState {
@@ -34,6 +36,7 @@ impl PeerState {
             Self::Dialling => "dialling",
             Self::CatchingUp => "catching_up",
             Self::Level => "level",
+            Self::Removed => "removed",
         }
     }
 }
@@ -119,13 +122,22 @@ pub(super) struct End {
     pub(super) pulse: Pulse,
 }
 
+/// Why a link must end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cut {
+    Removed,
+    /// From the whole network, for good.
+    Revoked,
+    Replaced,
+}
+
 /// The link that counts.
 struct Current {
     number: u64,
     dialler: NodeId,
     /// None only in tests of the roster alone.
     end: Option<End>,
-    cut: watch::Sender<Option<&'static str>>,
+    cut: watch::Sender<Option<Cut>>,
     /// Where its session is asked, once it runs.
     asks: Option<mpsc::WeakSender<Input>>,
 }
@@ -141,7 +153,7 @@ struct Entry {
 pub(super) struct Place {
     pub(super) key: PublicKey,
     pub(super) number: u64,
-    pub(super) cut: watch::Receiver<Option<&'static str>>,
+    pub(super) cut: watch::Receiver<Option<Cut>>,
 }
 
 /// What a dialler must know of a peer.
@@ -155,6 +167,7 @@ pub(super) struct Target {
 #[derive(Default)]
 struct Inner {
     entries: HashMap<PublicKey, Entry>,
+    revoked: BTreeSet<NodeId>,
     last_number: u64,
 }
 
@@ -165,8 +178,9 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    pub(super) fn new(peers: Vec<Peer>) -> Self {
-        let roster = Self { inner: RwLock::default(), changes: watch::Sender::new(0) };
+    pub(super) fn new(peers: Vec<Peer>, revoked: BTreeSet<NodeId>) -> Self {
+        let inner = RwLock::new(Inner { revoked, ..Inner::default() });
+        let roster = Self { inner, changes: watch::Sender::new(0) };
         peers.into_iter().for_each(|peer| roster.add(peer));
         roster
     }
@@ -179,13 +193,12 @@ impl Roster {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn has(&self, key: &PublicKey) -> bool {
-        self.read().entries.contains_key(key)
-    }
-
     pub(super) fn add(&self, peer: Peer) {
         let status = PeerStatus::unlinked(peer);
         let mut inner = self.write();
+        if inner.revoked.contains(&status.node) {
+            return;
+        }
         match inner.entries.get_mut(&status.public_key) {
             Some(entry) => {
                 (entry.status.name, entry.status.address) = (status.name, status.address);
@@ -199,7 +212,32 @@ impl Roster {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
+    /// What the key may do here. One that is revoked is refused even if it is listed.
+    pub(super) fn admission(&self, key: &PublicKey) -> Admission {
+        let inner = self.read();
+        match (inner.revoked.contains(&key.node_id()), inner.entries.contains_key(key)) {
+            (true, _) => Admission::Revoked,
+            (false, true) => Admission::Peer,
+            (false, false) => Admission::Stranger,
+        }
+    }
+
+    /// Refuses these from now on, and cuts the links that there are to them.
+    pub(super) fn revoke(&self, nodes: BTreeSet<NodeId>) {
+        let new: Vec<NodeId> = {
+            let mut inner = self.write();
+            let new = nodes.difference(&inner.revoked).copied().collect();
+            inner.revoked.extend(nodes);
+            new
+        };
+        new.into_iter().for_each(|node| self.take_off(node, Cut::Revoked));
+    }
+
     pub(super) fn remove(&self, node: NodeId) {
+        self.take_off(node, Cut::Removed);
+    }
+
+    fn take_off(&self, node: NodeId, why: Cut) {
         let mut inner = self.write();
         let key = inner.entries.keys().find(|key| key.node_id() == node).copied();
         let removed = key.and_then(|key| inner.entries.remove(&key));
@@ -207,7 +245,7 @@ impl Roster {
         if let Some(entry) = removed {
             entry.wake.notify_one();
             if let Some(current) = entry.current {
-                current.cut.send_replace(Some("the peer was removed"));
+                current.cut.send_replace(Some(why));
             }
         }
         self.changes.send_modify(|changes| *changes += 1);
@@ -282,7 +320,7 @@ impl Roster {
             if current.dialler < dialler {
                 return Err("there is a link already");
             }
-            current.cut.send_replace(Some("another link took its place"));
+            current.cut.send_replace(Some(Cut::Replaced));
         }
         let (cut, heard) = watch::channel(None);
         entry.current = Some(Current { number, dialler, end, cut, asks: None });
@@ -371,7 +409,7 @@ mod tests {
         let (low, high) = (NodeId([1; 16]), NodeId([2; 16]));
         let key = PublicKey([7; 32]);
         for order in [[low, high], [high, low]] {
-            let roster = Roster::new(vec![peer(7)]);
+            let roster = Roster::new(vec![peer(7)], BTreeSet::new());
             let places: Vec<_> =
                 order.iter().map(|dialler| roster.claim(key, *dialler, None)).collect();
             let kept =
@@ -383,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_link_that_was_replaced_changes_nothing_when_it_ends() {
-        let roster = Roster::new(vec![peer(7)]);
+        let roster = Roster::new(vec![peer(7)], BTreeSet::new());
         let key = PublicKey([7; 32]);
         let old = roster.claim(key, NodeId([1; 16]), None).unwrap();
         let new = roster.claim(key, NodeId([1; 16]), None).unwrap();
@@ -400,12 +438,28 @@ mod tests {
 
     #[test]
     fn a_removed_peer_is_cut_and_unknown() {
-        let roster = Roster::new(vec![peer(7), peer(8)]);
+        let roster = Roster::new(vec![peer(7), peer(8)], BTreeSet::new());
         let key = PublicKey([7; 32]);
         let place = roster.claim(key, NodeId([1; 16]), None).unwrap();
         roster.remove(key.node_id());
-        assert_eq!(*place.cut.borrow(), Some("the peer was removed"));
-        assert!(!roster.has(&key) && roster.claim(key, NodeId([1; 16]), None).is_err());
+        assert_eq!(*place.cut.borrow(), Some(Cut::Removed));
+        assert_eq!(roster.admission(&key), Admission::Stranger);
+        assert!(roster.claim(key, NodeId([1; 16]), None).is_err());
         assert_eq!(roster.status().len(), 1);
+    }
+
+    #[test]
+    fn a_revoked_peer_is_cut_refused_and_never_listed_again() {
+        let roster = Roster::new(vec![peer(7), peer(8)], BTreeSet::new());
+        let key = PublicKey([7; 32]);
+        let place = roster.claim(key, NodeId([1; 16]), None).unwrap();
+        roster.revoke([key.node_id()].into());
+        assert_eq!(*place.cut.borrow(), Some(Cut::Revoked));
+        roster.add(peer(7));
+        assert_eq!(roster.admission(&key), Admission::Revoked);
+        assert_eq!(roster.status().len(), 1);
+        let from_the_start = Roster::new(vec![peer(7)], [key.node_id()].into());
+        assert_eq!(from_the_start.admission(&key), Admission::Revoked);
+        assert_eq!(from_the_start.status().len(), 0);
     }
 }

@@ -2,6 +2,7 @@ use super::{id_of, tenant_of, text};
 use atoll_node::Role;
 use atoll_node::identity::api_key::API_KEY;
 use atoll_node::identity::user::erase;
+use atoll_storage::outbox::events_after;
 use atoll_storage::{Clock, Lane, Query, Read, Replica};
 use atoll_tests::TestNode;
 use atoll_tests::harness::PASSWORD;
@@ -86,7 +87,8 @@ fn erase_all(test: &TestNode) -> String {
     assert_eq!(test.node.store.verify().unwrap().problems, Vec::<String>::new());
     let (told, inbox) =
         (logged(test), test.node.store.read(|r| r.conflicts(None, 100, None)).unwrap());
-    let told = format!("{told}{inbox:?}").to_lowercase();
+    let events = test.node.store.read(|r| events_after(r, None, 0, 1_000)).unwrap();
+    let told = format!("{told}{inbox:?}{events:?}").to_lowercase();
     ["ada@", "lovelace", "london"].iter().filter(|word| told.contains(**word)).copied().collect()
 }
 
