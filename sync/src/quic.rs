@@ -106,9 +106,9 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Congestion {
     /// Gives way when packets are lost.
-    #[default]
     Cubic,
     /// Goes by what comes through, and how soon.
+    #[default]
     Bbr,
 }
 
