@@ -12,6 +12,7 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::{Dot, Id, Origin};
 use crate::kind::{Field, Kind, Type};
+use crate::log::{self, block};
 use crate::op::{Op, Payload};
 use crate::read::Read;
 use crate::record::Record;
@@ -147,8 +148,7 @@ impl Db {
     }
 
     fn log_span(&self) -> Result<(i64, i64)> {
-        let sql = "SELECT coalesce(min(pos), 0), coalesce(max(pos), 0) FROM op";
-        Ok(self.conn.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?)))?)
+        Ok((log::first(&self.conn)?, log::last(&self.conn)?))
     }
 
     fn sought(&self, from: i64) -> Result<HashSet<(u16, Id)>> {
@@ -176,35 +176,65 @@ impl Db {
         for pos in found {
             self.empty_op(pos)?;
         }
+        for name in block::between(&self.conn, start, end)? {
+            let Some(mut block) = block::get(&self.conn, name)? else { continue };
+            let mut is_changed = false;
+            for entry in &mut block.entries {
+                if (start..end).contains(&entry.pos) && sought.contains(&(entry.kind, entry.key)) {
+                    let name = (entry.stream, entry.origin, entry.seq);
+                    let record = (entry.kind, entry.key);
+                    if let Some(emptied) = self.without_words(name, record, &entry.payload)? {
+                        entry.payload = codec::encode(&emptied);
+                        is_changed = true;
+                    }
+                }
+            }
+            if is_changed {
+                block::put(&self.conn, &block)?;
+            }
+        }
         Ok(())
     }
 
     fn empty_op(&self, pos: i64) -> Result<()> {
-        let sql = "SELECT o.stream, s.tenant, o.kind, o.key, g.bytes, o.seq, o.payload FROM op o \
-                   JOIN stream s ON s.id = o.stream JOIN origin g ON g.id = o.origin WHERE o.pos = ?1";
+        let sql = "SELECT stream, origin, seq, kind, key, payload FROM op WHERE pos = ?1";
         let row = self.conn.prepare_cached(sql)?.query_row([pos], |r| {
-            let place = Place {
-                stream: r.get(0)?,
-                tenant: Id(r.get(1)?),
-                kind: r.get(2)?,
-                key: Id(r.get(3)?),
-            };
-            Ok((place, r.get::<_, Vec<u8>>(4)?, r.get::<_, i64>(5)?, r.get::<_, Vec<u8>>(6)?))
+            let name = (r.get(0)?, r.get(1)?, r.get::<_, i64>(2)? as u64);
+            Ok((name, (r.get(3)?, Id(r.get(4)?)), r.get::<_, Vec<u8>>(5)?))
         });
-        let Some((place, origin, seq, packed)) = row.optional()? else { return Ok(()) };
-        let payload: Payload = codec::unpack(&packed)?;
-        let origin = Origin::from_slice(&origin)
-            .ok_or_else(|| Error::Damaged("an origin of the log is no origin".into()))?;
-        let dot = Dot { origin, seq: seq as u64 };
-        let state = self.load_state(&place)?.map(|stored| stored.state).unwrap_or_default();
-        if names_the_living(&payload, dot, &state) {
-            return Ok(());
+        let Some((name, record, packed)) = row.optional()? else { return Ok(()) };
+        if let Some(emptied) = self.without_words(name, record, &packed)? {
+            let sql = "UPDATE op SET payload = ?2 WHERE pos = ?1";
+            self.conn.prepare_cached(sql)?.execute(params![pos, codec::pack(&emptied)])?;
         }
-        let sql = "UPDATE op SET payload = ?2 WHERE pos = ?1";
-        self.conn.prepare_cached(sql)?.execute(params![pos, codec::pack(&emptied(&payload))])?;
-        let sql = "DELETE FROM quarantine WHERE stream = ?1 AND seq = ?2 AND origin = (SELECT id FROM origin WHERE bytes = ?3)";
-        self.conn.prepare_cached(sql)?.execute(params![place.stream, seq, origin.to_bytes()])?;
         Ok(())
+    }
+
+    /// What is to stand in the place of an op's payload, if it is to be emptied; it leaves quarantine too. The op by its
+    /// stream, origin (by their numbers) and number.
+    fn without_words(
+        &self,
+        (stream, origin, seq): (i64, i64, u64),
+        (kind, key): (u16, Id),
+        packed: &[u8],
+    ) -> Result<Option<Payload>> {
+        let sql = "SELECT s.tenant, g.bytes FROM stream s, origin g WHERE s.id = ?1 AND g.id = ?2";
+        let row = self
+            .conn
+            .prepare_cached(sql)?
+            .query_row([stream, origin], |r| Ok((Id(r.get(0)?), r.get::<_, Vec<u8>>(1)?)));
+        let Some((tenant, bytes)) = row.optional()? else { return Ok(None) };
+        let payload: Payload = codec::unpack(packed)?;
+        let named = Origin::from_slice(&bytes)
+            .ok_or_else(|| Error::Damaged("an origin of the log is no origin".into()))?;
+        let place = Place { stream, tenant, kind, key };
+        let state = self.load_state(&place)?.map(|stored| stored.state).unwrap_or_default();
+        if names_the_living(&payload, Dot { origin: named, seq }, &state) {
+            return Ok(None);
+        }
+        let sql = "DELETE FROM quarantine WHERE stream = ?1 AND origin = ?2 AND seq = ?3";
+        self.conn.prepare_cached(sql)?.execute(params![stream, origin, seq as i64])?;
+        Ok(Some(emptied(&payload)))
     }
 
     /// The op without what it says, if that is of an erased record and nothing of it is alive in `state`.

@@ -6,6 +6,7 @@ use crate::codec;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::id::{Dot, Id, Origin, StreamId};
+use crate::log;
 use crate::schema;
 use crate::value::Value;
 use crate::vector::Vector;
@@ -79,8 +80,7 @@ impl Heads {
         let sql = "SELECT hlc FROM op WHERE pos >= ?1 ORDER BY pos DESC LIMIT 1";
         let last: Option<i64> = conn.query_row(sql, [upto], |r| r.get(0)).optional()?;
         heads.hlc = Hlc(hlc.max(last.unwrap_or_default() as u64));
-        heads.next_pos =
-            conn.query_row("SELECT coalesce(max(pos), 0) + 1 FROM op", [], |r| r.get(0))?;
+        heads.next_pos = log::last(conn)? + 1;
         if let Some(floor) = schema::meta(conn, "next_pos")?.and_then(|b| b.try_into().ok()) {
             heads.next_pos = heads.next_pos.max(i64::from_le_bytes(floor));
         }

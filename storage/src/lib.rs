@@ -23,6 +23,7 @@ pub mod idempotency;
 pub mod job;
 pub mod kind;
 mod listing;
+mod log;
 pub mod op;
 pub mod outbox;
 pub mod peer;

@@ -1,15 +1,16 @@
 //! A database as it stood at a time: an older copy of it, and after it the log of a newer one up to then.
 
-use crate::clock::Hlc;
 use crate::codec;
 use crate::db::{Applied, Db};
 use crate::error::{Error, Result};
 use crate::heads::read_heads;
-use crate::id::{Dot, Id, NodeId, Origin, StreamId};
+use crate::id::{Dot, NodeId, Origin, StreamId};
+use crate::log::{self, Entry};
 use crate::op::Op;
 use crate::vector::Vector;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
-use std::collections::{BTreeMap, BTreeSet};
+use rusqlite::{Connection, OpenFlags};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Ops of one transaction.
@@ -48,39 +49,35 @@ impl Db {
             read_heads(&self.conn, None)?.into_iter().map(|(_, h)| (h.stream, h.vector)).collect();
         reaches_back(&log, &mine)?;
         let cut = cut_at(&log, self.origin().node, at_ms)?;
-        let last: i64 = log.query_row("SELECT coalesce(max(pos), 0) FROM op", [], |r| r.get(0))?;
+        let last = log::last(&log)?;
         let mut replayed = Replayed::default();
         // Of an origin that was left out once nothing more comes: its numbers are dense.
         let mut closed: BTreeSet<(StreamId, Origin)> = BTreeSet::new();
-        let sql = "SELECT o.pos, s.tenant, s.scope, g.bytes, o.seq, o.hlc, o.kind, o.schema, o.key, o.payload \
-                   FROM op o JOIN stream s ON s.id = o.stream JOIN origin g ON g.id = o.origin ORDER BY o.pos";
-        let mut statement = log.prepare(sql)?;
-        let mut rows = statement.query([])?;
+        let names = Names::of(&log)?;
         let mut batch = Vec::with_capacity(BATCH);
-        while let Some(row) = rows.next()? {
-            let pos: i64 = row.get(0)?;
-            let stream = StreamId { tenant: Id(row.get(1)?), scope: row.get(2)? };
-            let origin = Origin::from_slice(row.get_ref(3)?.as_blob().unwrap_or_default())
-                .ok_or_else(|| Error::Damaged("an origin of the log is no origin".into()))?;
-            let dot = Dot { origin, seq: row.get::<_, i64>(4)? as u64 };
+        log::scan(&log, 0, |entry| {
+            let Some((stream, dot)) = names.of_entry(entry)? else {
+                return Ok(ControlFlow::Continue(()));
+            };
             if mine.get(&stream).is_some_and(|vector| vector.covers(dot)) {
-                continue;
+                return Ok(ControlFlow::Continue(()));
             }
-            let hlc = Hlc(row.get::<_, i64>(5)? as u64);
-            let is_late = pos >= cut.upto || (pos >= cut.unsure && hlc.ms() > at_ms);
-            if is_late || closed.contains(&(stream.clone(), origin)) {
-                closed.insert((stream, origin));
+            let is_late =
+                entry.pos >= cut.upto || (entry.pos >= cut.unsure && entry.hlc.ms() > at_ms);
+            if is_late || closed.contains(&(stream.clone(), dot.origin)) {
+                closed.insert((stream, dot.origin));
                 replayed.left_out += 1;
-                continue;
+                return Ok(ControlFlow::Continue(()));
             }
-            let payload = codec::unpack(row.get_ref(9)?.as_blob().unwrap_or_default())?;
-            let (kind, schema, key) = (row.get(6)?, row.get(7)?, Id(row.get(8)?));
+            let payload = codec::unpack(entry.payload()?)?;
+            let (hlc, kind, schema, key) = (entry.hlc, entry.kind, entry.schema, entry.key);
             batch.push(Op { stream, dot, hlc, kind, schema, key, payload });
             if batch.len() == BATCH {
                 self.follow(std::mem::take(&mut batch), &mut replayed)?;
-                progress(pos as u64, last as u64);
+                progress(entry.pos as u64, last as u64);
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         self.follow(batch, &mut replayed)?;
         progress(last as u64, last as u64);
         Ok(replayed)
@@ -124,14 +121,45 @@ fn reaches_back(log: &Connection, mine: &BTreeMap<StreamId, Vector>) -> Result<(
     Ok(())
 }
 
+/// Streams and origins of a log by their short numbers.
+struct Names {
+    streams: HashMap<i64, StreamId>,
+    origins: HashMap<i64, Origin>,
+}
+
+impl Names {
+    fn of(log: &Connection) -> Result<Self> {
+        let streams = read_heads(log, None)?.into_iter().map(|(id, head)| (id, head.stream));
+        Ok(Self { streams: streams.collect(), origins: log::origins(log)? })
+    }
+
+    /// None of a stream that is being removed.
+    fn of_entry(&self, entry: &Entry<'_>) -> Result<Option<(StreamId, Dot)>> {
+        let origin = *self
+            .origins
+            .get(&entry.origin)
+            .ok_or_else(|| Error::Damaged("an origin of the log is no origin".into()))?;
+        let stream = self.streams.get(&entry.stream).cloned();
+        Ok(stream.map(|stream| (stream, Dot { origin, seq: entry.seq })))
+    }
+}
+
 fn cut_at(log: &Connection, node: NodeId, at_ms: u64) -> Result<Cut> {
-    let sql = "SELECT o.pos FROM op o JOIN origin g ON g.id = o.origin \
-               WHERE substr(g.bytes, 1, 16) = ?1 AND (o.hlc >> 16) > ?2 ORDER BY o.pos LIMIT 1";
-    let upto: Option<i64> =
-        log.query_row(sql, params![node.0, at_ms as i64], |r| r.get(0)).optional()?;
-    let upto = upto.unwrap_or(i64::MAX);
-    let sql = "SELECT coalesce(max(o.pos), 0) FROM op o JOIN origin g ON g.id = o.origin \
-               WHERE substr(g.bytes, 1, 16) = ?1 AND o.pos < ?2";
-    let last: i64 = log.query_row(sql, params![node.0, upto], |r| r.get(0))?;
-    Ok(Cut { unsure: last + 1, upto })
+    let own: HashSet<i64> = log::origins(log)?
+        .into_iter()
+        .filter(|(_, origin)| origin.node == node)
+        .map(|(number, _)| number)
+        .collect();
+    let mut cut = Cut { unsure: 1, upto: i64::MAX };
+    log::scan(log, 0, |entry| {
+        if own.contains(&entry.origin) {
+            if entry.hlc.ms() > at_ms {
+                cut.upto = entry.pos;
+                return Ok(ControlFlow::Break(()));
+            }
+            cut.unsure = entry.pos + 1;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(cut)
 }

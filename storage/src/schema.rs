@@ -6,7 +6,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// The format of what is not derived. Raised only by a release that cannot read the old one in place.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -21,6 +21,11 @@ CREATE TABLE IF NOT EXISTS op (
   pos INTEGER PRIMARY KEY, stream INTEGER NOT NULL, origin INTEGER NOT NULL, seq INTEGER NOT NULL,
   hlc INTEGER NOT NULL, kind INTEGER NOT NULL, schema INTEGER NOT NULL, key BLOB NOT NULL, payload BLOB NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS op_dot ON op (stream, origin, seq);
+CREATE TABLE IF NOT EXISTS block (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, size INTEGER NOT NULL, ops BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS block_run (
+  stream INTEGER NOT NULL, origin INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
+  block INTEGER NOT NULL, PRIMARY KEY (stream, origin, low)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS block_run_block ON block_run (block);
 CREATE TABLE IF NOT EXISTS log_mark (at_ms INTEGER PRIMARY KEY, pos INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS alien (
   kind INTEGER NOT NULL, key BLOB NOT NULL, tenant BLOB NOT NULL, stream INTEGER NOT NULL, state BLOB NOT NULL,

@@ -8,6 +8,7 @@ use crate::codec;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::{Id, StreamId};
+use crate::log::block;
 use crate::peer;
 use crate::replica::RecordKey;
 use crate::schema;
@@ -128,7 +129,11 @@ impl Db {
 
     fn remove_ops(&mut self, number: i64, most: usize) -> Result<bool> {
         let sql = "DELETE FROM op WHERE pos IN (SELECT pos FROM op WHERE stream = ?1 LIMIT ?2)";
-        let removed = self.conn.execute(sql, params![number, most as i64])?;
+        let mut removed = self.conn.execute(sql, params![number, most as i64])? as u64;
+        if removed == 0 {
+            let blocks = block::with(&self.conn, number, None)?.into_iter().take(1);
+            removed = self.rewrite_blocks(blocks, |entry| entry.stream == number)?;
+        }
         if removed > 0 {
             // Positions and the clock go on from where they were.
             schema::put_meta(&self.conn, "next_pos", &self.heads.next_pos.to_le_bytes())?;

@@ -17,6 +17,7 @@ use crate::heads::StreamHead;
 use crate::id::{Id, NodeId, Origin, StreamId};
 use crate::kind::Kind;
 use crate::listing::Listings;
+use crate::log::pack;
 use crate::op::Op;
 use crate::read::{Plans, Reader};
 use crate::replica::{
@@ -66,6 +67,8 @@ struct Shared {
     synced: Synced,
     /// What bringing writes to the disk took lately.
     sync_us: AtomicU64,
+    /// Held by whatever rewrites the log.
+    rewriting: Mutex<()>,
     idle: Mutex<Vec<Connection>>,
     commits: watch::Sender<u64>,
     access_changes: AtomicU64,
@@ -106,6 +109,7 @@ impl Store {
             waiting: AtomicU64::new(0),
             synced: Synced::open(&path)?,
             sync_us: AtomicU64::new(u64::MAX),
+            rewriting: Mutex::new(()),
             idle: Mutex::new(vec![]),
             commits,
             access_changes: AtomicU64::new(0),
@@ -287,11 +291,13 @@ impl Store {
 
     /// Removes a piece of what is carried no more; whether something is left.
     pub fn shed(&self, most: usize) -> Result<bool> {
+        let _alone = lock(&self.shared.rewriting);
         self.call(move |db| db.shed_in_group(most))
     }
 
     /// Drops what the log holds at or below a vector; those who lack it are reconciled by state.
     pub fn trim(&self, stream: StreamId, upto: Vector) -> Result<u64> {
+        let _alone = lock(&self.shared.rewriting);
         self.outside(move |db| db.trim(&stream, &upto))
     }
 
@@ -303,11 +309,28 @@ impl Store {
     /// Drops ops that were in the log at a time already, at most `max_ops`; those who lack them are reconciled by state.
     /// How many went.
     pub fn trim_older(&self, than_ms: u64, max_ops: usize) -> Result<u64> {
+        let _alone = lock(&self.shared.rewriting);
         self.outside(move |db| db.trim_older(than_ms, max_ops))
+    }
+
+    /// Packs the next rows of the log but the newest `keep`: if there are enough, or those that were in it at a time
+    /// already, however few; without a time, all. Reads and compresses on the calling thread. False once there is nothing
+    /// to do.
+    pub fn pack_log(&self, older_than_ms: Option<u64>, keep: u32) -> Result<bool> {
+        let _alone = lock(&self.shared.rewriting);
+        let step = self.with_connection(|conn| {
+            let old_pos = pack::marked_pos(conn, older_than_ms)?;
+            pack::plan(conn, old_pos, keep)
+        })?;
+        match step {
+            Some(step) => self.outside(move |db| db.put_packed(step)),
+            None => Ok(false),
+        }
     }
 
     /// Takes what is left of erased records out of the next `max_ops` of the log. False once nothing is left.
     pub fn erase_step(&self, max_ops: u64) -> Result<bool> {
+        let _alone = lock(&self.shared.rewriting);
         self.outside(move |db| db.erase_step(max_ops))
     }
 

@@ -5,13 +5,16 @@ use crate::apply::Place;
 use crate::codec;
 use crate::db::Db;
 use crate::error::Result;
+use crate::heads::read_heads;
 use crate::id::{Dot, Id, Origin, StreamId};
+use crate::log::{self, block};
 use crate::op::{BodyEdit, Payload};
 use crate::schema;
 use crate::store::indexed_pos;
 use crate::vector::Vector;
 use rusqlite::{OptionalExtension, params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
 /// Between two notes of how far the log was at a time.
 const MARK_EVERY_MS: u64 = 3_600_000;
@@ -29,17 +32,14 @@ impl Db {
         Ok(())
     }
 
-    /// Drops ops that were in the log already at a time, at most `max_ops`. How many went.
+    /// Drops ops that were in the log already at a time, some `max_ops`: of a block all go together. How many went.
     pub(crate) fn trim_older(&mut self, than_ms: u64, max_ops: usize) -> Result<u64> {
         let sql = "SELECT at_ms, pos FROM log_mark WHERE at_ms <= ?1 ORDER BY at_ms DESC LIMIT 1";
         let mark = self
             .conn
             .query_row(sql, [than_ms as i64], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)));
         let Some((at_ms, pos)) = mark.optional()? else { return Ok(0) };
-        let mut dropped = 0;
-        for (stream, upto) in self.oldest(pos, max_ops)? {
-            dropped += self.trim(&stream, &upto)?;
-        }
+        let dropped = self.trim_streams(&self.oldest(pos, max_ops)?)?;
         if dropped == 0 {
             self.conn.execute("DELETE FROM log_mark WHERE at_ms < ?1", [at_ms])?;
         }
@@ -48,20 +48,24 @@ impl Db {
 
     /// The first ops of the log up to a position, as the vectors that end with them.
     fn oldest(&self, pos: i64, max_ops: usize) -> Result<BTreeMap<StreamId, Vector>> {
-        let sql = "SELECT s.tenant, s.scope, g.bytes, max(o.seq) FROM \
-                   (SELECT stream, origin, seq FROM op WHERE pos <= ?1 ORDER BY pos LIMIT ?2) o \
-                   JOIN stream s ON s.id = o.stream JOIN origin g ON g.id = o.origin \
-                   GROUP BY o.stream, o.origin";
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let mut rows = statement.query(params![pos, max_ops as i64])?;
+        let heads: HashMap<i64, StreamId> =
+            read_heads(&self.conn, None)?.into_iter().map(|(id, head)| (id, head.stream)).collect();
+        let origins = log::origins(&self.conn)?;
         let mut oldest: BTreeMap<StreamId, Vector> = BTreeMap::new();
-        while let Some(row) = rows.next()? {
-            let stream = StreamId { tenant: Id(row.get(0)?), scope: row.get(1)? };
-            let origin = row.get_ref(2)?.as_blob().ok().and_then(Origin::from_slice);
-            if let Some(origin) = origin {
-                oldest.entry(stream).or_default().raise(origin, row.get::<_, i64>(3)? as u64);
+        let mut ops = 0;
+        log::scan(&self.conn, 0, |entry| {
+            if entry.pos > pos || (ops >= max_ops && !entry.is_packed()) {
+                return Ok(ControlFlow::Break(()));
             }
-        }
+            if let (Some(stream), Some(origin)) =
+                (heads.get(&entry.stream), origins.get(&entry.origin))
+            {
+                oldest.entry(stream.clone()).or_default().raise(*origin, entry.seq);
+                ops += 1;
+            }
+            let is_enough = ops >= max_ops.max(block::FULL_OPS);
+            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
         Ok(oldest)
     }
 
@@ -98,27 +102,69 @@ impl Db {
 
     /// Drops what the log holds of a stream at or below `upto`, as far as it is here at all.
     pub fn trim(&mut self, stream: &StreamId, upto: &Vector) -> Result<u64> {
-        let Some(head) = self.heads.head(stream).cloned() else { return Ok(0) };
-        let mut floor = Vector::default();
-        upto.0
-            .iter()
-            .for_each(|(origin, seq)| floor.raise(*origin, (*seq).min(head.vector.get(*origin))));
+        self.trim_streams(&BTreeMap::from([(stream.clone(), upto.clone())]))
+    }
+
+    fn trim_streams(&mut self, streams: &BTreeMap<StreamId, Vector>) -> Result<u64> {
+        let mut floors = Vec::new();
+        for (stream, upto) in streams {
+            let Some(head) = self.heads.head(stream) else { continue };
+            let mut floor = Vector::default();
+            let tops = upto.0.iter().map(|(origin, seq)| (*origin, *seq));
+            tops.for_each(|(origin, seq)| floor.raise(origin, seq.min(head.vector.get(origin))));
+            floors.push((stream, floor));
+        }
+        if floors.is_empty() {
+            return Ok(0);
+        }
         self.begin()?;
         let result = self.savepoint(|db| {
-            let number = db.heads.stream_number(&db.conn, stream)?;
-            let mut dropped = 0;
-            for (origin, seq) in &floor.0 {
-                let origin = db.heads.origin_number(&db.conn, *origin)?;
-                db.take_out(number, stream.tenant, origin, *seq)?;
-                let sql = "DELETE FROM op WHERE stream = ?1 AND origin = ?2 AND seq <= ?3";
-                dropped += db.conn.execute(sql, params![number, origin, *seq as i64])? as u64;
+            let (mut dropped, mut ends, mut blocks) = (0, HashMap::new(), BTreeSet::new());
+            for (stream, floor) in &floors {
+                let number = db.heads.stream_number(&db.conn, stream)?;
+                for (origin, seq) in &floor.0 {
+                    let origin = db.heads.origin_number(&db.conn, *origin)?;
+                    db.take_out(number, stream.tenant, origin, *seq)?;
+                    let sql = "DELETE FROM op WHERE stream = ?1 AND origin = ?2 AND seq <= ?3";
+                    dropped += db.conn.execute(sql, params![number, origin, *seq as i64])? as u64;
+                    blocks.extend(block::with(&db.conn, number, Some((origin, *seq)))?);
+                    ends.insert((number, origin), *seq);
+                }
             }
+            dropped += db.take_out_of_blocks(blocks, &ends)?;
             schema::put_meta(&db.conn, "next_pos", &db.heads.next_pos.to_le_bytes())?;
             db.heads.hlc_must_be_kept = true;
-            db.heads.raise_floor(number, &floor);
+            for (stream, floor) in &floors {
+                let number = db.heads.stream_number(&db.conn, stream)?;
+                db.heads.raise_floor(number, floor);
+            }
             Ok(dropped)
         });
         self.commit()?;
         result
+    }
+
+    /// What the search index has not seen goes onto its list.
+    fn take_out_of_blocks(
+        &self,
+        blocks: BTreeSet<i64>,
+        ends: &HashMap<(i64, i64), u64>,
+    ) -> Result<u64> {
+        let indexed = indexed_pos(&self.conn)? as i64;
+        let mut unseen = Vec::new();
+        let dropped = self.rewrite_blocks(blocks, |entry| {
+            let end = ends.get(&(entry.stream, entry.origin));
+            let leaves = end.is_some_and(|end| entry.seq <= *end);
+            if leaves && entry.pos > indexed {
+                unseen.push((entry.kind, entry.key));
+            }
+            leaves
+        })?;
+        let mut statement =
+            self.conn.prepare_cached("INSERT INTO dirty (kind, key) VALUES (?1, ?2)")?;
+        for (kind, key) in unseen {
+            statement.execute(params![kind, key.0])?;
+        }
+        Ok(dropped)
     }
 }

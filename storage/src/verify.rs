@@ -6,8 +6,9 @@ use crate::db::Db;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::heads::{StreamHead, read_heads};
-use crate::id::Id;
+use crate::id::{Id, Origin};
 use crate::kind::Kind;
+use crate::log;
 use crate::read::{Read, load_content, record_of};
 use crate::record::Record;
 use crate::schema::{self, table_of};
@@ -16,7 +17,8 @@ use crate::value::Value;
 use crate::view::columns_of;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// What `verify` found. No problems means that every view is what the records say.
@@ -220,15 +222,30 @@ impl Db {
     }
 
     fn verify_log(&self, report: &mut Report) -> Result<()> {
-        let sql = "SELECT count(*) FROM op WHERE stream = ?1 AND origin = (SELECT id FROM origin WHERE bytes = ?2) AND seq > ?3";
-        let mut statement = self.conn.prepare(sql)?;
+        let heads: HashMap<i64, StreamHead> = read_heads(&self.conn, None)?.into_iter().collect();
+        let origins = log::origins(&self.conn)?;
+        let mut counts: BTreeMap<(i64, Origin), u64> = BTreeMap::new();
+        let mut damaged = Vec::new();
+        let note = |name, error| {
+            damaged.push(format!("block {name} of the log: {error}"));
+            Ok(())
+        };
+        log::scan_with(&self.conn, 0, note, |entry| {
+            if let (Some(head), Some(origin)) =
+                (heads.get(&entry.stream), origins.get(&entry.origin))
+                && entry.seq > head.floor.get(*origin)
+            {
+                *counts.entry((entry.stream, *origin)).or_default() += 1;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        damaged.into_iter().for_each(|problem| report.problem(problem));
         for (id, head) in read_heads(&self.conn, None)? {
             for (origin, seq) in &head.vector.0 {
                 let floor = head.floor.get(*origin).min(*seq);
-                let ops: i64 = statement
-                    .query_row(params![id, origin.to_bytes(), floor as i64], |r| r.get(0))?;
-                report.ops += ops as u64;
-                if ops as u64 != seq - floor {
+                let ops = counts.get(&(id, *origin)).copied().unwrap_or_default();
+                report.ops += ops;
+                if ops != seq - floor {
                     report.problem(format!(
                         "stream {id}: {ops} ops of {origin} in the log, {} counted",
                         seq - floor

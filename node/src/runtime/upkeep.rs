@@ -19,6 +19,11 @@ const ROUND: Duration = Duration::from_secs(60);
 /// Ops that leave the log in one transaction, and how many of those there are in a round.
 const TRIM_OPS: usize = 500;
 const TRIM_STEPS: usize = 100;
+/// Rows of the log that stay rows, and how long others stay so at the most.
+const UNPACKED_OPS: u32 = 1_024;
+const UNPACKED_MS: u64 = 24 * 3_600_000;
+/// Blocks that are made in a round.
+const PACK_STEPS: usize = 200;
 /// Ops that are looked through for erased records in one transaction, and how many of those there are in a round.
 const ERASE_OPS: u64 = 5_000;
 const ERASE_STEPS: usize = 1_000;
@@ -97,7 +102,8 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
     }
 }
 
-/// In small steps, so that no write waits long for one; what is left goes in the next round.
+/// Drops what is old and packs the rest, in small steps, so that no write waits long for one; what is left goes in the next
+/// round.
 fn shorten_log(node: &Node) -> atoll_storage::Result<u64> {
     let now_ms = node.clock.now_ms();
     node.store.mark_log(now_ms)?;
@@ -112,6 +118,11 @@ fn shorten_log(node: &Node) -> atoll_storage::Result<u64> {
             break;
         }
         dropped += step;
+    }
+    for _ in 0..PACK_STEPS {
+        if !node.store.pack_log(Some(now_ms.saturating_sub(UNPACKED_MS)), UNPACKED_OPS)? {
+            break;
+        }
     }
     Ok(dropped)
 }

@@ -6,12 +6,12 @@ use super::{
 };
 use crate::ahead;
 use crate::apply::{Place, digest_of};
-use crate::clock::Hlc;
 use crate::codec;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::heads::{StreamHead, read_heads};
 use crate::id::{Dot, Id, Origin, StreamId};
+use crate::log;
 use crate::op::Op;
 use crate::read::{Plans, load_content};
 use crate::schema::table_of;
@@ -19,6 +19,7 @@ use crate::state::State;
 use crate::vector::Vector;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
 /// The reading half, alike over the writer's connection and a pooled one.
 pub(crate) struct LogReader<'c> {
@@ -62,29 +63,16 @@ impl LogReader<'_> {
     }
 
     pub fn log_end(&self) -> Result<u64> {
-        let end: i64 =
-            self.conn.query_row("SELECT coalesce(max(pos), 0) FROM op", [], |r| r.get(0))?;
-        Ok(end as u64)
+        Ok(log::last(self.conn)? as u64)
     }
 
     fn origin_numbers(&self) -> Result<HashMap<Origin, i64>> {
-        let mut statement = self.conn.prepare_cached("SELECT bytes, id FROM origin")?;
-        let mut rows = statement.query([])?;
-        let mut numbers = HashMap::new();
-        while let Some(row) = rows.next()? {
-            if let Some(origin) = Origin::from_slice(row.get_ref(0)?.as_blob().unwrap_or_default())
-            {
-                numbers.insert(origin, row.get(1)?);
-            }
-        }
-        Ok(numbers)
+        Ok(log::origins(self.conn)?.into_iter().map(|(number, origin)| (origin, number)).collect())
     }
 
     pub fn start_of(&self, lane: Lane, known: &BTreeMap<StreamId, Vector>) -> Result<u64> {
         let numbers = self.origin_numbers()?;
         let mut start = self.log_end()? + 1;
-        let sql = "SELECT pos FROM op WHERE stream = ?1 AND origin = ?2 AND seq = ?3";
-        let mut statement = self.conn.prepare_cached(sql)?;
         let nothing = Vector::default();
         for (id, head) in read_heads(self.conn, None)? {
             if !lane.carries(&head.stream) {
@@ -96,8 +84,7 @@ impl LogReader<'_> {
                 if next <= *seq
                     && let Some(number) = numbers.get(origin)
                 {
-                    let args = params![id, number, next as i64];
-                    let pos: Option<i64> = statement.query_row(args, |r| r.get(0)).optional()?;
+                    let pos = log::near(self.conn, id, *number, next)?;
                     start = start.min(pos.map_or(start, |pos| pos as u64));
                 }
             }
@@ -114,53 +101,62 @@ impl LogReader<'_> {
         max_bytes: usize,
     ) -> Result<OpBatch> {
         let heads: HashMap<i64, StreamHead> = read_heads(self.conn, None)?.into_iter().collect();
-        let origins: HashMap<i64, Origin> =
-            self.origin_numbers()?.into_iter().map(|(o, n)| (n, o)).collect();
-        let sql = "SELECT pos, stream, origin, seq, hlc, kind, schema, key, payload FROM op WHERE pos >= ?1 \
-                   ORDER BY pos LIMIT ?2";
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let mut rows = statement.query(params![from_pos as i64, MAX_SCAN as i64])?;
+        let origins = log::origins(self.conn)?;
         let mut batch = OpBatch { ops: vec![], next_pos: from_pos };
-        let mut bytes = 0;
-        while let Some(row) = rows.next()? {
-            let pos: i64 = row.get(0)?;
-            let (Some(head), Some(origin)) = (heads.get(&row.get(1)?), origins.get(&row.get(2)?))
+        let (mut bytes, mut looked_at) = (0, 0);
+        // Who needs what is damaged stays behind, notices, and takes the state instead.
+        let mut past_damage = 0;
+        let damaged = |name: i64, error: Error| {
+            past_damage = name as u64 + 1;
+            tracing::error!(%error, block = name, "a block of the log is damaged and cannot be sent: verify this node");
+            Ok(())
+        };
+        log::scan_with(self.conn, from_pos as i64, damaged, |entry| {
+            looked_at += 1;
+            if looked_at > MAX_SCAN {
+                return Ok(ControlFlow::Break(()));
+            }
+            let next_pos = entry.pos as u64 + 1;
+            let (Some(head), Some(origin)) = (heads.get(&entry.stream), origins.get(&entry.origin))
             else {
-                batch.next_pos = pos as u64 + 1;
-                continue;
+                batch.next_pos = next_pos;
+                return Ok(ControlFlow::Continue(()));
             };
-            let dot = Dot { origin: *origin, seq: row.get::<_, i64>(3)? as u64 };
+            let dot = Dot { origin: *origin, seq: entry.seq };
             let theirs = known.get(&head.stream);
             let has = theirs.is_some_and(|v| v.covers(dot));
             // Without what was trimmed before it, an op would only be parked there: that takes a snapshot.
             let unreachable = head.floor.get(dot.origin) > theirs.map_or(0, |v| v.get(dot.origin));
             if !lane.carries(&head.stream) || has || unreachable {
-                batch.next_pos = pos as u64 + 1;
-                continue;
+                batch.next_pos = next_pos;
+                return Ok(ControlFlow::Continue(()));
             }
-            let payload = row.get_ref(8)?.as_blob().unwrap_or_default();
+            let payload = entry.payload()?;
             bytes += payload.len() + 96;
             if !batch.ops.is_empty() && (batch.ops.len() >= max_ops || bytes > max_bytes) {
-                break;
+                return Ok(ControlFlow::Break(()));
             }
-            batch.next_pos = pos as u64 + 1;
+            batch.next_pos = next_pos;
             let payload = match codec::unpack(payload) {
                 Ok(payload) => payload,
                 Err(error) => {
-                    // Who needs it stays behind, notices, and takes the state instead.
-                    tracing::error!(%error, pos, "a row of the log is damaged and cannot be sent: verify this node");
-                    continue;
+                    tracing::error!(%error, pos = entry.pos, "an op of the log is damaged and cannot be sent: verify this node");
+                    return Ok(ControlFlow::Continue(()));
                 }
             };
             batch.ops.push(Op {
                 stream: head.stream.clone(),
                 dot,
-                hlc: Hlc(row.get::<_, i64>(4)? as u64),
-                kind: row.get(5)?,
-                schema: row.get(6)?,
-                key: Id(row.get(7)?),
+                hlc: entry.hlc,
+                kind: entry.kind,
+                schema: entry.schema,
+                key: entry.key,
                 payload,
             });
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if batch.ops.is_empty() {
+            batch.next_pos = batch.next_pos.max(past_damage);
         }
         Ok(batch)
     }

@@ -4,9 +4,11 @@
 use super::Store;
 use crate::error::Result;
 use crate::id::Id;
+use crate::log;
 use crate::read::Read;
 use crate::schema;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
+use std::ops::ControlFlow;
 
 /// What the search index is to take in, and how far that brings it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl Unindexed {
 }
 
 /// Of the ops that are taken into the index at once: as much is held in memory.
-const UNINDEXED_BYTES: i64 = 16 << 20;
+const UNINDEXED_BYTES: usize = 16 << 20;
 const INDEXED: &str = "indexed_pos";
 
 /// Up to where in the log the search index knows everything.
@@ -59,22 +61,16 @@ impl Store {
             }
             found.more = found.records.len() >= limit;
             let (mut ops, mut bytes) = (0, 0);
-            let sql =
-                "SELECT pos, kind, key, length(payload) FROM op WHERE pos > ?1 ORDER BY pos LIMIT ?2";
-            let mut statement = reader.conn.prepare_cached(sql)?;
-            let mut rows = statement.query(params![found.pos as i64, limit as i64])?;
-            while let Some(row) = rows.next()? {
-                found.pos = row.get::<_, i64>(0)? as u64;
+            log::scan(reader.conn, found.pos as i64 + 1, |entry| {
+                found.pos = entry.pos as u64;
                 ops += 1;
-                bytes += row.get::<_, i64>(3)?;
-                let kind: u16 = row.get(1)?;
-                if reader.plans.of(kind).is_some_and(|plan| plan.kind.search.is_some()) {
-                    found.records.push((kind, Id(row.get(2)?)));
+                bytes += entry.payload()?.len();
+                if reader.plans.of(entry.kind).is_some_and(|plan| plan.kind.search.is_some()) {
+                    found.records.push((entry.kind, entry.key));
                 }
-                if bytes > UNINDEXED_BYTES {
-                    break;
-                }
-            }
+                let is_enough = ops >= limit || bytes > UNINDEXED_BYTES;
+                Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
             found.more |= ops >= limit || bytes > UNINDEXED_BYTES;
             Ok(found)
         })
@@ -83,9 +79,9 @@ impl Store {
     /// How many changes the index may not hold yet.
     pub fn unindexed_depth(&self) -> Result<u64> {
         self.read(|reader| {
-            let sql =
-                "SELECT (SELECT count(*) FROM dirty) + coalesce((SELECT max(pos) FROM op), 0)";
-            let n: i64 = reader.conn.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+            let sql = "SELECT count(*) FROM dirty";
+            let listed: i64 = reader.conn.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+            let n = listed + log::last(reader.conn)?;
             Ok((n as u64).saturating_sub(indexed_pos(reader.conn)?))
         })
     }

@@ -3,6 +3,7 @@
 use super::courier;
 use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
 use super::parts;
+use super::rng::Rng;
 use super::world::World;
 use atoll_storage::op::{BodyEdit, BodyWrite, CellWrite, Count, Seen, Write};
 use atoll_storage::{
@@ -45,6 +46,7 @@ pub fn strike(world: &mut World) -> Outcome {
     if plan.trims && world.rng.percent(5) {
         trim(world, node)?;
     }
+    pack(world, node)?;
     if plan.kills && world.rng.percent(3) {
         kill(world, node)?;
     }
@@ -164,6 +166,21 @@ fn trim(world: &mut World, node: usize) -> Outcome {
             }
             world.say(|| format!("{node} trims {} to {upto:?}", head.stream));
         }
+    }
+    Ok(())
+}
+
+/// No evil at all: now and then a node packs its log, all of it or but for the last few ops. Whether it does is not drawn
+/// from the world's numbers, so that seeds stay what they are.
+fn pack(world: &mut World, node: usize) -> Outcome {
+    let mut dice = Rng::new(world.seed ^ world.now().rotate_left(17));
+    if !dice.percent(8) {
+        return Ok(());
+    }
+    match world.nodes[node].db.pack_log(None, dice.below(4) as u32) {
+        Ok(packed) => world.outcome.packs += u64::from(packed),
+        Err(Error::Full) if world.nodes[node].is_full() => {}
+        Err(error) => return Err(text(error)),
     }
     Ok(())
 }

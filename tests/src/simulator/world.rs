@@ -52,6 +52,8 @@ pub struct Outcome {
     pub kills: u64,
     pub restores: u64,
     pub trims: u64,
+    /// Times that a log was packed.
+    pub packs: u64,
     pub flipped: u64,
     pub conflicts: u64,
     pub heal_ms: u64,
@@ -332,6 +334,7 @@ impl Outcome {
         self.kills += other.kills;
         self.restores += other.restores;
         self.trims += other.trims;
+        self.packs += other.packs;
         self.flipped += other.flipped;
         self.conflicts += other.conflicts;
         self.heal_ms = self.heal_ms.max(other.heal_ms);
