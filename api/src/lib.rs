@@ -47,6 +47,7 @@ pub mod reply;
 mod request_id;
 mod roles;
 pub mod route;
+mod seals;
 mod search;
 mod seo;
 pub mod serve;
@@ -95,6 +96,7 @@ pub fn all_routes() -> Vec<Route> {
         console::routes(),
         events::routes(),
         sync::routes(),
+        seals::routes(),
         settlements::routes(),
         peers::routes(),
         backups::routes(),

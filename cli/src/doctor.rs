@@ -248,6 +248,13 @@ fn network(status: &Json) -> Vec<Check> {
             "upgrade this node: a newer release may know them",
         ));
     }
+    if let Some(words) = status["seals"]["latest"].get(0) {
+        checks.push(Check::wrong(
+            "seals",
+            crate::show::text(words),
+            "somebody between this node and the author changes what passes: find out by which peers it came, and remove the one that lies",
+        ));
+    }
     for peer in status["peers"].as_array().into_iter().flatten() {
         checks.push(peer_check(peer));
         let skew_ms = peer["clock_skew_ms"].as_i64().unwrap_or_default();

@@ -13,7 +13,7 @@ use atoll_node::exchange::export;
 use atoll_node::identity::user::table;
 use atoll_node::identity::{NewUser, tenant, user};
 use atoll_node::job::{self, Job};
-use atoll_node::{Actor, Node, Role, blob, carries, conflict, courier, peer};
+use atoll_node::{Actor, Node, Role, blob, carries, conflict, courier, peer, seal};
 use atoll_storage::Record;
 use atoll_storage::job::Wanted;
 use atoll_storage::query::Query;
@@ -422,10 +422,22 @@ fn status(node: &Node) -> Outcome<Json> {
         "quarantined": status.quarantined,
         "parked": status.parked,
         "backup": standing_json(node),
+        "seals": seals_json(node)?,
         "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
         "buckets": bucket::list(node)?.iter().map(bucket::json).collect::<Vec<_>>(),
         "blobs": blobs_json(node)?,
         "removed": status.removed.iter().map(peer::Revoked::words).collect::<Vec<_>>(),
+    }))
+}
+
+fn seals_json(node: &Node) -> Outcome<Json> {
+    let standing = seal::standing(node, &Actor::system(atoll_storage::Id::NIL))?;
+    let words: Vec<&str> = standing.latest.iter().map(|broken| &*broken.words).collect();
+    Ok(json!({
+        "proven_ops": standing.proven_ops,
+        "waiting": standing.waiting,
+        "broken": standing.broken,
+        "latest": words,
     }))
 }
 

@@ -243,12 +243,23 @@ fn status(answer: &Json) {
     let counts = ["records", "streams", "conflicts", "quarantined", "parked"];
     let counts = counts.map(|name| format!("{} {name}", text(&answer[name])));
     say!("{}", counts.join(", "));
+    seals(&answer["seals"]);
     blobs(&answer["blobs"]);
     say!("");
     peers(&answer["peers"]);
     bucket::all(&answer["buckets"]);
     for words in answer["removed"].as_array().into_iter().flatten() {
         say!("{}", text(words));
+    }
+}
+
+fn seals(answer: &Json) {
+    say!(
+        "{} ops proven by their authors' seals",
+        answer["proven_ops"].as_u64().unwrap_or_default()
+    );
+    for words in answer["latest"].as_array().into_iter().flatten() {
+        complain!("{}", text(words));
     }
 }
 

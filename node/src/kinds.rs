@@ -40,6 +40,15 @@ pub static ALL: &[&Kind] = &[
     // conflict 90
     &crate::conflict::CONFLICT_DISMISSAL,
     &crate::conflict::settlement::SETTLEMENT,
+    // seals 92-99, one a scope
+    &crate::seal::NETWORK_SEAL,
+    &crate::seal::IDENTITY_SEAL,
+    &crate::seal::AUDIT_SEAL,
+    &crate::seal::USAGE_SEAL,
+    &crate::seal::CONTENT_SEAL,
+    &crate::seal::COMMUNITY_SEAL,
+    &crate::seal::INSIGHT_SEAL,
+    &crate::seal::INBOX_SEAL,
 ];
 
 /// The most characters of one element of a set.

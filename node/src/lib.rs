@@ -23,6 +23,7 @@ pub mod moment;
 pub mod peer;
 pub mod percent;
 pub mod runtime;
+pub mod seal;
 pub mod search;
 
 pub use access::{Actor, Permission, PermissionSet, Role};

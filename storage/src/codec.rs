@@ -6,11 +6,14 @@
 use crate::error::{Error, Result};
 use crate::op::Payload;
 use bincode::{Decode, Encode, config};
+use std::borrow::Cow;
 
 /// The most that one decoded value may take: an op's body is at most 4 MiB, a batch at most 8.
 const MAX_BYTES: usize = 16 << 20;
 /// Before what is packed. No encoded payload begins with it: those begin with the number of their variant.
 const PACKED: u8 = 0xF4;
+/// An encoded `Payload::Erased` begins with it.
+const ERASED: u8 = 3;
 /// Below this, a row takes little of its page either way.
 const PACK_FROM_BYTES: usize = 512;
 
@@ -50,13 +53,29 @@ pub fn pack(payload: &Payload) -> Vec<u8> {
 /// # Errors
 /// `Malformed` if the bytes are not what `pack` makes.
 pub fn unpack(row: &[u8]) -> Result<Payload> {
-    let [PACKED, a, b, c, d, packed @ ..] = row else { return decode(row) };
+    decode(&plain(row)?)
+}
+
+/// What `unpack` decodes.
+pub(crate) fn plain(row: &[u8]) -> Result<Cow<'_, [u8]>> {
+    let [PACKED, a, b, c, d, packed @ ..] = row else { return Ok(Cow::Borrowed(row)) };
     let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
     if length > MAX_BYTES {
         return Err(Error::Malformed("a packed row says that it is longer than any is".into()));
     }
     let plain = lz4_flex::block::decompress(packed, length);
-    decode(&plain.map_err(|error| Error::Malformed(error.to_string()))?)
+    Ok(Cow::Owned(plain.map_err(|error| Error::Malformed(error.to_string()))?))
+}
+
+/// Of an encoded payload that was erased, the hash of what it was.
+pub(crate) fn erased(plain: &[u8]) -> Option<[u8; 32]> {
+    match plain {
+        [ERASED, ..] => match decode(plain) {
+            Ok(Payload::Erased { hash }) => Some(hash),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +97,14 @@ mod tests {
         }
         let long = born("a word and another ".repeat(200));
         assert!(pack(&long).len() < encode(&long).len() / 4);
+    }
+
+    #[test]
+    fn what_was_erased_tells_its_hash() {
+        let erased_one = encode(&Payload::Erased { hash: [9; 32] });
+        assert_eq!(erased(&erased_one), Some([9; 32]));
+        assert_eq!(erased(&encode(&born("a word".into()))), None);
+        assert_eq!(erased(&encode(&Payload::Count(vec![]))), None);
     }
 
     #[test]

@@ -253,6 +253,8 @@ pub struct Kind {
     pub kept: bool,
     /// Its records say that others were erased: see [`crate::erasure`].
     pub erases: bool,
+    /// Its records say what others' ops are made of: see [`crate::seal`].
+    pub seals: bool,
     /// True of a record whose removal was overruled by an edit made apart from it: the inbox shows it.
     pub revives: Option<fn(&Record) -> bool>,
     pub doc: &'static str,
@@ -280,6 +282,7 @@ impl Kind {
             search: None,
             kept: false,
             erases: false,
+            seals: false,
             revives: None,
             doc: "",
         }

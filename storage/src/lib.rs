@@ -35,6 +35,7 @@ pub mod replay;
 pub mod replica;
 pub mod revoked;
 pub mod schema;
+pub mod seal;
 pub mod search;
 mod shed;
 pub mod sketch;

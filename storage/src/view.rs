@@ -11,6 +11,7 @@ use crate::id::Id;
 use crate::kind::{Field, Kind, Merge, confirmation_of};
 use crate::record::Record;
 use crate::schema::table_of;
+use crate::seal;
 use crate::value::Value;
 use rusqlite::types::ToSql;
 use rusqlite::{OptionalExtension, params};
@@ -83,6 +84,9 @@ impl Db {
     ) -> Result<()> {
         record.stream = place.stream;
         self.forget_kept(place.kind, place.key);
+        if record.kind.seals {
+            seal::note_seal(&self.conn, record)?;
+        }
         if record.kind.erases {
             self.note_erasure(record)?;
         }

@@ -2,6 +2,8 @@
 
 #[path = "network/revocation.rs"]
 mod revocation;
+#[path = "network/seals.rs"]
+mod seals;
 
 use atoll_node::runtime::Workers;
 use atoll_node::{Actor, Role, identity, peer};

@@ -9,6 +9,7 @@ use crate::courier;
 use crate::exchange::{self, export};
 use crate::identity::{api_key, session, tenant, user};
 use crate::runtime::Node;
+use crate::seal;
 use atoll_storage::read::Read;
 use atoll_storage::reference;
 use atoll_storage::tx::Tx;
@@ -61,6 +62,12 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
             Ok(Ok(ops)) => tracing::info!(ops, "old ops were dropped from the log"),
             Ok(Err(error)) => tracing::warn!(%error, "the log could not be shortened"),
             Err(error) => tracing::warn!(%error, "the shortening of the log was given up"),
+        }
+        let sealed = node.clone();
+        match tokio::task::spawn_blocking(move || seal::round(&sealed)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "segments could not be sealed or proven"),
+            Err(error) => tracing::warn!(%error, "the sealing of segments was given up"),
         }
         let swept = node.clone();
         match tokio::task::spawn_blocking(move || exchange::sweep(&swept, QUEUES)).await {
@@ -204,6 +211,11 @@ pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
                 "atoll_conflicts",
                 "Conflicts in the inboxes of all tenants.",
                 count(reader.conflict_count(None)?),
+            ),
+            (
+                "atoll_segments_broken",
+                "Seals that do not fit the ops that are here.",
+                count(atoll_storage::seal::standing(reader)?.broken),
             ),
             (
                 "atoll_jobs_waiting",

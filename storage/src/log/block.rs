@@ -217,7 +217,7 @@ mod tests {
             stream: (n % 3) as i64,
             origin: 5,
             seq: u64::MAX - n,
-            hlc: Hlc(if n % 2 == 0 { n } else { u64::MAX - n }),
+            hlc: Hlc(if n.is_multiple_of(2) { n } else { u64::MAX - n }),
             kind: n as u16,
             schema: 1,
             key: Id::natural(&[&n.to_le_bytes()]),
