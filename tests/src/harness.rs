@@ -96,6 +96,12 @@ impl TestNode {
         Self { tenant, admin, ..again }
     }
 
+    /// As `reopen`, with a clock that the test turns.
+    pub async fn reopen_at(folder: TempDir, clock: Clock, tenant: Id, admin: Id) -> Self {
+        let again = Self::open_in(folder, |_| {}, clock).await;
+        Self { tenant, admin, ..again }
+    }
+
     /// Gives the folder away; the node in it must have ended before another one opens it.
     pub fn into_folder(self) -> TempDir {
         self.folder

@@ -3,6 +3,7 @@
 pub mod harness;
 pub mod object_store;
 pub mod post_office;
+pub mod release;
 pub mod simulator;
 
 pub use harness::{Answer, Client, TestNode};

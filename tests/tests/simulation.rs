@@ -92,3 +92,18 @@ fn three_hops_of_differently_partial_nodes_lose_nothing() {
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
     assert!(dropped >= (to - from) / 3, "only {dropped} streams were dropped");
 }
+
+/// Both ends know a kind and a field that the node between them lacks. It passes them on, and shows them once it is upgraded.
+#[test]
+fn what_an_older_release_does_not_know_passes_through_it_untouched() {
+    let (from, to) = asked().unwrap_or((0, 80));
+    let (mut upgrades, mut failures) = (0, vec![]);
+    for seed in from..to {
+        match simulator::run_plan(seed, simulator::Plan::older_between(seed)) {
+            Ok(outcome) => upgrades += outcome.upgrades,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
+    assert!(upgrades >= (to - from) / 20, "only {upgrades} nodes were upgraded");
+}

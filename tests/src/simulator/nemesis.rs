@@ -73,6 +73,9 @@ pub fn strike(world: &mut World) -> Outcome {
     if plan.full_disks {
         fill_disks(world, node)?;
     }
+    if plan.upgrades && world.nodes[node].is_old() && world.rng.percent(4) {
+        upgrade(world, node)?;
+    }
     if plan.poison && world.rng.percent(4) {
         poison(world, node)?;
     }
@@ -210,6 +213,20 @@ pub fn kill(world: &mut World, node: usize) -> Outcome {
     world.nodes[node].reopen(&left, &format!("{name}a"))?;
     world.outcome.kills += 1;
     world.say(|| format!("{node} is killed and starts again"));
+    Ok(())
+}
+
+/// The old release stops, and the new one goes on with its file.
+fn upgrade(world: &mut World, node: usize) -> Outcome {
+    let name = format!("u{}", world.now());
+    let Some(left) = world.nodes[node].copy(&name)? else { return Ok(()) };
+    hang_up(world, node);
+    world.nodes[node].kinds = super::kinds::NEW;
+    world.nodes[node].end_twin();
+    world.nodes[node].reopen(&left, &format!("{name}a"))?;
+    forgive(world, node)?;
+    world.outcome.upgrades += 1;
+    world.say(|| format!("{node} is upgraded"));
     Ok(())
 }
 

@@ -5,8 +5,8 @@ use super::rng::Rng;
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub nodes: usize,
-    /// Nodes of the old release, by number from the end.
-    pub old_nodes: usize,
+    /// The node of the old release.
+    pub old: Option<usize>,
     pub actions: u64,
     /// Each node knows its neighbours only, instead of all others.
     pub is_line: bool,
@@ -41,6 +41,8 @@ pub struct Plan {
     pub twins: bool,
     /// Nodes carry different parts of the network, and change their minds.
     pub partial: bool,
+    /// The node of the old release becomes one of the new.
+    pub upgrades: bool,
 }
 
 impl Plan {
@@ -51,7 +53,7 @@ impl Plan {
         let in_files = rng.percent(30);
         Self {
             nodes,
-            old_nodes: usize::from(rng.percent(30)),
+            old: rng.percent(30).then_some(nodes - 1),
             actions: rng.between(30, 110),
             is_line: rng.percent(30),
             in_files,
@@ -78,6 +80,7 @@ impl Plan {
             couriers: rng.percent(35),
             twins: in_files && rng.percent(30),
             partial: rng.percent(35),
+            upgrades: in_files && rng.percent(50),
         }
     }
 
@@ -85,7 +88,7 @@ impl Plan {
     pub fn calm(by_snapshot: bool) -> Self {
         Self {
             nodes: 2,
-            old_nodes: 0,
+            old: None,
             actions: 40,
             is_line: false,
             in_files: true,
@@ -112,7 +115,15 @@ impl Plan {
             couriers: false,
             twins: false,
             partial: false,
+            upgrades: false,
         }
+    }
+
+    /// Two nodes of the new release that know each other by way of one of the old, under all evils.
+    pub fn older_between(seed: u64) -> Self {
+        let plan = Self::of(seed);
+        let (old, upgrades) = (Some(1), plan.in_files && seed.is_multiple_of(2));
+        Self { nodes: 3, is_line: true, latecomer: false, partial: false, old, upgrades, ..plan }
     }
 
     /// Nodes in a line, each with another part of the network, on a wire with few faults.

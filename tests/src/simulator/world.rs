@@ -71,6 +71,7 @@ pub struct Outcome {
     pub damaged_bundles: u64,
     /// Streams that nodes dropped.
     pub dropped: u64,
+    pub upgrades: u64,
 }
 
 impl World {
@@ -93,7 +94,7 @@ impl World {
             plan,
         };
         for number in 0..world.plan.nodes {
-            world.add_node(number + world.plan.old_nodes >= world.plan.nodes)?;
+            world.add_node(world.plan.old == Some(number))?;
         }
         Ok(world)
     }
@@ -347,5 +348,6 @@ impl Outcome {
         self.bundles += other.bundles;
         self.damaged_bundles += other.damaged_bundles;
         self.dropped += other.dropped;
+        self.upgrades += other.upgrades;
     }
 }
