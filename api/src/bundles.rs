@@ -45,7 +45,14 @@ const ORDER: &[Field] = &[
     Field::flag(2, "lock").doc("Only those peers can read it."),
     Field::flag(3, "want_only").doc("Nothing but what this node has."),
     Field::int(4, "volume_mib").doc("A volume is at most so long, 1 to 2048 MiB."),
+    Field::text(5, "files").choices(&["none", "small", "all"]).doc(
+        "Files that records in it name: `none`, `small` (up to `blobs.eager_bytes`; if nothing is said) or `all`. With the last \
+         two come also those that the peers asked for.",
+    ),
+    Field::int(6, "files_mib").doc("What all files in it take at most, in MiB; 8192 if nothing is said."),
 ];
+/// A TiB.
+const MAX_FILES_MIB: u64 = 1 << 20;
 const CREATE_DOC: &str =
     "Makes a bundle of what other nodes lack, for a courier to carry to where no network reaches.";
 const IMPORT_DOC: &str = "Takes in the volume that is the body. Parts that are damaged are named in the job's result, and \
@@ -55,6 +62,10 @@ async fn create(call: Call) -> Answer {
     let order: Order = call.json()?;
     if order.volume_mib.is_some_and(|mib| !(1..=2_048).contains(&mib)) {
         return Err(Error::field("volume_mib", "out_of_range", "must be from 1 to 2048").into());
+    }
+    if order.files_mib.is_some_and(|mib| mib > MAX_FILES_MIB) {
+        let message = format!("must be from 0 to {MAX_FILES_MIB}");
+        return Err(Error::field("files_mib", "out_of_range", message).into());
     }
     let job = courier::start_export(&call.node, &call.actor, order).await?;
     jobs::accepted(&job, jobs::shown(&job), PATH)

@@ -322,6 +322,14 @@ pub struct PeerAdd {
     pub secret_key_stdin: bool,
 }
 
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum Files {
+    None,
+    /// Up to blobs.eager_bytes
+    Small,
+    All,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Bundle {
     /// Write what other nodes lack into a bundle, split in volumes if it is long
@@ -334,6 +342,12 @@ pub enum Bundle {
         /// Only those peers can read it
         #[arg(long, requires = "to")]
         lock: bool,
+        /// Pictures and other files that what is in the bundle names; with small and all also those that the peers asked for
+        #[arg(long, value_name = "WHICH", value_enum, default_value_t = Files::Small)]
+        files: Files,
+        /// All files together take at most so many MiB
+        #[arg(long, value_name = "MIB", default_value_t = 8_192, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+        files_mib: u64,
         /// A volume is at most so many MiB long
         #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=2_048))]
         volume_mib: Option<u64>,

@@ -335,8 +335,14 @@ fn bundle_of(bundle: flags::Bundle) -> Outcome<Request> {
         files.iter().map(|file| whole(file)).collect()
     };
     Ok(match bundle {
-        B::Export { file, to, lock, volume_mib } => {
-            let order = courier::Order { to, lock, volume_mib, want_only: false };
+        B::Export { file, to, lock, files, files_mib, volume_mib } => {
+            let files = match files {
+                flags::Files::None => courier::Files::None,
+                flags::Files::Small => courier::Files::Small,
+                flags::Files::All => courier::Files::All,
+            };
+            let files_mib = Some(files_mib);
+            let order = courier::Order { to, lock, files, files_mib, volume_mib, want_only: false };
             Request::BundleExport { file: to_be(&file)?, order }
         }
         B::Want { file } => {

@@ -1,6 +1,7 @@
 //! Blobs as this node keeps them: brought here from other nodes when they are asked for or by the policy of their
 //! scope, within a quota. What a blob is for, its noun knows; who may read it, too.
 
+pub(crate) mod carried;
 pub mod keeper;
 pub mod policy;
 mod room;
@@ -86,7 +87,12 @@ pub async fn bring(node: &Node, id: &BlobId, noun: &'static str) -> Result<PathB
     };
     match fetched {
         Ok(()) => node.blobs.path(&id).ok_or(Error::NotFound(noun)),
-        Err(error) => Err(refused(node, error)),
+        Err(error) => {
+            if matches!(error, FetchError::Nowhere { .. } | FetchError::Gone) {
+                carried::note_asked(node, id).await?;
+            }
+            Err(refused(node, error))
+        }
     }
 }
 

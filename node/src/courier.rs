@@ -8,13 +8,16 @@ pub(crate) use job::work;
 pub use job::{QUEUE, file, import_upload, start_export};
 
 use crate::access::{Actor, Permission};
+use crate::blob::carried;
 use crate::error::{Error, Result};
 use crate::peer::revocation::is_revoked;
 use crate::runtime::Node;
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
-use atoll_storage::{NodeId, Replica, StreamId, Vector, peer};
-use atoll_sync::bundle::{self, BundleKey, Exported, Head, Recipient, Report, Tells, Volume};
+use atoll_storage::{NodeId, Replica, StreamId, Vector, codec, peer, reference};
+use atoll_sync::bundle::{
+    self, BundleKey, Exported, Head, Lack, Landing, Left, Packing, Recipient, Report, Tells, Volume,
+};
 use serde::{Deserialize, Serialize};
 use shelf::Shelf;
 use std::collections::BTreeMap;
@@ -24,6 +27,22 @@ use std::path::{Path, PathBuf};
 
 /// Volumes that are read in one go.
 const MAX_VOLUMES: usize = 1_000;
+/// What files take in a bundle if nobody says how much.
+const FILES_MIB: u64 = 8 << 10;
+/// Left free of the disk that a bundle is written to, unless it is the node's own.
+const SPARE_BYTES: u64 = 8 << 20;
+
+/// Files that go along unasked, of those that records in the bundle name. What a receiver asks for goes along with any but
+/// `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Files {
+    None,
+    /// Up to `blobs.eager_bytes`.
+    #[default]
+    Small,
+    All,
+}
 
 /// What to make a bundle of.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -35,6 +54,9 @@ pub struct Order {
     pub lock: bool,
     /// Nothing but what this node has, for others to make a bundle from.
     pub want_only: bool,
+    pub files: Files,
+    /// What all files in the bundle take at most; none: 8 GiB.
+    pub files_mib: Option<u64>,
     /// A volume is at most this long; none: 2 GiB.
     pub volume_mib: Option<u64>,
 }
@@ -49,6 +71,10 @@ pub struct Made {
     pub ops: u64,
     /// Records that went as snapshots.
     pub records: u64,
+    /// Files that went along, those among them of which only the rest went.
+    pub blobs: u64,
+    pub blob_bytes: u64,
+    pub blobs_left: Left,
     /// For whom it is: ids of nodes.
     pub to: Vec<String>,
 }
@@ -98,11 +124,29 @@ pub fn export(
     let receivers = receivers(node, &order.to)?;
     let known = known_to_all(&receivers);
     let recipients = if order.lock { recipients(&receivers)? } else { vec![] };
+    let named_by = |kind, key| node.store.read(|reader| reference::of_record(reader, kind, key));
+    let room_bytes = || room_for_files(node, order, to);
+    let files = match order.files {
+        Files::None => None,
+        Files::Small | Files::All => Some(Packing {
+            blobs: &node.blobs,
+            named_by: &named_by,
+            asked: asked(node, &receivers)?,
+            up_to_bytes: match order.files {
+                Files::All => u64::MAX,
+                _ => node.config.blobs.eager_bytes,
+            },
+            room_bytes: &room_bytes,
+        }),
+    };
+    let lacks = carried::lacks(node)?;
     let order = bundle::Order {
         known,
         carries: &|_| true,
         recipients,
         tells: if order.want_only { Tells::Wants { refused: &[] } } else { Tells::Has },
+        lacks: &lacks,
+        files,
         volume_bytes: order
             .volume_mib
             .map_or(bundle::MAX_VOLUME_BYTES, |mib| mib.saturating_mul(1 << 20)),
@@ -116,9 +160,34 @@ pub fn export(
     let done =
         bundle::export(&mut store, node.key(), &order, &mut shelf, progress).map_err(refused)?;
     let files = shelf.keep();
-    let Exported { parts, bytes, ops, records, .. } = done;
+    let Exported { parts, bytes, ops, records, blobs, blob_bytes, blobs_left, .. } = done;
     let to = receivers.iter().map(|(node, _)| node.to_string()).collect();
-    Ok(Made { files, parts, bytes, ops, records, to })
+    Ok(Made { files, parts, bytes, ops, records, blobs, blob_bytes, blobs_left, to })
+}
+
+/// What the receivers asked for in their last bundles, of what records here name.
+fn asked(node: &Node, receivers: &[Receiver]) -> Result<Vec<Lack>> {
+    let lacks = |(_, heard): &Receiver| {
+        let told = heard.as_ref().filter(|heard| !heard.lacks.is_empty());
+        // Of another release it may be something else: then its files come as those of a new node do.
+        told.and_then(|told| codec::decode::<Vec<Lack>>(&told.lacks).ok()).unwrap_or_default()
+    };
+    let mut named = Vec::new();
+    for lack in bundle::all_of(receivers.iter().map(lacks)) {
+        if node.store.read(|reader| reference::is_named(reader, &lack.blob))? {
+            named.push(lack);
+        }
+    }
+    Ok(named)
+}
+
+/// What files may take: as much as was ordered, and as the disk has that the bundle is written to.
+fn room_for_files(node: &Node, order: &Order, to: &Path) -> u64 {
+    let ordered = order.files_mib.unwrap_or(FILES_MIB).saturating_mul(1 << 20);
+    let is_own = to.starts_with(node.folder().path());
+    let spare = if is_own { node.config.blobs.keep_free_bytes } else { SPARE_BYTES };
+    let free = fs4::available_space(shelf::folder_of(to)).unwrap_or(u64::MAX);
+    ordered.min(free.saturating_sub(spare))
 }
 
 type Receiver = (NodeId, Option<Correspondent>);
@@ -186,7 +255,7 @@ pub fn verify(
 ) -> Result<Outcome> {
     actor.require(Permission::SyncAdminister)?;
     each_bundle(node, files, progress, |_, _, volumes, progress| {
-        bundle::import(None, volumes, progress).map_err(refused)
+        bundle::import(None, None, volumes, progress).map_err(refused)
     })
 }
 
@@ -212,7 +281,15 @@ pub fn import(
         }
         let mut store = node.store.clone();
         let replica: &mut dyn Replica = &mut store;
-        let report = bundle::import(Some(replica), volumes, progress).map_err(refused)?;
+        let mut admit =
+            |blob: &_, size_bytes, coming| carried::admit(node, blob, size_bytes, coming);
+        let mut landing = Landing::new(&node.blobs, &mut admit);
+        let report = bundle::import(Some(replica), Some(&mut landing), volumes, progress);
+        carried::note_here(node, landing.came())?;
+        if landing.is_full() {
+            node.exchange.look_for_room();
+        }
+        let report = report.map_err(refused)?;
         note(node, head, &report)?;
         Ok(report)
     })
@@ -306,6 +383,7 @@ fn note(node: &Node, head: &Head, report: &Report) -> Result<()> {
         node: head.creator.node_id(),
         has: want.iter().cloned().collect(),
         bundle_key: head.reply_key,
+        lacks: if report.lacks.is_empty() { vec![] } else { codec::encode(&report.lacks) },
         made_ms: head.made_ms,
         heard_ms: node.clock.now_ms(),
     };
@@ -317,7 +395,10 @@ fn refused(error: bundle::Error) -> Error {
         return Error::Store(atoll_storage::Error::Full);
     }
     let code = match &error {
-        bundle::Error::Store(_) | bundle::Error::Random | bundle::Error::Io(_) => {
+        bundle::Error::Store(_)
+        | bundle::Error::Blob(_)
+        | bundle::Error::Random
+        | bundle::Error::Io(_) => {
             return match error {
                 bundle::Error::Store(error) => Error::Store(error),
                 bundle::Error::Io(error) => Error::Store(atoll_storage::Error::Io(error)),

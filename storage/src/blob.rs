@@ -114,6 +114,7 @@ struct Shared {
     /// Held from a look whether a folder is there until it surely is.
     folders: Mutex<()>,
     next_unfinished: AtomicU64,
+    partials: Mutex<partial::Open>,
 }
 
 impl Blobs {
@@ -131,6 +132,7 @@ impl Blobs {
             total_bytes: Mutex::new(None),
             folders: Mutex::new(()),
             next_unfinished: AtomicU64::new(0),
+            partials: Mutex::default(),
         };
         Ok(Self(Arc::new(shared)))
     }

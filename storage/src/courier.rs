@@ -1,5 +1,5 @@
-//! What bundles told of the nodes that made them: what they have, and what answers to them can be locked with. Local; a
-//! guess that is behind costs a larger bundle, and nothing else.
+//! What bundles told of the nodes that made them: what they have, which files they lack, and what answers to them can be
+//! locked with. Local; a guess that is behind costs a larger bundle, and nothing else.
 
 use crate::codec;
 use crate::error::Result;
@@ -15,6 +15,8 @@ pub struct Correspondent {
     pub node: NodeId,
     pub has: BTreeMap<StreamId, Vector>,
     pub bundle_key: [u8; 32],
+    /// Files that it is without and asks for, as whoever reads bundles encoded them; empty: it told of none.
+    pub lacks: Vec<u8>,
     /// When the bundle was made, by its maker's clock.
     pub made_ms: u64,
     /// When it came, by this node's.
@@ -23,23 +25,32 @@ pub struct Correspondent {
 
 /// None for a node that no bundle came from.
 pub fn find(reader: &impl Read, node: NodeId) -> Result<Option<Correspondent>> {
-    let sql = "SELECT has, bundle_key, made_ms, heard_ms FROM courier WHERE node = ?1";
+    let sql = "SELECT has, bundle_key, lacks, made_ms, heard_ms FROM courier WHERE node = ?1";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let row = statement.query_row([node.0], |r| {
-        Ok((r.get::<_, Vec<u8>>(0)?, r.get(1)?, r.get::<_, i64>(2)?, r.get::<_, i64>(3)?))
+        let heard = Correspondent {
+            node,
+            has: BTreeMap::new(),
+            bundle_key: r.get(1)?,
+            lacks: r.get(2)?,
+            made_ms: r.get::<_, i64>(3)? as u64,
+            heard_ms: r.get::<_, i64>(4)? as u64,
+        };
+        Ok((r.get::<_, Vec<u8>>(0)?, heard))
     });
-    let Some((has, bundle_key, made_ms, heard_ms)) = row.optional()? else { return Ok(None) };
-    let (made_ms, heard_ms) = (made_ms as u64, heard_ms as u64);
-    Ok(Some(Correspondent { node, has: codec::decode(&has)?, bundle_key, made_ms, heard_ms }))
+    let Some((has, heard)) = row.optional()? else { return Ok(None) };
+    Ok(Some(Correspondent { has: codec::decode(&has)?, ..heard }))
 }
 
 /// Keeps what the bundle told, unless a later one was here before it.
 pub fn note(tx: &mut Tx<'_>, correspondent: &Correspondent) -> Result<()> {
-    let Correspondent { node, has, bundle_key, made_ms, heard_ms } = correspondent;
-    let sql = "INSERT INTO courier VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET \
+    let Correspondent { node, has, bundle_key, lacks, made_ms, heard_ms } = correspondent;
+    let sql = "INSERT INTO courier (node, has, bundle_key, made_ms, heard_ms, lacks) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET \
                has = excluded.has, bundle_key = excluded.bundle_key, made_ms = excluded.made_ms, \
-               heard_ms = excluded.heard_ms WHERE excluded.made_ms >= made_ms";
-    let args = params![node.0, codec::encode(has), bundle_key, *made_ms as i64, *heard_ms as i64];
+               heard_ms = excluded.heard_ms, lacks = excluded.lacks WHERE excluded.made_ms >= made_ms";
+    let (made_ms, heard_ms) = (*made_ms as i64, *heard_ms as i64);
+    let args = params![node.0, codec::encode(has), bundle_key, made_ms, heard_ms, lacks];
     tx.conn().execute(sql, args)?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::apply::Place;
 use crate::blob::BlobId;
 use crate::db::Db;
 use crate::error::Result;
+use crate::id::Id;
 use crate::kind::Kind;
 use crate::read::Read;
 use crate::record::Record;
@@ -25,6 +26,14 @@ pub struct Want {
     /// As a peer said.
     pub size_bytes: Option<u64>,
     pub since_ms: u64,
+}
+
+/// A blob that is not here and should come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sought {
+    pub blob: BlobId,
+    /// Somebody asked for it, whatever its policy is.
+    pub is_asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,6 +169,48 @@ pub fn scopes_of(reader: &impl Read, blob: &BlobId) -> Result<Vec<String>> {
     let mut statement = reader.conn().prepare_cached(sql)?;
     let rows = statement.query_map([blob.0], |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The blobs that a record names now, those that lost against others among them.
+pub fn of_record(reader: &impl Read, kind: u16, key: Id) -> Result<Vec<BlobId>> {
+    let Some(plan) = reader.plans().of(kind) else { return Ok(vec![]) };
+    if !plan.kind.fields.iter().any(|field| field.blob) {
+        return Ok(vec![]);
+    }
+    let record = reader.get(plan.kind, key)?;
+    let mut named: Vec<BlobId> = record.iter().flat_map(named_by).map(|(blob, _)| blob).collect();
+    named.dedup();
+    Ok(named)
+}
+
+/// What is not here and is not left to rest, or was asked for by somebody since `asked_since_ms`: first what was asked for
+/// last, then the oldest.
+pub fn sought(reader: &impl Read, asked_since_ms: u64, limit: usize) -> Result<Vec<Sought>> {
+    let sql = "SELECT blob, asked_ms >= ?1 AS asked FROM blob_want WHERE rests = 0 OR asked_ms >= ?1 \
+               ORDER BY asked IS NOT 1, asked_ms DESC, pos LIMIT ?2";
+    let mut statement = reader.conn().prepare_cached(sql)?;
+    let rows = statement.query_map(params![asked_since_ms as i64, limit as i64], |row| {
+        let is_asked = row.get::<_, Option<bool>>(1)?.unwrap_or_default();
+        Ok(Sought { blob: BlobId(row.get(0)?), is_asked })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// When somebody last asked in vain for a blob that is not here.
+pub fn asked_at(reader: &impl Read, blob: &BlobId) -> Result<Option<u64>> {
+    let sql = "SELECT asked_ms FROM blob_want WHERE blob = ?1";
+    let asked: Option<Option<i64>> =
+        reader.conn().prepare_cached(sql)?.query_row([blob.0], |row| row.get(0)).optional()?;
+    Ok(asked.flatten().map(|ms| ms as u64))
+}
+
+/// Notes that somebody asked for a blob that is not here, if records name it.
+pub fn note_asked(tx: &mut Tx<'_>, blob: &BlobId) -> Result<()> {
+    let sql = "INSERT INTO blob_want (blob, since_ms, asked_ms) SELECT ?1, ?2, ?2 \
+               WHERE EXISTS (SELECT 1 FROM blob_ref WHERE blob = ?1) \
+               ON CONFLICT (blob) DO UPDATE SET asked_ms = excluded.asked_ms";
+    tx.conn().prepare_cached(sql)?.execute(params![blob.0, tx.now_ms() as i64])?;
+    Ok(())
 }
 
 /// Blobs that records name and that are not noted as missing, in the order of their ids.

@@ -114,6 +114,8 @@ const LATER_COLUMNS: &[(&str, &str, &str)] = &[
     ("job", "share", "BLOB NOT NULL DEFAULT x''"),
     ("stream", "leaving", "INTEGER NOT NULL DEFAULT 0"),
     ("peer", "carries", "BLOB"),
+    ("blob_want", "asked_ms", "INTEGER"),
+    ("courier", "lacks", "BLOB NOT NULL DEFAULT x''"),
 ];
 
 const LATER_INDEXES: &str = "

@@ -11,18 +11,25 @@
 mod export;
 mod frame;
 mod import;
+mod land;
 mod lock;
+mod pack;
+mod slice;
 mod volume;
 
 pub use export::{Exported, Order, Tells, Volumes, export};
 pub use import::{Damage, Report, import};
+pub use land::{FULL, Landing, LeftOut};
 pub use lock::{BundleKey, Recipient};
+pub use pack::{Left, Packing};
+pub use slice::{Lack, MAX_LACKS, all_of};
 pub use volume::{Head, Volume};
 
 use crate::key::PublicKey;
 use crate::message::Packed;
-use atoll_storage::{NodeId, StreamId, Vector};
+use atoll_storage::{NodeId, StreamId, Vector, blob};
 use bincode::{Decode, Encode};
+use slice::BlobSlice;
 use std::io;
 use thiserror::Error;
 
@@ -64,6 +71,8 @@ pub enum Error {
     Random,
     #[error(transparent)]
     Store(#[from] atoll_storage::Error),
+    #[error(transparent)]
+    Blob(#[from] blob::Error),
 }
 
 impl Error {
@@ -73,6 +82,7 @@ impl Error {
                 matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
             Self::Store(error) => matches!(error, atoll_storage::Error::Full),
+            Self::Blob(error) => matches!(error, blob::Error::Full),
             _ => false,
         }
     }
@@ -107,4 +117,20 @@ enum Part {
     Covers(Vec<Cover>),
     /// Names of bundles that the maker could not use: they have to be made again.
     Refused(Vec<String>),
+    /// A piece of the files that the maker is without and asks for.
+    Lacks(Vec<Lack>),
+    /// A part of a file.
+    Slice(BlobSlice),
+}
+
+impl Part {
+    /// Kinds of parts that this release knows. Others are counted and left, whatever stands in them.
+    const KINDS: u32 = 8;
+
+    /// Whether bytes begin as a part of a kind does that came later than this release.
+    fn is_newer(bytes: &[u8]) -> bool {
+        let config = bincode::config::standard().with_limit::<16>();
+        let kind = bincode::decode_from_slice::<u32, _>(bytes, config);
+        kind.is_ok_and(|(kind, _)| kind >= Self::KINDS)
+    }
 }

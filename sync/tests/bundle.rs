@@ -1,4 +1,7 @@
-//! Bundles between real databases: whole, in part, in any order, over several hops, cut, flipped and locked.
+//! Bundles between real databases: whole, in part, in any order, over several hops, cut, flipped and locked; with files.
+
+#[path = "bundle/files.rs"]
+mod files;
 
 use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, Read, Replica, StreamId, Vector};
 use atoll_sync::bundle::{
@@ -11,7 +14,9 @@ use std::io::{self, Cursor};
 const TITLE: Field = Field::text(1, "title").column();
 const TEXT: Field = Field::body(2, "text");
 const LOGIN: Field = Field::text(1, "login").column();
-static NOTE: Kind = Kind { fields: &[TITLE, TEXT], ..Kind::new(300, "note", "notes", "content") };
+const PICTURE: Field = Field::text(3, "picture").blob();
+static NOTE: Kind =
+    Kind { fields: &[TITLE, TEXT, PICTURE], ..Kind::new(300, "note", "notes", "content") };
 static MEMBER: Kind = Kind { fields: &[LOGIN], ..Kind::new(301, "member", "members", "identity") };
 static KINDS: &[&Kind] = &[&NOTE, &MEMBER];
 const TENANT: Id = Id([7; 16]);
@@ -86,6 +91,8 @@ impl Node {
             carries: &|_| true,
             recipients: to.to_vec(),
             tells: Tells::Has,
+            lacks: &[],
+            files: None,
             volume_bytes,
             batch_ops: bundle::BATCH_OPS,
             snapshot_from_ops: bundle::SNAPSHOT_FROM_OPS,
@@ -107,7 +114,7 @@ impl Node {
             volume.unlock(&mine)?;
             open.push(volume);
         }
-        Ok(bundle::import(Some(&mut self.db), open, |_, _| {})?)
+        Ok(bundle::import(Some(&mut self.db), None, open, |_, _| {})?)
     }
 
     fn want(&mut self) -> Outcome<Want> {

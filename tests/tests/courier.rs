@@ -1,5 +1,12 @@
 //! Nodes that no network joins, and bundles carried between them over HTTP.
 
+use atoll_node::Config;
+use atoll_node::blob::policy::Policy;
+use atoll_node::config::Policies;
+use atoll_node::identity::user;
+use atoll_node::runtime::Workers;
+use atoll_storage::Changes;
+use atoll_storage::blob::BlobId;
 use atoll_tests::harness::{Client, TestNode};
 use serde_json::{Value as Json, json};
 
@@ -7,7 +14,11 @@ const BUNDLES: &str = "/api/v1/sync/bundles";
 
 /// Nodes of one network that have no link: each lists the other by its key.
 async fn acquainted() -> (TestNode, TestNode, Client, Client) {
-    let (core, school) = (TestNode::start().await, TestNode::start_empty(|_| {}).await);
+    acquainted_with(|_| {}).await
+}
+
+async fn acquainted_with(school: impl FnOnce(&mut Config)) -> (TestNode, TestNode, Client, Client) {
+    let (core, school) = (TestNode::start().await, TestNode::start_empty(school).await);
     for (node, other, name) in [(&core, &school, "school"), (&school, &core, "core")] {
         let key = other.node.key().public().to_string();
         let system = atoll_node::Actor::system(atoll_storage::Id::NIL);
@@ -136,4 +147,145 @@ async fn what_cannot_be_taken_says_why() {
     for worker in workers {
         worker.shutdown().await;
     }
+}
+
+/// A file that a user's record names as his picture, though no picture is so large.
+async fn named(node: &TestNode, user: &Client, seed: u8, len: usize) -> (BlobId, String) {
+    let me = user.get("/api/v1/auth/me").await.expect(200).data();
+    let key = atoll_storage::Id::parse(me["id"].as_str().unwrap()).unwrap();
+    let bytes: Vec<u8> = (0..len).map(|n| (n / 7 + n * n) as u8 ^ seed).collect();
+    let blob = node.node.blobs.put(&bytes).unwrap();
+    let changes = Changes::new().set(&user::AVATAR, blob.to_string());
+    let named = node.node.store.write(move |tx| tx.edit(&user::USER, key, changes).map(drop));
+    let named: atoll_storage::Result<()> = named.await;
+    named.unwrap();
+    (blob, format!("/api/v1/users/{key}/avatar"))
+}
+
+async fn stop(workers: impl IntoIterator<Item = Workers>) {
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_travel_and_the_next_trip_brings_what_a_cut_stick_lost() {
+    let (core, school, admin, there) = acquainted().await;
+    let workers = [core.node.start().await.unwrap(), school.node.start().await.unwrap()];
+    let (small, path) = named(&core, &admin, 1, 5_000).await;
+    let author = core.user("ada", atoll_node::Role::Viewer).await;
+    let (large, _) = named(&core, &author, 2, 4 * MIB).await;
+    let (made, volume) = bundle(&core, &admin, &json!({})).await;
+    assert_eq!((&made["blobs"], &made["blobs_left"]["larger"]), (&json!(1), &json!(1)), "{made}");
+    let seen = tokio::task::block_in_place(|| carry_in(&school, &volume));
+    assert_eq!(seen.bundles[0].report.blobs_new, 1, "{seen:?}");
+    assert!(school.node.blobs.path(&small).is_some() && school.node.blobs.path(&large).is_none());
+    assert_eq!(there.get(&path).await.expect(200).body.len(), 5_000);
+
+    // All files, on a stick that was pulled out too early.
+    let (made, volume) = bundle(&core, &admin, &json!({ "files": "all" })).await;
+    assert_eq!(made["blobs"], 2, "{made}");
+    let cut = take(&school, &there, &volume[..volume.len() / 2]).await;
+    let report = &cut["result"]["bundles"][0];
+    assert_eq!(
+        (&report["blobs_had"], &report["blobs_unfinished"]),
+        (&json!(1), &json!(1)),
+        "{cut}"
+    );
+    let came = report["blob_bytes"].as_u64().unwrap();
+    // What the school says that it has tells which part of the file it lacks.
+    let (_, want) = bundle(&school, &there, &json!({ "want_only": true })).await;
+    take(&core, &admin, &want).await;
+    let order = json!({ "to": ["school"], "lock": true });
+    let (made, rest) = bundle(&core, &admin, &order).await;
+    assert_eq!((&made["blobs"], &made["ops"]), (&json!(1), &json!(0)), "{made}");
+    // The last 16 KiB of a file go with each of its parts.
+    let left = (5_000 + 4 * MIB - (16 << 10)) as u64 - came;
+    assert_eq!(made["blob_bytes"].as_u64(), Some(left), "{made}");
+    let job = take(&school, &there, &rest).await;
+    assert_eq!(job["result"]["bundles"][0]["blobs_new"], 1, "{job}");
+    assert_eq!(
+        std::fs::read(school.node.blobs.path(&large).unwrap()).unwrap(),
+        std::fs::read(core.node.blobs.path(&large).unwrap()).unwrap()
+    );
+    let shown = there.get("/api/v1/sync/blobs").await.expect(200).data();
+    assert_eq!((&shown["wanted"], &shown["here"]), (&json!(2), &json!(2)), "{shown}");
+    // Nothing is asked for any more, and no files is no files.
+    let (_, want) = bundle(&school, &there, &json!({ "want_only": true })).await;
+    take(&core, &admin, &want).await;
+    assert_eq!(bundle(&core, &admin, &order).await.0["blobs"], 0);
+    let (made, _) = bundle(&core, &admin, &json!({ "files": "none" })).await;
+    assert_eq!((&made["blobs"], &made["blob_bytes"]), (&json!(0), &json!(0)), "{made}");
+    admin.post(BUNDLES, &json!({ "files": "some" })).await.refused(422, "invalid");
+    stop(workers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_a_node_does_not_keep_or_has_no_room_for_are_left_out_with_the_reason() {
+    let never = |config: &mut Config| {
+        config.blobs.policy = Policies(vec![("identity".to_owned(), Policy::Never)]);
+    };
+    let (core, school, admin, there) = acquainted_with(never).await;
+    let workers = [core.node.start().await.unwrap(), school.node.start().await.unwrap()];
+    let (blob, _) = named(&core, &admin, 1, 5_000).await;
+    let (_, volume) = bundle(&core, &admin, &json!({})).await;
+    let seen = tokio::task::block_in_place(|| carry_in(&school, &volume));
+    let left = &seen.bundles[0].report.blobs_left_out;
+    assert!(left.len() == 1 && left[0].why.contains("blobs.policy"), "{left:?}");
+    assert!(school.node.blobs.path(&blob).is_none() && seen.bundles[0].is_whole);
+    // It does not ask for it either.
+    let (_, want) = bundle(&school, &there, &json!({ "want_only": true })).await;
+    take(&core, &admin, &want).await;
+    assert_eq!(bundle(&core, &admin, &json!({ "to": ["school"] })).await.0["blobs"], 0);
+    stop(workers).await;
+
+    let quota = |config: &mut Config| config.blobs.quota_bytes = MIB as u64;
+    let (core, school, admin, _) = acquainted_with(quota).await;
+    let workers = [core.node.start().await.unwrap(), school.node.start().await.unwrap()];
+    named(&core, &admin, 1, MIB / 2).await;
+    let author = core.user("ada", atoll_node::Role::Viewer).await;
+    let (second, _) = named(&core, &author, 2, MIB / 2 + 1).await;
+    let (_, volume) = bundle(&core, &admin, &json!({})).await;
+    let seen = tokio::task::block_in_place(|| carry_in(&school, &volume));
+    let report = &seen.bundles[0].report;
+    assert_eq!((report.blobs_new, report.blobs_left), (1, 1), "{report:?}");
+    assert_eq!(report.blobs_left_out[0].blob, second);
+    assert!(report.blobs_left_out[0].why.contains("blobs.quota_bytes"), "{report:?}");
+    assert!(school.node.blobs.total_bytes().unwrap() <= MIB as u64);
+    stop(workers).await;
+
+    let full = |config: &mut Config| config.blobs.keep_free_bytes = 1 << 59;
+    let (core, school, admin, _) = acquainted_with(full).await;
+    let workers = [core.node.start().await.unwrap(), school.node.start().await.unwrap()];
+    named(&core, &admin, 1, 5_000).await;
+    let (_, volume) = bundle(&core, &admin, &json!({})).await;
+    let seen = tokio::task::block_in_place(|| carry_in(&school, &volume));
+    let report = &seen.bundles[0].report;
+    assert_eq!(report.blobs_left_out[0].why, "the disk is full", "{report:?}");
+    assert_eq!((report.blobs_new, root(&core)), (0, root(&school)));
+    stop(workers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_asked_for_in_vain_comes_with_the_next_trip() {
+    let (core, school, admin, there) = acquainted().await;
+    let workers = [core.node.start().await.unwrap(), school.node.start().await.unwrap()];
+    let (large, path) = named(&core, &admin, 1, 2 * MIB).await;
+    let (_, volume) = bundle(&core, &admin, &json!({})).await;
+    tokio::task::block_in_place(|| carry_in(&school, &volume));
+    let wants = || async {
+        let (_, want) = bundle(&school, &there, &json!({ "want_only": true })).await;
+        take(&core, &admin, &want).await;
+        bundle(&core, &admin, &json!({ "to": ["school"] })).await
+    };
+    assert_eq!(wants().await.0["blobs"], 0, "nobody asked for it");
+    there.get(&path).await.refused(503, "blob_unreachable");
+    let (made, volume) = wants().await;
+    assert_eq!((&made["blobs"], &made["ops"]), (&json!(1), &json!(0)), "{made}");
+    take(&school, &there, &volume).await;
+    assert!(school.node.blobs.path(&large).is_some());
+    assert_eq!(there.get(&path).await.expect(200).body.len(), 2 * MIB);
+    stop(workers).await;
 }

@@ -17,11 +17,33 @@ pub fn made(order: &Order, answer: &Json) {
         return;
     }
     let (ops, records) = (&answer["ops"], &answer["records"]);
-    complain!("{ops} ops and {records} records, {} bytes.", text(&answer["bytes"]));
+    let (blobs, bytes) = (&answer["blobs"], text(&answer["bytes"]));
+    complain!("{ops} ops, {records} records and {blobs} files, {bytes} bytes.");
+    left_at_home(&answer["blobs_left"]);
     if !order.lock {
         complain!(
             "Whoever gets it can read it: --lock makes one that only its receivers can read."
         );
+    }
+}
+
+fn left_at_home(left: &Json) {
+    let count = |name: &str| left[name].as_u64().unwrap_or_default();
+    if count("larger") > 0 {
+        complain!(
+            "{} files are larger than what goes along unasked: --files all takes them.",
+            count("larger")
+        );
+    }
+    if count("no_room") > 0 {
+        complain!(
+            "{} files did not go, or not whole: there was no room for more (--files-mib, and the disk). What is missing \
+             comes with the next bundle, once its receiver has told what it lacks.",
+            count("no_room")
+        );
+    }
+    if count("not_here") > 0 {
+        complain!("{} files are not on this node themselves.", count("not_here"));
     }
 }
 
@@ -35,21 +57,35 @@ pub fn seen(answer: &Json, verb: &str) {
         let of = bundle["of_parts"].as_u64().map_or_else(String::new, |of| format!(" of {of}"));
         let volumes: Vec<String> = list(&bundle["volumes"]).map(text).collect();
         say!(
-            "A bundle of {}, made at {made_at}: volume {}, {}{of} parts. It {verb} {} ops and {} records.",
+            "A bundle of {}, made at {made_at}: volume {}, {}{of} parts. It {verb} {} ops, {} records and {}.",
             text(&bundle["made_by"]),
             volumes.join(", "),
             bundle["parts"],
             bundle["ops"],
-            bundle["records"]
+            bundle["records"],
+            files(bundle)
         );
         if verb == "brought" {
             let (applied, had) = (&bundle["applied"], &bundle["had_already"]);
-            say!("New here: {applied} ops. {had} were here already.");
+            let (new, here) = (&bundle["blobs_new"], &bundle["blobs_had"]);
+            say!(
+                "New here: {applied} ops and {new} files. {had} ops and {here} files were here already."
+            );
         }
         if bundle["is_known"] == false {
             complain!("Its maker is no peer of this node ({}).", text(&bundle["maker"]));
         }
         problems(bundle);
+    }
+}
+
+fn files(bundle: &Json) -> String {
+    let count = |name: &str| bundle[name].as_u64().unwrap_or_default();
+    let (all, whole, bytes) = (count("blobs"), count("blobs_whole"), count("blob_bytes"));
+    match all {
+        0 => "no files".to_owned(),
+        _ if whole < all => format!("{all} files ({whole} of them whole, {bytes} bytes)"),
+        _ => format!("{all} files ({bytes} bytes)"),
     }
 }
 
@@ -65,6 +101,25 @@ fn problems(bundle: &Json) {
         complain!("Parts {} to {} are in none of these files.", missing[0], missing[1]);
     }
     let count = |name: &str| bundle[name].as_u64().unwrap_or_default();
+    if count("newer") > 0 {
+        complain!(
+            "{} parts are of kinds that only a newer release reads: upgrade this node, then bring these files again.",
+            count("newer")
+        );
+    }
+    if count("blobs_unfinished") > 0 {
+        complain!(
+            "{} files are here in part. Other volumes bring the rest, or the next bundle that is made for this node.",
+            count("blobs_unfinished")
+        );
+    }
+    for left in list(&bundle["blobs_left_out"]) {
+        let (blob, size) = (text(&left["blob"]), &left["size_bytes"]);
+        complain!("File {blob} ({size} bytes) was left out: {}.", text(&left["why"]));
+    }
+    if count("blobs_left") > list(&bundle["blobs_left_out"]).count() as u64 {
+        complain!("{} files were left out in all.", count("blobs_left"));
+    }
     if count("waiting") > 0 {
         complain!(
             "{} ops build on parts that are not here: bring those, then these files again.",

@@ -43,6 +43,16 @@ pub fn of_blob(node: &Node, id: &BlobId, size_bytes: Option<u64>) -> Result<Poli
     Ok(of_scopes(&node.config.blobs, &scopes, size_bytes))
 }
 
+/// Up to which size a blob that these scopes name is fetched at once; none if none is.
+pub fn fetched_bytes(settings: &config::Blobs, scopes: &[String]) -> Option<u64> {
+    let of = |scope: &String| match settings.policy.of(scope) {
+        Some(Policy::Pin | Policy::Eager) => Some(u64::MAX),
+        Some(Policy::Lazy | Policy::Never) => None,
+        None => Some(settings.eager_bytes),
+    };
+    scopes.iter().filter_map(of).max()
+}
+
 fn of_scopes(settings: &config::Blobs, scopes: &[String], size_bytes: Option<u64>) -> Policy {
     let by_size = match size_bytes {
         Some(size) if size <= settings.eager_bytes => Policy::Eager,
@@ -72,5 +82,12 @@ mod tests {
         assert_eq!(of(&["content"], None), Policy::Lazy);
         assert_eq!(of(&["content", "identity"], None), Policy::Pin);
         assert_eq!(of(&[], Some(1)), Policy::Lazy);
+        let most = |scopes: &[&str]| {
+            let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            fetched_bytes(&settings, &scopes)
+        };
+        assert_eq!((most(&["community"]), most(&[])), (None, None));
+        assert_eq!(most(&["community", "content"]), Some(100));
+        assert_eq!(most(&["content", "identity"]), Some(u64::MAX));
     }
 }

@@ -16,6 +16,17 @@ const LOOSE_MS: u64 = 24 * 3_600_000;
 /// Blobs that are looked at in one transaction.
 const PAGE: usize = 500;
 
+/// What the quota leaves for blobs that are not on their way.
+pub(super) fn left(node: &Node) -> u64 {
+    let quota = node.config.blobs.quota_bytes;
+    if quota == 0 {
+        return u64::MAX;
+    }
+    let coming = node.exchange.transfers().iter().map(|transfer| transfer.size_bytes).sum::<u64>();
+    let here = node.blobs.total_bytes().unwrap_or(quota);
+    quota.saturating_sub(here.saturating_add(coming))
+}
+
 /// Drops what it must for a blob of this size; how large it may be. One that is on its way has its room.
 pub(super) async fn make(node: &Node, id: &BlobId, size_bytes: u64) -> u64 {
     let quota = node.config.blobs.quota_bytes;
@@ -24,12 +35,6 @@ pub(super) async fn make(node: &Node, id: &BlobId, size_bytes: u64) -> u64 {
         return u64::MAX;
     }
     let _making = node.making_room.lock().await;
-    let left = |node: &Node| {
-        let coming =
-            node.exchange.transfers().iter().map(|transfer| transfer.size_bytes).sum::<u64>();
-        let here = node.blobs.total_bytes().unwrap_or(quota);
-        quota.saturating_sub(here.saturating_add(coming))
-    };
     let room = left(node);
     if room >= size_bytes || size_bytes > quota {
         return room;

@@ -151,6 +151,8 @@ impl Round<'_> {
             carries: &|_| true,
             recipients,
             tells,
+            lacks: &[],
+            files: None,
             volume_bytes,
             batch_ops: bundle::BATCH_OPS,
             snapshot_from_ops: bundle::SNAPSHOT_FROM_OPS,

@@ -176,8 +176,9 @@ impl Round<'_> {
             Err(error) => return Ok(Err(told(&error))),
         };
         let head = volume.head().clone();
-        let report = bundle::import(None, vec![volume], |_, _| {}).map_err(Trouble::of_bundle)?;
-        if !report.is_whole() {
+        let report =
+            bundle::import(None, None, vec![volume], |_, _| {}).map_err(Trouble::of_bundle)?;
+        if !report.is_sound() {
             return Ok(Err("it is cut off or damaged".to_owned()));
         }
         let said = Kept {
@@ -194,6 +195,7 @@ impl Round<'_> {
                 node: said.node,
                 has: said.has.clone(),
                 bundle_key: said.bundle_key,
+                lacks: vec![],
                 made_ms: head.made_ms,
                 heard_ms: said.seen_ms,
             };

@@ -61,7 +61,7 @@ impl Round<'_> {
                 Err(error) => return Ok(Taken::Unusable(error.to_string())),
             };
             let replica: &mut dyn Replica = &mut self.store;
-            let report = bundle::import(Some(replica), vec![volume], |_, _| {});
+            let report = bundle::import(Some(replica), None, vec![volume], |_, _| {});
             let report = report.map_err(Trouble::of_bundle)?;
             if let Some(damage) = report.damaged.first() {
                 let why = format!("{}, from byte {} on", damage.why, damage.from_byte);

@@ -19,7 +19,7 @@ pub const QUEUE: &str = "sync.bundle";
 /// In the job's folder; later volumes have their number in the name.
 const FIRST: &str = "bundle.atoll";
 /// Between two notes of how far it is.
-const STEP: u64 = 2_000;
+const STEP: u64 = 16;
 const STEP_BYTES: u64 = 8 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -100,7 +100,7 @@ fn make(task: &Arc<Task>, actor: &Actor, order: &Order, folder: &str) -> Result<
         _ => fs::create_dir_all(&path)
             .map_err(|error| Error::Store(atoll_storage::Error::Io(error)))?,
     }
-    let mut teller = Teller::new(task, STEP, "ops and records");
+    let mut teller = Teller::new(task, STEP, "ops, records and parts of files");
     let made =
         export(&task.node, actor, order, &path.join(FIRST), |done, of| teller.tell(done, of));
     teller.outcome?;

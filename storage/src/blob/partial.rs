@@ -1,23 +1,27 @@
 //! Blobs on their way from other nodes: what is proved of one stands in `partial/`, with its tree and with a map of the
-//! groups that are there. Survives the process; never counts a group as there that is not on disk.
+//! groups that are there. Survives the process; never counts a group as there that is not on disk. Whoever takes up the same
+//! blob at the same time shares it, so that links and bundles bring parts of one together.
 
 use super::tree::{self, GROUP_BYTES, PAIR_BYTES, Pair, Run};
 use super::{BlobId, Blobs, Error, Result, found};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub(super) const FOLDER: &str = "partial";
 const SEAL_BYTES: usize = 16;
 const MAP_VERSION: u8 = 1;
 
-/// One blob that is not whole. Clones share it; there must be one at a time for each blob.
+/// One blob that is not whole. Clones share it, and so do all who take it up meanwhile.
 #[derive(Clone, Debug)]
 pub struct Partial(Arc<Shared>);
 
+/// Those that somebody is at.
+pub(super) type Open = std::collections::HashMap<BlobId, Weak<Shared>>;
+
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     blobs: Blobs,
     id: BlobId,
     size: u64,
@@ -31,6 +35,8 @@ struct Inner {
     data: File,
     tree: File,
     have: Bits,
+    /// It has its place among the others.
+    is_finished: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +67,20 @@ impl Bits {
             self.ones += 1;
         }
     }
+
+    fn missing(&self, within: Run) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for at in within.first..within.end().min(self.len) {
+            if self.get(at) {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.end() == at => run.count += 1,
+                _ => runs.push(Run { first: at, count: 1 }),
+            }
+        }
+        runs
+    }
 }
 
 impl Blobs {
@@ -69,8 +89,24 @@ impl Blobs {
         Ok(read_map(&self.partial_path(id, "map"))?.map(|(size, _)| size))
     }
 
-    /// Takes up what is here of a blob, or begins it. `size_bytes` must be proved.
+    /// What is missing of a blob of which a part is here, and how large the whole is.
+    pub fn partial_missing(&self, id: &BlobId) -> Result<Option<(u64, Vec<Run>)>> {
+        let Some((size, bits)) = read_map(&self.partial_path(id, "map"))? else { return Ok(None) };
+        let groups = tree::groups_of(size);
+        let all = Run { first: 0, count: groups };
+        Ok(Bits::from_bytes(groups, &bits).map(|bits| (size, bits.missing(all))))
+    }
+
+    /// Takes up what is here of a blob, or begins it, or joins who is at it. `size_bytes` must be proved.
     pub fn partial(&self, id: &BlobId, size_bytes: u64) -> Result<Partial> {
+        let mut all = self.0.partials.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_it = all.get(id).and_then(Weak::upgrade).map(Partial);
+        if let Some(at_it) = at_it
+            && at_it.0.size == size_bytes
+            && !at_it.lock().is_finished
+        {
+            return Ok(at_it);
+        }
         let known =
             read_map(&self.partial_path(id, "map"))?.filter(|(size, _)| *size == size_bytes);
         let data = self.partial_path(id, "data");
@@ -86,14 +122,18 @@ impl Blobs {
             data: open(&data)?,
             tree: open(&self.partial_path(id, "tree"))?,
             have: have.unwrap_or_else(|| Bits::new(groups)),
+            is_finished: false,
         };
-        Ok(Partial(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             blobs: self.clone(),
             id: *id,
             size: size_bytes,
             inner: Mutex::new(inner),
             keeping: Mutex::new(()),
-        })))
+        });
+        all.retain(|_, one| one.strong_count() > 0);
+        all.insert(*id, Arc::downgrade(&shared));
+        Ok(Partial(shared))
     }
 
     /// Forgets what is here of a blob that is not whole.
@@ -132,18 +172,7 @@ impl Partial {
 
     /// What is missing within these groups, in runs.
     pub fn missing(&self, within: Run) -> Vec<Run> {
-        let inner = self.lock();
-        let mut runs: Vec<Run> = Vec::new();
-        for at in within.first..within.end().min(inner.have.len) {
-            if inner.have.get(at) {
-                continue;
-            }
-            match runs.last_mut() {
-                Some(run) if run.end() == at => run.count += 1,
-                _ => runs.push(Run { first: at, count: 1 }),
-            }
-        }
-        runs
+        self.lock().have.missing(within)
     }
 
     /// Writes groups that were proved, in their order, and the pairs that prove them.
@@ -170,6 +199,9 @@ impl Partial {
         let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let (have, data, tree) = {
             let inner = self.lock();
+            if inner.is_finished {
+                return Ok(());
+            }
             (inner.have.clone(), inner.data.try_clone()?, inner.tree.try_clone()?)
         };
         data.sync_data()?;
@@ -188,7 +220,10 @@ impl Partial {
     /// `Io` if a group is missing.
     pub fn finish(&self) -> Result<()> {
         let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
-        let inner = self.lock();
+        let mut inner = self.lock();
+        if inner.is_finished {
+            return Ok(());
+        }
         if inner.have.ones < inner.have.len {
             return Err(Error::Io(io::Error::other("a part of the blob is missing")));
         }
@@ -198,7 +233,8 @@ impl Partial {
         let tree = blobs.partial_path(id, "tree");
         let tree = super::keeps_tree(self.0.size).then_some(tree.as_path());
         blobs.adopt(&blobs.partial_path(id, "data"), tree, id, self.0.size)?;
-        drop(inner);
+        inner.is_finished = true;
+        // Before others can begin it anew.
         blobs.drop_partial(id)
     }
 }

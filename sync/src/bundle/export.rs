@@ -1,7 +1,9 @@
-//! Making a bundle: what a receiver lacks, as ops where the log has them and as a snapshot where it has not.
+//! Making a bundle: what a receiver lacks, as ops where the log has them and as a snapshot where it has not, and then files.
 
 use super::frame::MAX_PART_BYTES;
 use super::lock::Locker;
+use super::pack::{Chosen, Left, Pack, Packing};
+use super::slice::{BlobSlice, Lack, MAX_LACKS, cut};
 use super::volume::{Head, VolumeWriter};
 use super::{
     BundleKey, Cover, Error, FORMAT, MAX_REFUSED, MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, Part,
@@ -43,6 +45,10 @@ pub struct Order<'a> {
     /// Without any, whoever has the file can read it.
     pub recipients: Vec<Recipient>,
     pub tells: Tells<'a>,
+    /// Files that the maker asks for; told with what it has.
+    pub lacks: &'a [Lack],
+    /// None: no files go along.
+    pub files: Option<Packing<'a>>,
     pub volume_bytes: u64,
     /// Ops in one part at most.
     pub batch_ops: usize,
@@ -60,12 +66,17 @@ pub struct Exported {
     pub ops: u64,
     /// Records that went as snapshots.
     pub records: u64,
+    /// Files, those among them of which only the rest went.
+    pub blobs: u64,
+    /// Of files.
+    pub blob_bytes: u64,
+    pub blobs_left: Left,
     /// What it brings, if it tells.
     #[serde(skip)]
     pub covers: Vec<Cover>,
 }
 
-/// Writes a bundle. `progress` is told ops and records written, and of how many (more may come meanwhile).
+/// Writes a bundle. `progress` is told ops, records and parts of files written, and of how many (more may come meanwhile).
 pub fn export<V: Volumes>(
     replica: &mut dyn Replica,
     key: &NodeKey,
@@ -80,14 +91,14 @@ pub fn export<V: Volumes>(
     let plan = plan(&heads, order);
     let mut out = Writer::begin(key, order, volumes)?;
     match order.tells {
-        Tells::Has => out.put_want(&heads)?,
+        Tells::Has => out.put_want(&heads, order.lacks)?,
         Tells::Brings => {
             let covers = heads.iter().filter_map(|head| plan.cover(head, &order.known));
             out.done.covers = covers.collect();
             out.put_pieces(out.done.covers.clone().into_iter(), Part::Covers)?;
         }
         Tells::Wants { refused } => {
-            out.put_want(&heads)?;
+            out.put_want(&heads, order.lacks)?;
             if !refused.is_empty() {
                 out.put(&Part::Refused(refused.iter().take(MAX_REFUSED).cloned().collect()))?;
             }
@@ -95,12 +106,16 @@ pub fn export<V: Volumes>(
         }
     }
     let of = plan.records + plan.ops;
+    let mut pack = order.files.as_ref().map(Pack::new);
     let snapshots = plan.snapshots.iter().map(|head| &head.stream);
     for stream in snapshots {
-        out.put_snapshot(replica, stream, |done| progress(done, of))?;
+        out.put_snapshot(replica, stream, pack.as_mut(), |done| progress(done, of))?;
     }
     for lane in [Lane::Urgent, Lane::Rest] {
-        out.put_ops(replica, lane, &plan.known, order, |done| progress(done, of))?;
+        out.put_ops(replica, lane, &plan.known, order, pack.as_mut(), |done| progress(done, of))?;
+    }
+    if let Some(pack) = pack {
+        out.put_files(pack, progress)?;
     }
     out.finish()
 }
@@ -216,9 +231,13 @@ impl<'a, V: Volumes> Writer<'a, V> {
         Ok(())
     }
 
-    fn put_want(&mut self, heads: &[StreamHead]) -> Result<()> {
+    fn put_want(&mut self, heads: &[StreamHead], lacks: &[Lack]) -> Result<()> {
         let want = heads.iter().map(|head| (head.stream.clone(), head.vector.clone()));
-        self.put_pieces(want, Part::Want)
+        self.put_pieces(want, Part::Want)?;
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        self.put_pieces(lacks.iter().take(MAX_LACKS).cloned(), Part::Lacks)
     }
 
     /// A list in parts of a fitting length; an empty one is a part too.
@@ -243,12 +262,16 @@ impl<'a, V: Volumes> Writer<'a, V> {
         &mut self,
         replica: &mut dyn Replica,
         stream: &StreamId,
+        mut pack: Option<&mut Pack<'_>>,
         mut progress: impl FnMut(u64),
     ) -> Result<()> {
         let mut after = None;
         loop {
             let chunk = replica.snapshot_chunk(stream, after, None)?;
             self.put(&Part::Chunk(Packed::of(&chunk)))?;
+            if let Some(pack) = &mut pack {
+                chunk.records.iter().try_for_each(|record| pack.note(record.kind, record.key))?;
+            }
             self.done.records += chunk.records.len() as u64;
             progress(self.done.records + self.done.ops);
             after = chunk.upto;
@@ -264,6 +287,7 @@ impl<'a, V: Volumes> Writer<'a, V> {
         lane: Lane,
         known: &BTreeMap<StreamId, Vector>,
         order: &Order<'_>,
+        mut pack: Option<&mut Pack<'_>>,
         mut progress: impl FnMut(u64),
     ) -> Result<()> {
         // What is written meanwhile goes into the next bundle.
@@ -276,12 +300,51 @@ impl<'a, V: Volumes> Writer<'a, V> {
             if !ops.is_empty() {
                 self.done.ops += ops.len() as u64;
                 self.put(&Part::Ops(Packed::of(&ops)))?;
+                if let Some(pack) = &mut pack {
+                    ops.iter().try_for_each(|op| pack.note(op.kind, op.key))?;
+                }
                 progress(self.done.records + self.done.ops);
             }
             if batch.next_pos <= from {
                 break;
             }
             from = batch.next_pos;
+        }
+        Ok(())
+    }
+
+    fn put_files(&mut self, pack: Pack<'_>, mut progress: impl FnMut(u64, u64)) -> Result<()> {
+        let Packing { blobs, room_bytes, .. } = *pack.packing;
+        let chosen = pack.choose(&mut self.done.blobs_left)?;
+        let mut done = self.done.ops + self.done.records;
+        let parts = |chosen: &Chosen| cut(&chosen.runs).count() as u64;
+        let of = done + chosen.iter().map(parts).sum::<u64>();
+        let mut room = room_bytes();
+        for Chosen { blob, size_bytes, runs } in chosen {
+            let (mut went_bytes, mut is_whole) = (0, true);
+            for run in cut(&runs) {
+                let Some(slice) = BlobSlice::read(blobs, &blob, run)? else {
+                    tracing::warn!(%blob, "a file could not be packed: it is gone, or damaged here");
+                    self.done.blobs_left.not_here += 1;
+                    is_whole = false;
+                    break;
+                };
+                let file_bytes = slice.file_bytes();
+                let part_bytes = slice.part_bytes();
+                if part_bytes > room {
+                    self.done.blobs_left.no_room += 1;
+                    self.done.blobs_left.bytes += size_bytes.saturating_sub(went_bytes);
+                    (room, is_whole) = (0, false);
+                    break;
+                }
+                room -= part_bytes;
+                self.put(&Part::Slice(slice))?;
+                went_bytes += file_bytes;
+                done += 1;
+                progress(done, of);
+            }
+            self.done.blob_bytes += went_bytes;
+            self.done.blobs += u64::from(is_whole);
         }
         Ok(())
     }

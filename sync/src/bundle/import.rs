@@ -1,8 +1,12 @@
 //! Taking a bundle in: part by part, each whole one whatever became of the others, as often as one likes.
 
+use super::land::{Landing, LeftOut};
+use super::slice::{BlobSlice, Lack, MAX_BLOBS, MAX_LACKS};
 use super::volume::{Item, Volume};
 use super::{Cover, MAX_REFUSED, Part, Result, Want};
 use crate::message::{unpack_chunk, unpack_ops};
+use atoll_storage::blob::BlobId;
+use atoll_storage::blob::tree::groups_of;
 use atoll_storage::{Replica, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
@@ -10,6 +14,7 @@ use std::io::{Read, Seek};
 /// More are not listed.
 const MAX_DAMAGES: usize = 100;
 const MAX_PARTS: u32 = 10_000_000;
+const FALSE: &str = "its bytes are not those of the file that it names";
 
 /// A part that could not be taken, or bytes that belong to none.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,6 +35,8 @@ pub struct Report {
     /// Numbers of parts, from and to, that are in none of the volumes given.
     pub missing: Vec<(u32, u32)>,
     pub damaged: Vec<Damage>,
+    /// Parts of kinds that only a later release knows. They were left.
+    pub newer: u64,
     pub ops: u64,
     pub applied: u64,
     pub had_already: u64,
@@ -40,6 +47,19 @@ pub struct Report {
     pub waiting: u64,
     /// Records that came in snapshots.
     pub records: u64,
+    /// Files of which something was read, and those of which all was.
+    pub blobs: u64,
+    pub blobs_whole: u64,
+    /// Of files, as far as they were read.
+    pub blob_bytes: u64,
+    /// Files that are whole here now, and were not before.
+    pub blobs_new: u64,
+    pub blobs_had: u64,
+    /// Files of which a part is here; the rest goes on with it.
+    pub blobs_unfinished: u64,
+    /// Files that were not taken, and the first of them with the reasons.
+    pub blobs_left: u64,
+    pub blobs_left_out: Vec<LeftOut>,
     /// Streams of which a part of a snapshot is here, and the rest is not.
     #[serde(skip)]
     pub unfinished: Vec<StreamId>,
@@ -52,50 +72,82 @@ pub struct Report {
     /// Bundles that the maker could not use.
     #[serde(skip)]
     pub refused: Vec<String>,
+    /// Files that the maker asks for.
+    #[serde(skip)]
+    pub lacks: Vec<Lack>,
 }
 
 impl Report {
-    /// True if all of the bundle was read and is here.
+    /// True if all of the bundle was read, as far as this release knows its parts.
+    pub fn is_sound(&self) -> bool {
+        self.of_parts == Some(self.parts) && self.damaged.is_empty()
+    }
+
+    /// True if all of the bundle was read, and all that is written is here.
     pub fn is_whole(&self) -> bool {
-        self.of_parts == Some(self.parts)
-            && self.damaged.is_empty()
-            && self.waiting == 0
-            && self.unfinished.is_empty()
+        self.is_sound() && self.newer == 0 && self.waiting == 0 && self.unfinished.is_empty()
     }
 }
 
-/// Reads volumes of one bundle, in the order of their numbers, and gives what is whole to `replica`; without one, they are
-/// only checked. `progress` is told bytes.
+/// Reads volumes of one bundle, in the order of their numbers, and gives what is whole to `replica`, and files to `landing`;
+/// without one, they are only checked. `progress` is told bytes.
 pub fn import<R: Read + Seek>(
     mut replica: Option<&mut dyn Replica>,
+    mut landing: Option<&mut Landing<'_>>,
+    volumes: Vec<Volume<R>>,
+    progress: impl FnMut(u64, u64),
+) -> Result<Report> {
+    let taken = read(&mut replica, &mut landing, volumes, progress);
+    // Also if the ops behind a file were too many for the disk.
+    let landed = landing.map(Landing::finish).unwrap_or_default();
+    let mut report = taken?.finish(replica)?;
+    report.blobs_new = landed.new;
+    report.blobs_had = landed.had;
+    report.blobs_unfinished = landed.unfinished;
+    report.blobs_left = landed.left;
+    report.blobs_left_out = landed.left_out;
+    Ok(report)
+}
+
+fn read<R: Read + Seek>(
+    replica: &mut Option<&mut dyn Replica>,
+    landing: &mut Option<&mut Landing<'_>>,
     mut volumes: Vec<Volume<R>>,
     mut progress: impl FnMut(u64, u64),
-) -> Result<Report> {
+) -> Result<Taking> {
     volumes.sort_by_key(|volume| volume.head().volume);
     let of_bytes = volumes.iter().map(|volume| volume.progress().1).sum();
     let mut taking = Taking::default();
     let mut before = 0;
     for volume in &mut volumes {
-        let number = volume.head().volume;
+        taking.volume = volume.head().volume;
         while let Some(item) = volume.next()? {
             match item {
-                Item::Part { number: part, .. } if part >= MAX_PARTS => {}
-                Item::Part { number, part } => taking.take(&mut replica, number, part)?,
+                Item::Part { number, .. } | Item::Newer { number } if number >= MAX_PARTS => {}
+                Item::Part { number, part } => taking.take(replica, landing, number, part)?,
+                Item::Newer { number } => {
+                    taking.report.newer += u64::from(taking.numbers.insert(number));
+                }
                 Item::Damaged { number: part, from, to, why } => {
-                    let (from_byte, to_byte, why) = (from, to, why.to_owned());
-                    taking.damaged(Damage { volume: number, part, from_byte, to_byte, why });
+                    let (volume, from_byte, to_byte) = (taking.volume, from, to);
+                    let why = why.to_owned();
+                    taking.damaged(Damage { volume, part, from_byte, to_byte, why });
                 }
             }
             progress(before + volume.progress().0, of_bytes);
         }
         before += volume.progress().1;
     }
-    taking.finish(replica)
+    Ok(taking)
 }
 
 #[derive(Default)]
 struct Taking {
     report: Report,
+    /// That is being read.
+    volume: u32,
+    /// Groups of files that were read, and how many there are.
+    files: BTreeMap<BlobId, (u64, u64)>,
     numbers: BTreeSet<u32>,
     /// The highest ops that came, by stream.
     tops: BTreeMap<StreamId, Vector>,
@@ -106,6 +158,7 @@ impl Taking {
     fn take(
         &mut self,
         replica: &mut Option<&mut dyn Replica>,
+        landing: &mut Option<&mut Landing<'_>>,
         number: u32,
         part: Part,
     ) -> Result<()> {
@@ -120,6 +173,11 @@ impl Taking {
                 self.report.refused.extend(names);
                 self.report.refused.truncate(MAX_REFUSED);
             }
+            Part::Lacks(lacks) => {
+                let left = MAX_LACKS.saturating_sub(self.report.lacks.len());
+                self.report.lacks.extend(lacks.into_iter().take(left).map(Lack::bounded));
+            }
+            Part::Slice(slice) => self.take_slice(landing, number, &slice),
             Part::End { parts, .. } => self.report.of_parts = Some(parts),
             Part::Ops(packed) => match unpack_ops(&packed) {
                 Ok(ops) => {
@@ -154,6 +212,25 @@ impl Taking {
         Ok(())
     }
 
+    fn take_slice(
+        &mut self,
+        landing: &mut Option<&mut Landing<'_>>,
+        number: u32,
+        slice: &BlobSlice,
+    ) {
+        let Ok(proved) = slice.prove() else {
+            return self.nonsense(number, FALSE.to_owned());
+        };
+        let groups = (0, groups_of(slice.size_bytes));
+        if self.files.len() < MAX_BLOBS || self.files.contains_key(&slice.blob) {
+            self.files.entry(slice.blob).or_insert(groups).0 += slice.run.count;
+        }
+        self.report.blob_bytes += slice.file_bytes();
+        if let Some(landing) = landing {
+            landing.take(slice, &proved);
+        }
+    }
+
     /// Leaves those of which chunks are missing.
     fn finish_streams(streams: &mut BTreeSet<StreamId>, replica: &mut dyn Replica) -> Result<()> {
         for stream in std::mem::take(streams) {
@@ -167,7 +244,8 @@ impl Taking {
     /// Signed by the maker, and still not to be used.
     fn nonsense(&mut self, number: u32, why: String) {
         self.numbers.remove(&number);
-        self.damaged(Damage { volume: 0, part: Some(number), from_byte: 0, to_byte: 0, why });
+        let (volume, part) = (self.volume, Some(number));
+        self.damaged(Damage { volume, part, from_byte: 0, to_byte: 0, why });
     }
 
     fn damaged(&mut self, damage: Damage) {
@@ -179,6 +257,8 @@ impl Taking {
     fn finish(mut self, replica: Option<&mut dyn Replica>) -> Result<Report> {
         let report = &mut self.report;
         report.parts = self.numbers.len() as u32;
+        report.blobs = self.files.len() as u64;
+        report.blobs_whole = self.files.values().filter(|(here, all)| here >= all).count() as u64;
         let end = report.of_parts.or_else(|| self.numbers.last().map(|last| last + 1));
         let mut expected = 0;
         for number in self.numbers.iter().copied().chain(end) {

@@ -119,8 +119,20 @@ pub struct Volume<R> {
 }
 
 pub(super) enum Item {
-    Part { number: u32, part: Part },
-    Damaged { number: Option<u32>, from: u64, to: u64, why: &'static str },
+    Part {
+        number: u32,
+        part: Part,
+    },
+    /// Of a kind that only a later release knows.
+    Newer {
+        number: u32,
+    },
+    Damaged {
+        number: Option<u32>,
+        from: u64,
+        to: u64,
+        why: &'static str,
+    },
 }
 
 impl<R: Read + Seek> Volume<R> {
@@ -221,7 +233,8 @@ impl<R: Read + Seek> Volume<R> {
         let Some(part) = part else { return damaged("it cannot be unlocked") };
         match codec::decode(&part) {
             Ok(part) => Item::Part { number: header.number, part },
-            Err(_) => damaged("it was made by a newer release"),
+            Err(_) if Part::is_newer(&part) => Item::Newer { number: header.number },
+            Err(_) => damaged("it is signed, and still no part of a bundle"),
         }
     }
 }

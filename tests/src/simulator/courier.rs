@@ -60,6 +60,8 @@ fn made(
         carries: &|_| true,
         recipients: vec![],
         tells: Tells::Has,
+        lacks: &[],
+        files: None,
         volume_bytes: bundle::MIN_VOLUME_BYTES,
         batch_ops: world.plan.batch_ops,
         snapshot_from_ops: world.plan.snapshot_from_ops,
@@ -94,7 +96,7 @@ fn take(world: &mut World, to: usize, bytes: &[u8], is_damaged: bool) -> Result<
     let node = &mut world.nodes[to];
     node.look_at_clock();
     let report =
-        node.with_replica(|replica| bundle::import(Some(replica), vec![volume], |_, _| {}));
+        node.with_replica(|replica| bundle::import(Some(replica), None, vec![volume], |_, _| {}));
     match report {
         Ok(report) if !is_damaged && (!report.damaged.is_empty() || report.of_parts.is_none()) => {
             Err(format!("a sound bundle was not read whole: {report:?}"))
