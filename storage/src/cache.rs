@@ -176,21 +176,29 @@ impl Cache {
     }
 
     fn insert(&self, key: &[u8], entry: sled::IVec) {
-        let Some(young) = self.read_slots(|slots| slots.young.clone()) else { return };
-        if self.paused.load(Relaxed) {
+        if self.paused.load(Relaxed) || !self.makes_room((key.len() + entry.len()) as u64) {
             return self.remove_entry(key);
         }
-        let size = (key.len() + entry.len()) as u64;
-        self.ask(&young, |database| database.insert(key, entry));
-        if self.unlooked_bytes.fetch_add(size, Relaxed) + size < LOOK_EVERY_BYTES {
-            return;
+        if let Some(young) = self.read_slots(|slots| slots.young.clone()) {
+            self.ask(&young, |database| database.insert(key, entry));
+        }
+    }
+
+    /// Whether so much more may be written. Now and then it looks at the disk, and begins a new generation.
+    fn makes_room(&self, bytes: u64) -> bool {
+        if self.unlooked_bytes.fetch_add(bytes, Relaxed) + bytes < LOOK_EVERY_BYTES {
+            return true;
         }
         self.unlooked_bytes.store(0, Relaxed);
         self.look_for_room();
+        let Some(young) = self.read_slots(|slots| slots.young.clone()) else { return true };
         let on_disk = self.ask(&young, sled::Db::size_on_disk).unwrap_or(0);
-        if on_disk >= self.budget_bytes {
-            self.rotate(&young);
+        if on_disk < self.budget_bytes || self.rotate(&young) {
+            return true;
         }
+        // Whoever comes next looks again.
+        self.unlooked_bytes.store(LOOK_EVERY_BYTES, Relaxed);
+        false
     }
 
     /// Stops the cache where the disk is nearly full, and gives back what the old generation takes.
@@ -249,20 +257,23 @@ impl Cache {
                 slots.old = None;
             }
         });
-        generation.doom();
+        generation.fail();
         None
     }
 
-    /// Lets the old generation go and begins a new one, unless another thread is doing so.
-    fn rotate(&self, full: &Arc<Generation>) {
-        let Some(_turn) = self.take_turn() else { return };
+    /// Lets the old generation go and begins a new one; whether there is one. There is none yet while another thread is
+    /// doing so, or the one that went before still takes its room.
+    fn rotate(&self, full: &Arc<Generation>) -> bool {
+        let Some(_turn) = self.take_turn() else { return false };
         let still_young =
             |slots: &Slots| slots.young.as_ref().is_some_and(|g| Arc::ptr_eq(g, full));
         if !self.read_slots(still_young) {
-            return;
+            return true;
         }
         // Whoever writes faster than databases are closed waits here, so that they don't pile up.
-        self.closing.wait_for_less_than(2);
+        if !self.closing.wait_for_replaced() {
+            return false;
+        }
         forget_damaged(&self.dir);
         let fresh = self.open_next();
         let oldest = self.write_slots(|slots| {
@@ -273,6 +284,7 @@ impl Cache {
         if let Some(oldest) = oldest {
             oldest.doom();
         }
+        true
     }
 
     /// Looks, now and then, whether a cache that is off can be on again.
@@ -325,7 +337,7 @@ impl std::fmt::Debug for Cache {
 impl Drop for Cache {
     fn drop(&mut self) {
         self.write_slots(std::mem::take);
-        self.closing.wait_for_less_than(1);
+        self.closing.wait_for_all();
     }
 }
 

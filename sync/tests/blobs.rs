@@ -272,6 +272,26 @@ async fn a_liar_among_honest_peers_does_not_keep_a_blob_away() {
     assert!(c.exchange.figures().fetched_bytes == size as u64);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_slower_to_answer_than_a_liar_is_waited_for() {
+    let (liar, honest, c) = (Peer::new(), Peer::new(), Peer::new());
+    let id = honest.blobs.put(&bytes_of(3 << 20, 9)).unwrap();
+    liar.blobs.put(&bytes_of(3 << 20, 9)).unwrap();
+    damage_all(&liar, &id);
+    let _wire = link(&c, &liar).await;
+    let ends = dial(&c, &honest).await;
+    let _asking = run(&c, &ends[0]);
+    until(|| c.exchange.peers().len() == 2).await;
+    let fetching = {
+        let exchange = c.exchange.clone();
+        tokio::spawn(async move { exchange.fetch(id, u64::MAX).await })
+    };
+    until(|| c.exchange.figures().false_parts > 0).await;
+    let _answering = run(&honest, &ends[1]);
+    fetching.await.unwrap().unwrap();
+    assert!(c.is_intact(&id));
+}
+
 /// Flips a bit of every part of it.
 fn damage_all(peer: &Peer, id: &BlobId) {
     let path = peer.path_of(id);

@@ -26,14 +26,24 @@ pub struct Generation {
     pub database: Option<sled::Db>,
     pub path: PathBuf,
     doomed: AtomicBool,
+    failed: AtomicBool,
     closing: Arc<Closing>,
 }
 
 /// How many databases are being closed, each by a thread of its own.
 #[derive(Default)]
 pub struct Closing {
-    count: Mutex<usize>,
+    counts: Mutex<Counts>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Counts {
+    replaced: usize,
+    /// Some of these may never end.
+    failed: usize,
+    /// One of the replaced ones was waited for in vain.
+    is_slow: bool,
 }
 
 enum OpenFailure {
@@ -49,13 +59,20 @@ impl Generation {
     pub fn doom(&self) {
         self.doomed.store(true, Relaxed);
     }
+
+    /// The same, of one that may not close any more.
+    pub fn fail(&self) {
+        self.failed.store(true, Relaxed);
+        self.doom();
+    }
 }
 
 impl Drop for Generation {
     fn drop(&mut self) {
         let (database, path) = (self.database.take(), std::mem::take(&mut self.path));
-        let (doomed, closing) = (*self.doomed.get_mut(), Arc::clone(&self.closing));
-        closing.add();
+        let (doomed, failed) = (*self.doomed.get_mut(), *self.failed.get_mut());
+        let closing = Arc::clone(&self.closing);
+        closing.begin(failed);
         let close = move || {
             if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
                 tracing::warn!(folder = %path.display(), "a part of the cache panicked as it was closed");
@@ -63,40 +80,67 @@ impl Drop for Generation {
             if doomed {
                 remove_folder(&path);
             }
-            closing.subtract();
+            closing.end(failed);
         };
         if let Err(error) = std::thread::Builder::new().name("cache-close".to_owned()).spawn(close)
         {
             tracing::warn!(%error, "no thread to close a part of the cache");
-            self.closing.subtract();
+            self.closing.end(failed);
         }
     }
 }
 
 impl Closing {
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn count(&self) -> usize {
-        *self.lock()
+        let counts = self.lock();
+        counts.replaced + counts.failed
     }
 
-    fn add(&self) {
-        *self.lock() += 1;
+    fn begin(&self, failed: bool) {
+        let mut counts = self.lock();
+        let count = if failed { &mut counts.failed } else { &mut counts.replaced };
+        *count += 1;
     }
 
-    fn subtract(&self) {
-        *self.lock() -= 1;
+    fn end(&self, failed: bool) {
+        let mut counts = self.lock();
+        let count = if failed { &mut counts.failed } else { &mut counts.replaced };
+        *count -= 1;
+        counts.is_slow &= failed;
         self.changed.notify_all();
     }
 
-    pub fn wait_for_less_than(&self, limit: usize) {
-        let waited =
-            self.changed.wait_timeout_while(self.lock(), MAX_CLOSE_TIME, |count| *count >= limit);
-        if waited.is_ok_and(|(_, outcome)| outcome.timed_out()) {
+    /// Until no generation that was replaced takes room any more; false if that takes too long, and at once from then on
+    /// until one has ended.
+    pub fn wait_for_replaced(&self) -> bool {
+        let counts = self.lock();
+        if counts.is_slow {
+            return counts.replaced == 0;
+        }
+        let mut counts = self.wait_while(counts, |counts| counts.replaced > 0);
+        counts.is_slow = counts.replaced > 0;
+        !counts.is_slow
+    }
+
+    pub fn wait_for_all(&self) {
+        drop(self.wait_while(self.lock(), |counts| counts.replaced + counts.failed > 0));
+    }
+
+    fn wait_while<'c>(
+        &self,
+        counts: MutexGuard<'c, Counts>,
+        is_so: fn(&mut Counts) -> bool,
+    ) -> MutexGuard<'c, Counts> {
+        let waited = self.changed.wait_timeout_while(counts, MAX_CLOSE_TIME, is_so);
+        let (counts, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
+        if outcome.timed_out() {
             tracing::warn!("a part of the cache does not close");
         }
+        counts
     }
 }
 
@@ -189,7 +233,13 @@ fn open_generation(path: &Path, closing: &Arc<Closing>) -> Result<Arc<Generation
         Ok(Ok(database)) => {
             let (database, path) = (Some(database), path.to_owned());
             let closing = Arc::clone(closing);
-            Ok(Arc::new(Generation { database, path, doomed: AtomicBool::new(false), closing }))
+            Ok(Arc::new(Generation {
+                database,
+                path,
+                doomed: AtomicBool::new(false),
+                failed: AtomicBool::new(false),
+                closing,
+            }))
         }
         Ok(Err(sled::Error::Io(error))) if is_lock(&error) => Err(OpenFailure::Locked),
         Ok(Err(sled::Error::Io(error))) if error.raw_os_error().is_some() => {

@@ -6,6 +6,7 @@ use super::{FetchError, Linked, SLICES_AT_ONCE, Shared, lock};
 use crate::quic::{Error, SideStream, StopCode};
 use atoll_storage::blob::tree::{Checker, PAIR_BYTES, Pair, Run, Step};
 use atoll_storage::blob::{BlobId, Partial};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,12 +78,20 @@ pub(super) async fn complain(link: Arc<Linked>, id: BlobId) {
 
 /// What each linked peer that answers has of these, with its size.
 pub(super) async fn find(shared: &Shared, ids: &[BlobId]) -> Vec<(Arc<Linked>, Vec<Option<u64>>)> {
+    find_among(shared.linked(), ids, GRACE).await
+}
+
+async fn find_among(
+    links: Vec<Arc<Linked>>,
+    ids: &[BlobId],
+    grace: Duration,
+) -> Vec<(Arc<Linked>, Vec<Option<u64>>)> {
     let wanted = Request::Find { ids: ids.to_vec() };
     let read = |answer| match answer {
         Answer::Found(sizes) => Some(sizes),
         _ => None,
     };
-    ask_all(shared, ids, wanted, read, Option::is_some).await
+    ask_all(links, ids, grace, wanted, read, Option::is_some).await
 }
 
 pub(super) async fn release(shared: &Shared, ids: &[BlobId]) -> Vec<(Arc<Linked>, Vec<bool>)> {
@@ -91,19 +100,20 @@ pub(super) async fn release(shared: &Shared, ids: &[BlobId]) -> Vec<(Arc<Linked>
         Answer::Kept(kept) => Some(kept),
         _ => None,
     };
-    ask_all(shared, ids, wanted, read, |is_kept| *is_kept).await
+    ask_all(shared.linked(), ids, GRACE, wanted, read, |is_kept| *is_kept).await
 }
 
 async fn ask_all<T: Send + 'static>(
-    shared: &Shared,
+    links: Vec<Arc<Linked>>,
     ids: &[BlobId],
+    grace: Duration,
     wanted: Request,
     read: fn(Answer) -> Option<Vec<T>>,
     is_of_use: fn(&T) -> bool,
 ) -> Vec<(Arc<Linked>, Vec<T>)> {
     debug_assert!(ids.len() <= MAX_IDS);
     let mut asking = JoinSet::new();
-    for link in shared.linked() {
+    for link in links {
         let wanted = wanted.clone();
         asking.spawn(async move {
             let answer = request(&link, &wanted).await.map(|(_, answer)| read(answer));
@@ -116,7 +126,7 @@ async fn ask_all<T: Send + 'static>(
         match done {
             Ok((link, Ok(Some(list)))) if list.len() == ids.len() => {
                 if list.iter().any(is_of_use) {
-                    until = until.min(Instant::now() + GRACE);
+                    until = until.min(Instant::now() + grace);
                 }
                 answers.push((link, list));
             }
@@ -131,14 +141,56 @@ async fn ask_all<T: Send + 'static>(
 }
 
 /// Who has a blob, and how large it is by his word.
-pub(super) async fn holders(shared: &Shared, id: BlobId) -> (Vec<(Arc<Linked>, u64)>, usize) {
-    let answers = find(shared, &[id]).await;
-    let asked = answers.len();
+pub(super) async fn holders(shared: &Shared, id: BlobId) -> Vec<(Arc<Linked>, u64)> {
+    honest(shared, id, find(shared, &[id]).await)
+}
+
+fn honest(
+    shared: &Shared,
+    id: BlobId,
+    answers: Vec<(Arc<Linked>, Vec<Option<u64>>)>,
+) -> Vec<(Arc<Linked>, u64)> {
     let has = |(link, sizes): (Arc<Linked>, Vec<Option<u64>>)| {
         let is_honest = !shared.has_lied(&id, link.node);
         sizes.first().copied().flatten().filter(|_| is_honest).map(|size| (link, size))
     };
-    (answers.into_iter().filter_map(has).collect(), asked)
+    answers.into_iter().filter_map(has).collect()
+}
+
+/// Asks around for one blob. Whoever was slower than another one that had it is not forgotten: if those that were quick
+/// are of no use, he is waited for.
+#[derive(Default)]
+pub(super) struct Inquiry {
+    /// Links by number: who answered, or was waited for in vain.
+    heard: BTreeSet<u64>,
+    has_begun: bool,
+    pub answers: usize,
+}
+
+impl Inquiry {
+    /// Who has it, of those that were not heard yet; none once all were.
+    pub(super) async fn next(
+        &mut self,
+        shared: &Shared,
+        id: BlobId,
+    ) -> Option<Vec<(Arc<Linked>, u64)>> {
+        let is_unheard = |link: &Arc<Linked>| !self.heard.contains(&link.number);
+        let links: Vec<_> = shared.linked().into_iter().filter(is_unheard).collect();
+        let is_patient = std::mem::replace(&mut self.has_begun, true);
+        if links.is_empty() {
+            return None;
+        }
+        let asked: Vec<u64> = links.iter().map(|link| link.number).collect();
+        let grace = if is_patient { ANSWER_TIMEOUT } else { GRACE };
+        let answers = find_among(links, &[id], grace).await;
+        self.answers += answers.len();
+        self.heard.extend(answers.iter().map(|(link, _)| link.number));
+        let was_cut_short = answers.iter().any(|(_, sizes)| sizes.iter().any(Option::is_some));
+        if is_patient || !was_cut_short {
+            self.heard.extend(asked);
+        }
+        Some(honest(shared, id, answers))
+    }
 }
 
 /// Bytes as they came, and which of them are proved. They are written from where they stand.

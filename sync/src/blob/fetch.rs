@@ -1,7 +1,7 @@
 //! One blob on its way here: its size is proved first, then its parts are shared out among the peers that have it.
 //! A part that does not come goes to another peer; near the end whoever has nothing to do takes over what is slow.
 
-use super::ask::{self, AskError, Landing};
+use super::ask::{self, AskError, Inquiry, Landing};
 use super::message::MAX_GROUPS;
 use super::{FetchError, Linked, SLICES_AT_ONCE, Shared, Transfer};
 use atoll_storage::blob::tree::{GROUP_BYTES, Run, groups_of};
@@ -25,10 +25,26 @@ pub(super) async fn run(shared: &Arc<Shared>, transfer: &Arc<Transfer>) -> Resul
     if shared.blobs.path(&id).is_some() {
         return Ok(());
     }
-    let (holders, asked) = ask::holders(shared, id).await;
-    if holders.is_empty() {
-        return Err(FetchError::Nowhere { asked });
+    let (mut inquiry, mut gone) = (Inquiry::default(), false);
+    while let Some(holders) = inquiry.next(shared, id).await {
+        if holders.is_empty() {
+            continue;
+        }
+        match take_from(shared, transfer, holders).await {
+            // Somebody who answers more slowly may have it still.
+            Err(FetchError::Gone) => gone = true,
+            outcome => return outcome,
+        }
     }
+    Err(if gone { FetchError::Gone } else { FetchError::Nowhere { asked: inquiry.answers } })
+}
+
+async fn take_from(
+    shared: &Arc<Shared>,
+    transfer: &Arc<Transfer>,
+    holders: Vec<(Arc<Linked>, u64)>,
+) -> Result<(), FetchError> {
+    let id = transfer.id;
     let partial = begin(shared, transfer, &holders).await?;
     let left = partial.size_bytes().saturating_sub(partial.progress().0 * GROUP_BYTES as u64);
     if !shared.has_room(left) {
@@ -205,7 +221,7 @@ impl Plan<'_> {
                     }
                     let linked = self.shared.linked();
                     self.holders.retain(|number, _| linked.iter().any(|link| link.number == *number));
-                    let (holders, _) = ask::holders(self.shared, self.id()).await;
+                    let holders = ask::holders(self.shared, self.id()).await;
                     holders.into_iter().for_each(|(link, size)| self.add(link, size));
                 }
             }
