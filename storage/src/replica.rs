@@ -163,6 +163,12 @@ impl Db {
                     "a snapshot chunk holds records outside of its range".into(),
                 ));
             }
+            let is_strange = |(kind, _): &RecordKey| {
+                db.plans.of(*kind).is_some_and(|plan| plan.kind.scope != chunk.stream.scope)
+            };
+            if keys.iter().any(is_strange) {
+                return Err(Error::Malformed("the kind's records stand in another stream".into()));
+            }
             db.log_reader().scan(&chunk.stream, chunk.after, chunk.upto, |key, _, _| {
                 keys.insert(key);
                 Ok(true)

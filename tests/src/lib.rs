@@ -1,5 +1,6 @@
 //! What the tests of the whole product share.
 
+pub mod fuzz;
 pub mod harness;
 pub mod object_store;
 pub mod post_office;

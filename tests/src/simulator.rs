@@ -4,7 +4,7 @@
 
 mod act;
 mod courier;
-mod kinds;
+pub(crate) mod kinds;
 mod model;
 mod nemesis;
 mod node;
