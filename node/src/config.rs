@@ -40,6 +40,7 @@ pub struct Config {
     pub limits: Limits,
     /// Days for which the log of ops is kept; 0 keeps it for good.
     pub history_days: u32,
+    pub history_acknowledged_days: u32,
     pub posts: Posts,
     pub tenants: Tenants,
     pub import: Import,
@@ -187,6 +188,7 @@ impl Default for Config {
             limits: Limits::default(),
             posts: Posts::default(),
             history_days: 90,
+            history_acknowledged_days: 0,
             tenants: Tenants { keep_days: 30 },
             import: Import { max_bytes: 1 << 30 },
             export: Export { keep_hours: 48 },

@@ -15,12 +15,14 @@ use atoll_storage::heads::StreamHead;
 use atoll_storage::peer::MAX_PEERS;
 use atoll_storage::read::{Quarantined, Read};
 use atoll_storage::tx::Tx;
-use atoll_storage::{Digest, NodeId, Origin};
+use atoll_storage::{Digest, NodeId, Origin, StreamId, Vector, courier};
 use atoll_sync::key::PublicKey;
 use atoll_sync::message::Hello;
 use atoll_sync::nearby::Heard;
 use atoll_sync::runner::{self, PeerStatus, Runner};
 use atoll_sync::ticket::{MAX_ADDR_BYTES, Ticket};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The node in front of its peers.
@@ -85,6 +87,40 @@ fn peers(node: &Node) -> Vec<PeerStatus> {
     }
     let listed = node.store.read(|reader| atoll_storage::peer::list(reader));
     listed.unwrap_or_default().into_iter().map(PeerStatus::unlinked).collect()
+}
+
+/// What every listed peer has of what it carries, as far as is known: by what it acknowledged since this node was started,
+/// or else by its last bundle. None if there is no peer, or nothing is known of one.
+pub(crate) fn acknowledged_by_all(
+    node: &Node,
+) -> atoll_storage::Result<Option<BTreeMap<StreamId, Vector>>> {
+    let peers = peers(node);
+    if peers.is_empty() {
+        return Ok(None);
+    }
+    let heads = node.store.read(|reader| reader.streams())?;
+    let mut all: BTreeMap<StreamId, Vector> =
+        heads.into_iter().map(|head| (head.stream, head.vector)).collect();
+    let nothing = Vector::default();
+    for peer in peers {
+        let told = match peer.acknowledged {
+            Some(acknowledged) => acknowledged,
+            None => match node.store.read(|reader| courier::find(reader, peer.node))? {
+                Some(told) => Arc::new(told.has),
+                None => return Ok(None),
+            },
+        };
+        for (stream, vector) in &mut all {
+            if peer.carries.as_ref().is_none_or(|carries| carries.carries(stream)) {
+                let theirs = told.get(stream).unwrap_or(&nothing);
+                vector
+                    .0
+                    .iter_mut()
+                    .for_each(|(origin, seq)| *seq = (*seq).min(theirs.get(*origin)));
+            }
+        }
+    }
+    Ok(Some(all))
 }
 
 /// A node that was heard on this network, and whether it is a peer.

@@ -306,11 +306,18 @@ impl Store {
         self.outside(move |db| db.mark_log(now_ms))
     }
 
-    /// Drops ops that were in the log at a time already, at most `max_ops`; those who lack them are reconciled by state.
-    /// How many went.
-    pub fn trim_older(&self, than_ms: u64, max_ops: usize) -> Result<u64> {
+    /// Drops ops that were in the log at a time already, some `max_ops`; those who lack them are reconciled by state. With
+    /// `acknowledged` only what is covered there, from the beginning of the log up to the first op that is not. How many
+    /// went.
+    pub fn trim_older(
+        &self,
+        than_ms: u64,
+        max_ops: usize,
+        acknowledged: Option<&BTreeMap<StreamId, Vector>>,
+    ) -> Result<u64> {
+        let acknowledged = acknowledged.cloned();
         let _alone = lock(&self.shared.rewriting);
-        self.outside(move |db| db.trim_older(than_ms, max_ops))
+        self.outside(move |db| db.trim_older(than_ms, max_ops, acknowledged.as_ref()))
     }
 
     /// Packs the next rows of the log but the newest `keep`: if there are enough, or those that were in it at a time

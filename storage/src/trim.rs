@@ -32,22 +32,33 @@ impl Db {
         Ok(())
     }
 
-    /// Drops ops that were in the log already at a time, some `max_ops`: of a block all go together. How many went.
-    pub(crate) fn trim_older(&mut self, than_ms: u64, max_ops: usize) -> Result<u64> {
+    /// Drops ops that were in the log already at a time, some `max_ops`: of a block all go together. With `acknowledged`
+    /// only what is covered there, from the beginning of the log up to the first op that is not. How many went.
+    pub(crate) fn trim_older(
+        &mut self,
+        than_ms: u64,
+        max_ops: usize,
+        acknowledged: Option<&BTreeMap<StreamId, Vector>>,
+    ) -> Result<u64> {
         let sql = "SELECT at_ms, pos FROM log_mark WHERE at_ms <= ?1 ORDER BY at_ms DESC LIMIT 1";
         let mark = self
             .conn
             .query_row(sql, [than_ms as i64], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)));
         let Some((at_ms, pos)) = mark.optional()? else { return Ok(0) };
-        let dropped = self.trim_streams(&self.oldest(pos, max_ops)?)?;
-        if dropped == 0 {
+        let dropped = self.trim_streams(&self.oldest(pos, max_ops, acknowledged)?)?;
+        if dropped == 0 && acknowledged.is_none() {
             self.conn.execute("DELETE FROM log_mark WHERE at_ms < ?1", [at_ms])?;
         }
         Ok(dropped)
     }
 
     /// The first ops of the log up to a position, as the vectors that end with them.
-    fn oldest(&self, pos: i64, max_ops: usize) -> Result<BTreeMap<StreamId, Vector>> {
+    fn oldest(
+        &self,
+        pos: i64,
+        max_ops: usize,
+        acknowledged: Option<&BTreeMap<StreamId, Vector>>,
+    ) -> Result<BTreeMap<StreamId, Vector>> {
         let heads: HashMap<i64, StreamId> =
             read_heads(&self.conn, None)?.into_iter().map(|(id, head)| (id, head.stream)).collect();
         let origins = log::origins(&self.conn)?;
@@ -60,6 +71,13 @@ impl Db {
             if let (Some(stream), Some(origin)) =
                 (heads.get(&entry.stream), origins.get(&entry.origin))
             {
+                let dot = Dot { origin: *origin, seq: entry.seq };
+                let is_theirs = |all: &BTreeMap<StreamId, Vector>| {
+                    all.get(stream).is_some_and(|vector| vector.covers(dot))
+                };
+                if !acknowledged.is_none_or(is_theirs) {
+                    return Ok(ControlFlow::Break(()));
+                }
                 oldest.entry(stream.clone()).or_default().raise(*origin, entry.seq);
                 ops += 1;
             }

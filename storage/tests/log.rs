@@ -207,7 +207,7 @@ fn old_blocks_leave_the_log_with_their_age() {
     let all = bench.ops(&BTreeMap::new());
     let mut dropped = 0;
     loop {
-        match bench.store.trim_older(first_ms, 30).unwrap() {
+        match bench.store.trim_older(first_ms, 30, None).unwrap() {
             0 => break,
             step => dropped += step as usize,
         }

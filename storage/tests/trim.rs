@@ -59,12 +59,12 @@ fn what_is_older_than_is_wanted_leaves_the_log_and_stays_in_the_records() {
     store.mark_log(pass(10)).unwrap();
     let all = ops(&store);
     // Nothing is that old.
-    assert_eq!(store.trim_older(BEGIN_MS, 1_000).unwrap(), 0);
+    assert_eq!(store.trim_older(BEGIN_MS, 1_000, None).unwrap(), 0);
     assert_eq!(ops(&store), all);
     // The first forty, in steps.
     let mut dropped = 0;
     loop {
-        let step = store.trim_older(BEGIN_MS + 2 * DAY_MS, 7).unwrap();
+        let step = store.trim_older(BEGIN_MS + 2 * DAY_MS, 7, None).unwrap();
         assert!(step <= 7);
         dropped += step as usize;
         if step == 0 {
@@ -89,5 +89,31 @@ fn what_is_older_than_is_wanted_leaves_the_log_and_stays_in_the_records() {
         to.finish_snapshot(&head.stream, &chunk.vector).unwrap();
     }
     assert_eq!(from.root().unwrap(), to.root().unwrap());
+    store.close();
+}
+
+#[test]
+fn what_all_have_acknowledged_leaves_the_log_earlier_and_nothing_behind_what_one_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_owned();
+    let clock = Clock::from_fn(|| BEGIN_MS);
+    let store =
+        Store::open(OpenOptions { dir, kinds: KINDS, node: NodeId([1; 16]), clock }).unwrap();
+    write(&store, 0..20);
+    store.mark_log(BEGIN_MS).unwrap();
+    let heads = store.clone().heads(None).unwrap();
+    let origin = store.origin();
+    let upto = |seq| -> BTreeMap<StreamId, Vector> {
+        let mut vector = Vector::default();
+        vector.raise(origin, seq);
+        heads.iter().map(|head| (head.stream.clone(), vector.clone())).collect()
+    };
+    let all = ops(&store);
+    assert_eq!(store.trim_older(BEGIN_MS, 1_000, Some(&BTreeMap::new())).unwrap(), 0);
+    assert_eq!(store.trim_older(BEGIN_MS, 1_000, Some(&upto(7))).unwrap(), 7);
+    assert_eq!(store.trim_older(BEGIN_MS, 1_000, Some(&upto(7))).unwrap(), 0);
+    assert_eq!(ops(&store), all - 7);
+    assert_eq!(store.trim_older(BEGIN_MS, 1_000, Some(&upto(9))).unwrap(), 2);
+    assert_eq!(store.verify().unwrap().problems, Vec::<String>::new());
     store.close();
 }

@@ -243,6 +243,14 @@ pub static SETTINGS: &[Setting] = &[
         |value| within(value, 0, 36_500)
     ),
     setting!(
+        "history_acknowledged_days",
+        "a number from 0 to 36500",
+        "Days after which writes leave the log that every listed peer has acknowledged since this node was started, or told \
+         by a bundle; 0 waits for `history_days`. `atoll restore --at` reaches back as far as the log does.",
+        history_acknowledged_days,
+        |value| within(value, 0, 36_500)
+    ),
+    setting!(
         "tenants.keep_days",
         "a number from 0 to 3650",
         "Days for which a deleted tenant can be restored; then all that was in it is removed for good. 0 keeps it. Give \

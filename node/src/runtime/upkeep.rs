@@ -8,11 +8,14 @@ use crate::content::{import, preview, trash};
 use crate::courier;
 use crate::exchange::{self, export};
 use crate::identity::{api_key, session, tenant, user};
+use crate::peer;
 use crate::runtime::Node;
 use crate::seal;
 use atoll_storage::read::Read;
 use atoll_storage::reference;
 use atoll_storage::tx::Tx;
+use atoll_storage::{StreamId, Vector};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,22 +117,38 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
 fn shorten_log(node: &Node) -> atoll_storage::Result<u64> {
     let now_ms = node.clock.now_ms();
     node.store.mark_log(now_ms)?;
-    let kept_ms = u64::from(node.config.history_days) * 24 * 3_600_000;
-    let mut dropped = 0;
-    for _ in 0..TRIM_STEPS {
-        let step = match kept_ms {
-            0 => 0,
-            kept_ms => node.store.trim_older(now_ms.saturating_sub(kept_ms), TRIM_OPS)?,
-        };
-        if step == 0 {
-            break;
-        }
-        dropped += step;
+    let mut dropped = trim(node, now_ms, node.config.history_days, None)?;
+    if node.config.history_acknowledged_days > 0
+        && let Some(acknowledged) = peer::acknowledged_by_all(node)?
+    {
+        dropped += trim(node, now_ms, node.config.history_acknowledged_days, Some(&acknowledged))?;
     }
     for _ in 0..PACK_STEPS {
         if !node.store.pack_log(Some(now_ms.saturating_sub(UNPACKED_MS)), UNPACKED_OPS)? {
             break;
         }
+    }
+    Ok(dropped)
+}
+
+/// What is older than so many days; none if that is 0.
+fn trim(
+    node: &Node,
+    now_ms: u64,
+    days: u32,
+    acknowledged: Option<&BTreeMap<StreamId, Vector>>,
+) -> atoll_storage::Result<u64> {
+    let than_ms = now_ms.saturating_sub(u64::from(days) * 24 * 3_600_000);
+    let mut dropped = 0;
+    for _ in 0..TRIM_STEPS {
+        let step = match days {
+            0 => 0,
+            _ => node.store.trim_older(than_ms, TRIM_OPS, acknowledged)?,
+        };
+        if step == 0 {
+            break;
+        }
+        dropped += step;
     }
     Ok(dropped)
 }

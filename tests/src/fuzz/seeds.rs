@@ -110,6 +110,8 @@ pub fn volume() -> Vec<Vec<u8>> {
             carries: &|_| true,
             recipients: vec![],
             tells: Tells::Brings,
+            lacks: &[],
+            files: None,
             volume_bytes: bundle::MIN_VOLUME_BYTES,
             batch_ops: 3,
             snapshot_from_ops,

@@ -43,11 +43,11 @@ pub fn volume(data: &[u8]) {
     let Ok(mut volume) = open() else { return };
     let _ = volume.covers();
     let mut db = victim::store();
-    let _ = bundle::import(Some(&mut db), vec![volume], |_, _| {});
+    let _ = bundle::import(Some(&mut db), None, vec![volume], |_, _| {});
     assert_works(db);
     // And only looked at.
     if let Ok(volume) = open() {
-        let _ = bundle::import(None, vec![volume], |_, _| {});
+        let _ = bundle::import(None, None, vec![volume], |_, _| {});
     }
 }
 
