@@ -51,6 +51,8 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
     let mut pause = FIRST_PAUSE;
     let mut paused = shared.paused.subscribe();
     let mut is_first = true;
+    // Since when there is a link that the other side dialled.
+    let mut linked_at: Option<Instant> = None;
     while let Some(target) = shared.roster.target(&key) {
         if shared.is_stopped() {
             return;
@@ -63,6 +65,17 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
             continue;
         }
         let places = places(&shared, &target);
+        if target.is_linked {
+            linked_at.get_or_insert_with(Instant::now);
+        } else if let Some(since) = linked_at.take() {
+            if since.elapsed() > GOOD_LINK {
+                pause = FIRST_PAUSE;
+            } else {
+                // Nor is the end of the other side's: both would dial by turns without end.
+                pause = wait_longer(&shared, &target, pause, &mut paused).await;
+                continue;
+            }
+        }
         if target.is_linked || places.is_empty() {
             if !target.is_linked {
                 let reason = "this peer has no known address: it has to dial this node";
@@ -84,9 +97,19 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
             // The end of its own link is no reason to dial at once: what ended it may well be there still.
             let _ = tokio::time::timeout(Duration::ZERO, target.wake.notified()).await;
         }
-        let woken = wait(&shared, &target, jittered(pause), &mut paused).await;
-        pause = if woken { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = wait_longer(&shared, &target, pause, &mut paused).await;
     }
+}
+
+/// Waits for about so long, or until something happens. How long to wait the next time.
+async fn wait_longer(
+    shared: &Shared,
+    target: &Target,
+    pause: Duration,
+    paused: &mut tokio::sync::watch::Receiver<bool>,
+) -> Duration {
+    let woken = wait(shared, target, jittered(pause), paused).await;
+    if woken { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) }
 }
 
 /// Where to look for a peer: at the address that is known, then where it was heard on this network.
