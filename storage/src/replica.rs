@@ -231,9 +231,15 @@ impl Db {
         let bodies = theirs.map_or(&[][..], |r| &r.bodies);
         let wanted: Vec<_> = state.bodies.clone();
         for known in wanted {
+            let there = before.body_of(known.field, known.creation);
             let Some(sent) =
                 bodies.iter().find(|b| (b.field, b.creation) == (known.field, known.creation))
             else {
+                if there.is_none() {
+                    return Err(Error::Malformed(
+                        "a snapshot's record names a body that is not with it".into(),
+                    ));
+                }
                 continue;
             };
             let doc = sent.doc.clone();
@@ -243,7 +249,6 @@ impl Db {
                     "a snapshot's body is not the one its record names".into(),
                 ));
             }
-            let there = before.body_of(known.field, known.creation);
             let content = match there {
                 Some(_) => {
                     let mine = self.content(place, known.field, known.creation)?;
