@@ -396,6 +396,7 @@ impl Db {
     }
 }
 
-fn stamp_of(record: Option<&Record>, field: u16) -> Option<crate::id::Dot> {
-    record.and_then(|r| r.state.register(field)).map(|c| c.dot)
+/// Two lives of a node may have given one dot to two moves: a repair changes the time alone.
+fn stamp_of(record: Option<&Record>, field: u16) -> Option<(crate::clock::Hlc, crate::id::Dot)> {
+    record.and_then(|r| r.state.register(field)).map(|c| (c.hlc, c.dot))
 }
