@@ -11,6 +11,7 @@ mod node;
 mod oracle;
 mod parts;
 mod plan;
+mod removal;
 mod rng;
 mod small;
 mod wire;

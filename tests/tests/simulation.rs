@@ -52,16 +52,29 @@ fn nodes_are_equal_after_whatever_befell_them_last_quarter() {
     run_part(3);
 }
 
+/// A seed under the evils that there were when it failed.
+fn as_it_was(seed: u64) -> Result<simulator::Outcome, String> {
+    let plan = simulator::Plan::of(seed);
+    simulator::run_plan(seed, simulator::Plan { upgrades: false, rots: false, ..plan })
+}
+
 /// An answer that took a year made the next timeout three of them.
 #[test]
 fn a_link_over_which_a_year_passed_goes_on() {
-    simulator::run(283).unwrap_or_else(|failure| panic!("{failure}"));
+    as_it_was(283).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// Two lives of a node had written to one record under one dot, at different times: a repair swapped the times.
 #[test]
 fn a_repair_ends_where_two_writes_bear_one_name() {
-    simulator::run(832).unwrap_or_else(|failure| panic!("{failure}"));
+    as_it_was(832).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Two lives of a node had moved one record under one dot, at different times: after a repair the inbox told the other time.
+#[test]
+fn a_repair_that_changes_nothing_but_a_time_reaches_the_inbox() {
+    let plan = simulator::Plan { rots: false, ..simulator::Plan::of(23_375) };
+    simulator::run_plan(23_375, plan).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// Each step of two nodes that meet, one run a step: by ops, and by snapshot since their logs were trimmed.
@@ -106,4 +119,19 @@ fn what_an_older_release_does_not_know_passes_through_it_untouched() {
     }
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
     assert!(upgrades >= (to - from) / 20, "only {upgrades} nodes were upgraded");
+}
+
+/// What it wrote and somebody had taken is everywhere, what nobody had taken is nowhere, and all others go on.
+#[test]
+fn a_node_that_is_removed_from_the_network_leaves_the_others_equal() {
+    let (from, to) = asked().unwrap_or((0, 80));
+    let (mut refused, mut failures) = (0, vec![]);
+    for seed in from..to {
+        match simulator::run_plan(seed, simulator::Plan::revoking(seed)) {
+            Ok(outcome) => refused += outcome.refused,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
+    assert!(refused >= to - from, "only {refused} links were refused");
 }

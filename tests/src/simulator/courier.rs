@@ -1,6 +1,7 @@
 //! Couriers: bundles made at one node and brought to another, whole, cut off, damaged, or twice. What a receiver is said to
 //! have may be what it had long ago.
 
+use super::removal;
 use super::world::World;
 use atoll_storage::{StreamId, Vector};
 use atoll_sync::bundle::{self, Error, Order, Tells, Volume, Volumes};
@@ -26,6 +27,9 @@ pub fn carry(world: &mut World) -> Result<(), String> {
     let from = world.rng.below(world.nodes.len());
     let to =
         (from + world.rng.between(1, world.nodes.len() as u64 - 1) as usize) % world.nodes.len();
+    if world.plan.revokes && removal::is_between(world, from, to)? {
+        return Ok(());
+    }
     let known = if world.rng.percent(30) { BTreeMap::new() } else { stale(world, to)? };
     let volumes = made(world, from, known)?;
     for mut bytes in volumes {

@@ -16,6 +16,7 @@ pub const VISITORS: Field = Field::sketch(2, "visitors");
 pub const PARENT: Field = Field::refers(1, "parent", "place").column();
 pub const LABEL: Field = Field::text(2, "label").column();
 pub const LOGIN: Field = Field::text(1, "login").claim("member.login");
+pub const REMOVED: Field = Field::text(1, "node");
 pub const MARK: Field = Field::text(1, "mark");
 pub const TEXT: Field = Field::body(2, "text");
 
@@ -41,9 +42,12 @@ pub static PLACE: Kind = Kind {
 };
 pub static MEMBER: Kind =
     Kind { fields: &[LOGIN], ..Kind::new(204, "member", "members", "identity") };
+/// That a node was removed from the network.
+pub static REMOVAL: Kind =
+    Kind { fields: &[REMOVED], ..Kind::new(206, "removal", "removals", "identity") };
 /// Newer than the old release.
 pub static BADGE: Kind =
     Kind { fields: &[MARK, TEXT], ..Kind::new(205, "badge", "badges", "content") };
 
-pub static NEW: &[&Kind] = &[&NOTE, &LIKE, &STATS, &PLACE, &MEMBER, &BADGE];
-pub static OLD: &[&Kind] = &[&OLD_NOTE, &LIKE, &STATS, &PLACE, &MEMBER];
+pub static NEW: &[&Kind] = &[&NOTE, &LIKE, &STATS, &PLACE, &MEMBER, &REMOVAL, &BADGE];
+pub static OLD: &[&Kind] = &[&OLD_NOTE, &LIKE, &STATS, &PLACE, &MEMBER, &REMOVAL];

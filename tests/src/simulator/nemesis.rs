@@ -3,6 +3,7 @@
 use super::courier;
 use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
 use super::parts;
+use super::removal;
 use super::rng::Rng;
 use super::world::World;
 use atoll_storage::op::{BodyEdit, BodyWrite, CellWrite, Count, Seen, Write};
@@ -47,6 +48,12 @@ pub fn strike(world: &mut World) -> Outcome {
         trim(world, node)?;
     }
     pack(world, node)?;
+    if plan.rots && world.rng.percent(3) {
+        rot(world, node)?;
+    }
+    if plan.revokes {
+        removal::strike(world)?;
+    }
     if plan.kills && world.rng.percent(3) {
         kill(world, node)?;
     }
@@ -125,11 +132,14 @@ pub fn heal(world: &mut World) -> Outcome {
     if world.plan.partial {
         parts::finish(world)?;
     }
+    if world.plan.revokes {
+        removal::finish(world)?;
+    }
     world.say(|| "healed".into());
     Ok(())
 }
 
-fn hang_up(world: &mut World, node: usize) {
+pub fn hang_up(world: &mut World, node: usize) {
     world.links.iter_mut().filter(|link| link.joins(node)).for_each(super::wire::Link::hang_up);
 }
 
@@ -184,6 +194,38 @@ fn pack(world: &mut World, node: usize) -> Outcome {
         Ok(packed) => world.outcome.packs += u64::from(packed),
         Err(Error::Full) if world.nodes[node].is_full() => {}
         Err(error) => return Err(text(error)),
+    }
+    Ok(())
+}
+
+/// A bit flips in what the disk holds of a packed log.
+fn rot(world: &mut World, node: usize) -> Outcome {
+    if world.nodes[node].is_full() {
+        return Ok(());
+    }
+    let (which, at, bit) = (world.rng.number(), world.rng.number(), world.rng.below(8));
+    let flipped = world.nodes[node].db.transact(|tx| {
+        let names = "SELECT last, ops FROM block ORDER BY last";
+        let mut statement = tx.conn().prepare(names).map_err(Error::from)?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)));
+        let mut blocks =
+            rows.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(Error::from)?;
+        if blocks.is_empty() {
+            return Ok(false);
+        }
+        let chosen = which as usize % blocks.len();
+        let (name, bytes) = &mut blocks[chosen];
+        let at = at as usize % bytes.len().max(1);
+        bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << bit);
+        let sql = "UPDATE block SET ops = ?1 WHERE last = ?2";
+        tx.conn().execute(sql, (&*bytes, *name)).map_err(Error::from)?;
+        Ok::<bool, Error>(true)
+    });
+    if flipped.map_err(text)? {
+        world.nodes[node].is_rotten = true;
+        world.outcome.rotten += 1;
+        world.say(|| format!("a bit of the log of {node} flips"));
     }
     Ok(())
 }
@@ -290,7 +332,7 @@ fn set_back(world: &mut World, node: usize, backup: &Path, way: &str) -> Outcome
 }
 
 /// What a node acknowledged and has no more may be gone. Its vectors.
-fn forgive(world: &mut World, node: usize) -> Result<BTreeMap<StreamId, Vector>, String> {
+pub fn forgive(world: &mut World, node: usize) -> Result<BTreeMap<StreamId, Vector>, String> {
     let vectors = world.nodes[node].vectors().map_err(text)?;
     let id = world.nodes[node].db.origin().node;
     for op in world.model.ops.iter().filter(|op| op.dot.origin.node == id) {

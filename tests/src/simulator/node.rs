@@ -25,6 +25,8 @@ pub struct Node {
     /// The process that runs on a copy of its disk, and that nobody hears now.
     twin: Option<(Db, Option<PathBuf>)>,
     pub is_away: bool,
+    /// Bits have flipped in its log.
+    pub is_rotten: bool,
     /// Its disk has no room until then.
     pub full_until_ms: u64,
     /// The latest time that its clock ever showed.
@@ -71,6 +73,7 @@ impl Node {
             backup: None,
             twin: None,
             is_away: false,
+            is_rotten: false,
             full_until_ms: 0,
             latest_wall_ms: 0,
         })

@@ -43,6 +43,10 @@ pub struct Plan {
     pub partial: bool,
     /// The node of the old release becomes one of the new.
     pub upgrades: bool,
+    /// Bits flip in what disks hold of packed logs.
+    pub rots: bool,
+    /// The last node is removed from the network: whoever has heard of it says nothing to it and hears nothing of it.
+    pub revokes: bool,
 }
 
 impl Plan {
@@ -81,6 +85,8 @@ impl Plan {
             twins: in_files && rng.percent(30),
             partial: rng.percent(35),
             upgrades: in_files && rng.percent(50),
+            rots: rng.percent(20),
+            revokes: false,
         }
     }
 
@@ -116,6 +122,8 @@ impl Plan {
             twins: false,
             partial: false,
             upgrades: false,
+            rots: false,
+            revokes: false,
         }
     }
 
@@ -124,6 +132,20 @@ impl Plan {
         let plan = Self::of(seed);
         let (old, upgrades) = (Some(1), plan.in_files && seed.is_multiple_of(2));
         Self { nodes: 3, is_line: true, latecomer: false, partial: false, old, upgrades, ..plan }
+    }
+
+    /// Four nodes, of which one is stolen, under all evils.
+    pub fn revoking(seed: u64) -> Self {
+        let plan = Self::of(seed);
+        Self {
+            nodes: 4,
+            latecomer: false,
+            partial: false,
+            old: None,
+            upgrades: false,
+            revokes: true,
+            ..plan
+        }
     }
 
     /// Nodes in a line, each with another part of the network, on a wire with few faults.

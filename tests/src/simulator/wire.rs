@@ -14,6 +14,8 @@ pub struct Link {
     pub down_until_ms: u64,
     /// From which end nothing arrives, and until when.
     pub deaf: Option<(usize, u64)>,
+    /// One end knows that the other was removed.
+    pub is_refused: bool,
     last_due_ms: [u64; 2],
 }
 
@@ -25,6 +27,7 @@ impl Link {
             connection: 0,
             down_until_ms: 0,
             deaf: None,
+            is_refused: false,
             last_due_ms: [0; 2],
         }
     }
@@ -98,6 +101,11 @@ impl Wire {
     pub fn next_due(&mut self, now_ms: u64) -> Option<Frame> {
         let first = self.frames.first_entry().filter(|entry| entry.key().0 <= now_ms)?;
         Some(first.remove())
+    }
+
+    /// What is on its way over links from this one on will never arrive.
+    pub fn forget_from(&mut self, link: usize) {
+        self.frames.retain(|_, frame| frame.link < link);
     }
 
     pub fn is_empty(&self) -> bool {

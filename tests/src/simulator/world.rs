@@ -72,6 +72,10 @@ pub struct Outcome {
     /// Streams that nodes dropped.
     pub dropped: u64,
     pub upgrades: u64,
+    /// Blocks of logs in which a bit flipped.
+    pub rotten: u64,
+    /// Links that were cut because one end had heard that the other was removed.
+    pub refused: u64,
 }
 
 impl World {
@@ -169,6 +173,7 @@ impl World {
                 let [a, b] = self.links[link].nodes;
                 let is_up = self.links[link].down_until_ms <= now_ms;
                 let is_there = !self.nodes[a].is_away && !self.nodes[b].is_away;
+                let is_up = is_up && !self.links[link].is_refused;
                 if is_up && is_there && (self.wire.calm || self.rng.percent(40)) {
                     self.connect(link)?;
                 }
@@ -349,5 +354,7 @@ impl Outcome {
         self.damaged_bundles += other.damaged_bundles;
         self.dropped += other.dropped;
         self.upgrades += other.upgrades;
+        self.rotten += other.rotten;
+        self.refused += other.refused;
     }
 }
