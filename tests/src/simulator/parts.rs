@@ -73,7 +73,7 @@ fn change(world: &mut World, node: usize) -> Outcome {
     let heads = world.nodes[node].db.heads(None).map_err(text)?;
     let dropped: Vec<StreamHead> =
         heads.into_iter().filter(|head| !part.carries(&head.stream)).collect();
-    let may_drop = !world.plan.restores && !world.plan.copies;
+    let may_drop = !world.plan.restores && !world.plan.copies && !world.plan.twins;
     let is_elsewhere = |world: &mut World, head: &StreamHead| {
         (0..world.nodes.len()).filter(|other| *other != node).any(|other| {
             let theirs = world.nodes[other].db.head(&head.stream).ok().flatten();
