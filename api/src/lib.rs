@@ -22,6 +22,7 @@ mod etag;
 mod events;
 mod exports;
 mod feeds;
+mod grants;
 mod guests;
 mod health;
 mod idempotency;
@@ -99,6 +100,7 @@ pub fn all_routes() -> Vec<Route> {
         seals::routes(),
         settlements::routes(),
         peers::routes(),
+        grants::routes(),
         backups::routes(),
         auth::routes(),
         sessions::routes(),

@@ -101,6 +101,11 @@ const PEER: &[Field] = &[
     Field::text(8, "last_error"),
     Field::flag(9, "disk_full").required().doc("It says that its disk is full."),
     Field::text(10, "carries").doc("What it carries, as rules; absent until it said so."),
+    Field::text(11, "may").required().doc("What it may do here, in words."),
+    Field::text(12, "lets").doc("What it lets this node do, in words; absent until it said so."),
+    Field::int(13, "refused_ops")
+        .required()
+        .doc("Ops that came since the start of this node, and that it may not write here."),
 ];
 const BLOBS: &[Field] = &[
     Field::int(1, "wanted").required().doc("Files that records name."),
@@ -199,7 +204,7 @@ async fn peers(call: Call) -> Answer {
     let rows: Vec<Json> = {
         let full = full_peers(&call.node);
         let peers = peer::list(&call.node, &call.actor)?;
-        peers.iter().map(|peer| peer_row(peer, full.contains(&peer.node))).collect()
+        peers.iter().map(|peer| peer_row(&call.node, peer, full.contains(&peer.node))).collect()
     };
     Reply::rows(&call, &rows, None, rows.len() as u64)
 }
@@ -209,7 +214,7 @@ fn full_peers(node: &Node) -> Vec<NodeId> {
     peers.filter(|(_, is_full)| *is_full).map(|(peer, _)| peer).collect()
 }
 
-fn peer_row(peer: &PeerStatus, is_full: bool) -> Json {
+fn peer_row(node: &Node, peer: &PeerStatus, is_full: bool) -> Json {
     json!({
         "node": peer.node.to_string(),
         "name": peer.name,
@@ -221,6 +226,9 @@ fn peer_row(peer: &PeerStatus, is_full: bool) -> Json {
         "last_error": (!peer.reason.is_empty()).then_some(&peer.reason),
         "disk_full": is_full,
         "carries": peer.carries.as_ref().map(ToString::to_string),
+        "may": peer::words(node, &peer.may),
+        "lets": peer.lets.as_ref().map(|lets| peer::words(node, lets)),
+        "refused_ops": peer.refused,
     })
 }
 

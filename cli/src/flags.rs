@@ -263,6 +263,8 @@ pub enum Peer {
         /// Where this node is reached, as host:port; can be repeated [default: the setting `sync_address`]
         #[arg(long = "address", value_name = "HOST:PORT")]
         addresses: Vec<String>,
+        #[command(flatten)]
+        grant: GrantFlags,
     },
     /// Join the network of the node that gave this ticket
     Join {
@@ -275,6 +277,18 @@ pub enum Peer {
     /// itself, and takes from it what nodes left that it lists. Keys come from the flags, else from AWS_ENDPOINT_URL,
     /// AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; they are kept in the data folder.
     Add(PeerAdd),
+    /// Say what a node may do from now on: here, and on the nodes that trust this one with everything
+    ///
+    /// What is not named stays as it was said. A link to the node begins anew. With `--may none` nothing goes to the node any
+    /// more and nothing comes from it.
+    Grant {
+        /// Its id, public key or name
+        peer: String,
+        #[command(flatten)]
+        grant: GrantFlags,
+    },
+    /// List what nodes may do, who says so, and whether it counts here
+    Grants,
     /// List the nodes that this one knows, and its buckets
     List,
     /// List the nodes that were heard on this network; for a node that runs with `sync.discover`
@@ -320,6 +334,26 @@ pub struct PeerAdd {
     /// Read the secret key from standard input
     #[arg(long)]
     pub secret_key_stdin: bool,
+    #[command(flatten)]
+    pub grant: GrantFlags,
+}
+
+/// What a node may do on this one.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "What it may do [default: everything, without end]")]
+pub struct GrantFlags {
+    /// In these tenants only, by id or slug; * for all
+    #[arg(long, value_name = "TENANT", value_delimiter = ',')]
+    pub tenants: Option<Vec<String>>,
+    /// Of these scopes only: identity, content, community, insight, inbox; * for all
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
+    pub scopes: Option<Vec<String>>,
+    /// read: it gets what is here; write: what it wrote is taken; relay: what others wrote is taken from it; or none
+    #[arg(long, value_name = "WAY", value_delimiter = ',')]
+    pub may: Option<Vec<String>>,
+    /// Until the end of this day in UTC, or a time as in RFC 3339; or never
+    #[arg(long, value_name = "DATE")]
+    pub until: Option<String>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]

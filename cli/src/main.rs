@@ -248,9 +248,19 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::User(flags::User::ResetPassword { user, password_stdin }) => {
             Request::UserResetPassword { user, password: password(password_stdin)? }
         }
-        Command::Peer(flags::Peer::Ticket { hours, addresses }) => {
-            Request::PeerTicket { hours, addresses }
+        Command::Peer(flags::Peer::Ticket { hours, addresses, grant }) => {
+            Request::PeerTicket { hours, addresses, asked: asked_of(grant) }
         }
+        Command::Peer(flags::Peer::Grant { peer, grant }) => {
+            let asked = asked_of(grant);
+            if asked == atoll_node::peer::Asked::default() {
+                return Err(Failure::usage(
+                    "say what it may do: --tenants, --scopes, --may or --until; `atoll peer grants` shows what it may",
+                ));
+            }
+            Request::PeerGrant { peer, asked }
+        }
+        Command::Peer(flags::Peer::Grants) => Request::PeerGrants,
         Command::Peer(flags::Peer::Join { ticket }) => Request::PeerJoin { ticket },
         Command::Peer(flags::Peer::Add(add)) => peer_of(add)?,
         Command::Peer(flags::Peer::List) => Request::PeerList,
@@ -291,6 +301,11 @@ fn request_of(command: Command) -> Outcome<Request> {
     })
 }
 
+fn asked_of(grant: flags::GrantFlags) -> atoll_node::peer::Asked {
+    let flags::GrantFlags { tenants, scopes, may, until } = grant;
+    atoll_node::peer::Asked { tenants, scopes, may, until }
+}
+
 fn peer_of(add: flags::PeerAdd) -> Outcome<Request> {
     let flags::PeerAdd {
         peer,
@@ -301,11 +316,16 @@ fn peer_of(add: flags::PeerAdd) -> Outcome<Request> {
         region,
         access_key_id,
         secret_key_stdin,
+        grant,
     } = add;
+    let asked = asked_of(grant);
     if !Location::is_location(&peer) {
         let name =
             name.ok_or_else(|| Failure::usage("a node needs a name to know it by: give --name"))?;
-        return Ok(Request::PeerAdd { public_key: peer, name, address });
+        return Ok(Request::PeerAdd { public_key: peer, name, address, asked });
+    }
+    if asked != atoll_node::peer::Asked::default() {
+        return Err(Failure::usage("a bucket is granted nothing: nodes are, one by one"));
     }
     let mut access = Access::default();
     if peer.trim().starts_with("s3:") {

@@ -34,9 +34,11 @@ pub enum Request {
     UserResetPassword { user: String, password: Option<String> },
     UserImport { file: PathBuf, dry_run: bool },
     UserExport { password_hashes: bool },
-    PeerTicket { hours: u64, addresses: Vec<String> },
+    PeerTicket { hours: u64, addresses: Vec<String>, asked: peer::Asked },
     PeerJoin { ticket: String },
-    PeerAdd { public_key: String, name: String, address: Option<String> },
+    PeerAdd { public_key: String, name: String, address: Option<String>, asked: peer::Asked },
+    PeerGrant { peer: String, asked: peer::Asked },
+    PeerGrants,
     BucketAdd(bucket::Asked),
     PeerList,
     PeerNearby,
@@ -109,24 +111,30 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
         }
         Request::UserImport { file, dry_run } => import_users(node, &file, dry_run).await,
         Request::UserExport { password_hashes } => export_users(node, password_hashes),
-        Request::PeerTicket { hours, addresses } => {
+        Request::PeerTicket { hours, addresses, asked } => {
             let lifetime = Duration::from_secs(hours * 3_600);
-            let ticket = peer::ticket(node, &whole, lifetime, addresses).await?;
+            let ticket = peer::ticket_for(node, &whole, lifetime, addresses, &asked).await?;
             let expires_at = Moment::of(ticket.expires_ms).to_string();
             Ok(
                 json!({ "ticket": ticket.line, "expires_at": expires_at, "addresses": ticket.addresses }),
             )
         }
+        Request::PeerGrant { peer, asked } => told::grant(node, &peer, &asked).await,
+        Request::PeerGrants => {
+            let granted = peer::granted(node, &whole)?;
+            Ok(Json::Array(granted.iter().map(told::granted_json).collect()))
+        }
         Request::PeerJoin { ticket } => join(node, &ticket).await,
-        Request::PeerAdd { public_key, name, address } => {
-            let id = peer::add(node, &whole, &public_key, &name, address.as_deref()).await?;
+        Request::PeerAdd { public_key, name, address, asked } => {
+            let address = address.as_deref();
+            let id = peer::add_for(node, &whole, &public_key, &name, address, &asked).await?;
             Ok(json!({ "node": id.to_string(), "name": name }))
         }
         Request::PeerList => {
             let peers = peer::list(node, &whole)?;
             let buckets = bucket::list(node)?;
             let buckets = buckets.iter().map(bucket::json);
-            Ok(Json::Array(peers.iter().map(peer_json).chain(buckets).collect()))
+            Ok(Json::Array(peers.iter().map(|peer| peer_json(node, peer)).chain(buckets).collect()))
         }
         Request::BucketAdd(asked) => bucket::add(node, asked).await,
         Request::PeerNearby => {
@@ -365,7 +373,7 @@ async fn join(node: &Node, ticket: &str) -> Outcome<Json> {
         ));
     }
     let peer = peer::join(node, &actor, ticket).await?;
-    Ok(peer_json(&peer))
+    Ok(peer_json(node, &peer))
 }
 
 async fn remove_peer(node: &Node, wanted: &str) -> Outcome<Json> {
@@ -390,7 +398,7 @@ async fn remove_peer(node: &Node, wanted: &str) -> Outcome<Json> {
     Ok(json!({ "removed": removed, "name": name }))
 }
 
-pub fn peer_json(peer: &PeerStatus) -> Json {
+pub fn peer_json(node: &Node, peer: &PeerStatus) -> Json {
     json!({
         "node": peer.node.to_string(),
         "public_key": peer.public_key.to_string(),
@@ -405,6 +413,11 @@ pub fn peer_json(peer: &PeerStatus) -> Json {
         "reason": peer.reason,
         "diverged": peer.diverged,
         "carries": peer.carries.as_ref().map(ToString::to_string),
+        "may": peer::words(node, &peer.may),
+        "lets": peer.lets.as_ref().map(|lets| peer::words(node, lets)),
+        "is_limited": !peer.may.is_whole() || peer.may.until_ms.is_some()
+            || peer.lets.as_ref().is_some_and(|lets| !lets.is_whole() || lets.until_ms.is_some()),
+        "refused_ops": peer.refused,
     })
 }
 
@@ -423,7 +436,7 @@ fn status(node: &Node) -> Outcome<Json> {
         "parked": status.parked,
         "backup": standing_json(node),
         "seals": seals_json(node)?,
-        "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
+        "peers": status.peers.iter().map(|peer| peer_json(node, peer)).collect::<Vec<_>>(),
         "buckets": bucket::list(node)?.iter().map(bucket::json).collect::<Vec<_>>(),
         "blobs": blobs_json(node)?,
         "removed": status.removed.iter().map(peer::Revoked::words).collect::<Vec<_>>(),

@@ -48,6 +48,13 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         Request::BundleVerify { .. } => bundle::seen(answer, "holds"),
         Request::BundleImport { .. } => bundle::seen(answer, "brought"),
         Request::PeerJoin { .. } => say!("Joined the network of {}.", text(&answer["name"])),
+        Request::PeerGrant { .. } => {
+            say!("{} {}.", text(&answer["name"]), text(&answer["words"]));
+            say!(
+                "It holds here at once, and on other nodes that trust this one as soon as they hear of it."
+            );
+        }
+        Request::PeerGrants => grants(answer),
         Request::PeerList => peers(answer),
         Request::PeerNearby => table(
             answer,
@@ -228,6 +235,29 @@ fn peers(answer: &Json) {
         ("address", "ADDRESS"),
         ("node", "NODE"),
         ("reason", "WHY"),
+    ];
+    table(answer, &columns);
+    for peer in answer.as_array().into_iter().flatten() {
+        let name = text(&peer["name"]);
+        if peer["is_limited"] == true {
+            say!("{name} {} here.", text(&peer["may"]));
+            if let Some(lets) = peer["lets"].as_str() {
+                say!("On {name}, this node {lets}.");
+            }
+        }
+        if peer["refused_ops"].as_u64().is_some_and(|ops| ops > 0) {
+            say!("{} ops that came from {name} were refused.", text(&peer["refused_ops"]));
+        }
+    }
+}
+
+fn grants(answer: &Json) {
+    let columns = [
+        ("name", "NODE"),
+        ("words", "WHAT IT MAY"),
+        ("by", "SAYS"),
+        ("issued_at", "SINCE"),
+        ("counts", "COUNTS HERE"),
     ];
     table(answer, &columns);
 }

@@ -92,7 +92,8 @@ pub(crate) fn shed(store: &Store) {
     }
 }
 
-fn tenant_by_name(node: &Node) -> impl Fn(&str) -> Option<Id> {
+/// Finds a tenant by id or slug.
+pub(crate) fn tenant_by_name(node: &Node) -> impl Fn(&str) -> Option<Id> {
     |name| Some(tenant::get(node, &Actor::system(Id::NIL), name).ok()?.key)
 }
 

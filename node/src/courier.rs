@@ -10,14 +10,16 @@ pub use job::{QUEUE, file, import_upload, start_export};
 use crate::access::{Actor, Permission};
 use crate::blob::carried;
 use crate::error::{Error, Result};
+use crate::peer::grant;
 use crate::peer::revocation::is_revoked;
 use crate::runtime::Node;
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
-use atoll_storage::{NodeId, Replica, StreamId, Vector, codec, peer, reference};
+use atoll_storage::{NodeId, Rights, StreamId, Vector, codec, peer, reference};
 use atoll_sync::bundle::{
     self, BundleKey, Exported, Head, Lack, Landing, Left, Packing, Recipient, Report, Tells, Volume,
 };
+use atoll_sync::guard::Guarded;
 use serde::{Deserialize, Serialize};
 use shelf::Shelf;
 use std::collections::BTreeMap;
@@ -124,6 +126,9 @@ pub fn export(
     let receivers = receivers(node, &order.to)?;
     let known = known_to_all(&receivers);
     let recipients = if order.lock { recipients(&receivers)? } else { vec![] };
+    let rights: Result<Vec<Rights>> =
+        receivers.iter().map(|(one, _)| may_now(node, *one)).collect();
+    let rights = rights?;
     let named_by = |kind, key| node.store.read(|reader| reference::of_record(reader, kind, key));
     let room_bytes = || room_for_files(node, order, to);
     let files = match order.files {
@@ -131,7 +136,7 @@ pub fn export(
         Files::Small | Files::All => Some(Packing {
             blobs: &node.blobs,
             named_by: &named_by,
-            asked: asked(node, &receivers)?,
+            asked: for_all(node, &rights, asked(node, &receivers)?)?,
             up_to_bytes: match order.files {
                 Files::All => u64::MAX,
                 _ => node.config.blobs.eager_bytes,
@@ -139,10 +144,10 @@ pub fn export(
             room_bytes: &room_bytes,
         }),
     };
-    let lacks = carried::lacks(node)?;
+    let lacks = for_all(node, &rights, carried::lacks(node)?)?;
     let order = bundle::Order {
         known,
-        carries: &|_| true,
+        carries: &|stream| rights.iter().all(|rights| rights.reads(stream)),
         recipients,
         tells: if order.want_only { Tells::Wants { refused: &[] } } else { Tells::Has },
         lacks: &lacks,
@@ -179,6 +184,25 @@ fn asked(node: &Node, receivers: &[Receiver]) -> Result<Vec<Lack>> {
         }
     }
     Ok(named)
+}
+
+/// Files that every receiver may hear of, by what records name them.
+fn for_all(node: &Node, rights: &[Rights], mut lacks: Vec<Lack>) -> Result<Vec<Lack>> {
+    if rights.iter().all(Rights::is_whole) {
+        return Ok(lacks);
+    }
+    let may_hear = |blob| {
+        let streams = node.store.read(|reader| reference::streams_of(reader, blob))?;
+        let may = |rights: &Rights| streams.iter().any(|stream| rights.reads(stream));
+        Ok::<_, Error>(rights.iter().all(may))
+    };
+    let mut kept = Vec::new();
+    for lack in lacks.drain(..) {
+        if may_hear(&lack.blob)? {
+            kept.push(lack);
+        }
+    }
+    Ok(kept)
 }
 
 /// What files may take: as much as was ordered, and as the disk has that the bundle is written to.
@@ -279,17 +303,23 @@ pub fn import(
                 key: head.creator,
             }));
         }
+        let maker = head.creator.node_id();
+        let rights = may_now(node, maker)?;
         let mut store = node.store.clone();
-        let replica: &mut dyn Replica = &mut store;
+        let mut guarded = Guarded::new(&mut store, maker, rights);
         let mut admit =
             |blob: &_, size_bytes, coming| carried::admit(node, blob, size_bytes, coming);
         let mut landing = Landing::new(&node.blobs, &mut admit);
-        let report = bundle::import(Some(replica), Some(&mut landing), volumes, progress);
+        let report = bundle::import(Some(&mut guarded), Some(&mut landing), volumes, progress);
         carried::note_here(node, landing.came())?;
         if landing.is_full() {
             node.exchange.look_for_room();
         }
         let report = report.map_err(refused)?;
+        if guarded.refused_ops + guarded.refused_records > 0 {
+            let (ops, records) = (guarded.refused_ops, guarded.refused_records);
+            tracing::warn!(node = %maker, ops, records, "the maker of a bundle may not write all of it here: that was left");
+        }
         note(node, head, &report)?;
         Ok(report)
     })
@@ -360,6 +390,18 @@ fn nothing(unread: &[Unread]) -> Error {
         [one, ..] => format!("{}: {}", one.file, one.why),
     };
     Error::field("files", "no_bundle", told)
+}
+
+/// What a node may do here, if it may do anything now.
+fn may_now(node: &Node, one: NodeId) -> Result<Rights> {
+    let rights = grant::may(node, one)?;
+    if one != node.id() && (rights.is_nothing() || rights.is_over(node.clock.now_ms())) {
+        let what = if rights.is_nothing() { "grant_withdrawn" } else { "grant_expired" };
+        let message =
+            "this node may do nothing here any more: `atoll peer grant` says anew what it may";
+        return Err(Error::conflict(what, message));
+    }
+    Ok(rights)
 }
 
 /// This node itself, or a peer that is listed.

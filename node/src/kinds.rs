@@ -13,6 +13,7 @@ pub static ALL: &[&Kind] = &[
     &identity::tenant::TENANT,
     &identity::signing_key::SIGNING_KEY,
     &crate::peer::revocation::REVOCATION,
+    &crate::peer::grant::GRANT,
     // identity 10-19
     &identity::user::USER,
     &identity::session::SESSION,

@@ -1,9 +1,11 @@
 //! The other nodes: who they are, how far they are level with this one, how one joins and how one is cut off.
 //! What is written here concerns the whole node, not one tenant.
 
+pub(crate) mod grant;
 mod plan;
 pub(crate) mod revocation;
 
+pub use grant::{Asked, Granted, grant, granted, of as granted_to, words};
 pub use plan::{Arrival, Gap, Plan, arrival, plan};
 pub use revocation::{Revoked, removed, revoke};
 
@@ -15,7 +17,7 @@ use atoll_storage::heads::StreamHead;
 use atoll_storage::peer::MAX_PEERS;
 use atoll_storage::read::{Quarantined, Read};
 use atoll_storage::tx::Tx;
-use atoll_storage::{Digest, NodeId, Origin, StreamId, Vector, courier};
+use atoll_storage::{Digest, NodeId, Origin, Rights, StreamId, Vector, courier};
 use atoll_sync::key::PublicKey;
 use atoll_sync::message::Hello;
 use atoll_sync::nearby::Heard;
@@ -86,7 +88,16 @@ fn peers(node: &Node) -> Vec<PeerStatus> {
         return runner.status();
     }
     let listed = node.store.read(|reader| atoll_storage::peer::list(reader));
-    listed.unwrap_or_default().into_iter().map(PeerStatus::unlinked).collect()
+    let me = node.id();
+    let standing = node.store.read(|reader| atoll_sync::grant::standing(reader, me));
+    let held = node.store.read(|reader| atoll_sync::grant::held(reader, me));
+    let (standing, held) = (standing.unwrap_or_default(), held.unwrap_or_default());
+    let told = |peer: atoll_storage::peer::Peer| PeerStatus {
+        may: standing.get(&peer.node).cloned().unwrap_or_default(),
+        lets: held.get(&peer.node).cloned(),
+        ..PeerStatus::unlinked(peer)
+    };
+    listed.unwrap_or_default().into_iter().map(told).collect()
 }
 
 /// What every listed peer has of what it carries, as far as is known: by what it acknowledged since this node was started,
@@ -158,15 +169,30 @@ pub fn quarantined(node: &Node, actor: &Actor, limit: usize) -> Result<Vec<Quara
     Ok(node.store.read(|reader| reader.quarantined(limit.clamp(1, MOST_QUARANTINED)))?)
 }
 
-/// Makes a ticket. Without addresses it holds the one that the configuration names.
+/// Makes a ticket that lets a node do everything. Without addresses it holds the one that the configuration names.
 pub async fn ticket(
     node: &Node,
     actor: &Actor,
     lifetime: Duration,
     addresses: Vec<String>,
 ) -> Result<Issued> {
+    ticket_for(node, actor, lifetime, addresses, &Asked::default()).await
+}
+
+/// As [`ticket`], for a node that may do what is asked for.
+///
+/// # Errors
+/// As [`grant`].
+pub async fn ticket_for(
+    node: &Node,
+    actor: &Actor,
+    lifetime: Duration,
+    addresses: Vec<String>,
+    asked: &Asked,
+) -> Result<Issued> {
     actor.require(Permission::SyncAdminister)?;
-    let ticket = running(node)?.ticket(addresses, lifetime).await.map_err(refused)?;
+    let rights = grant::rights(node, asked, Rights::everything())?;
+    let ticket = running(node)?.ticket(addresses, lifetime, rights).await.map_err(refused)?;
     let line = ticket
         .to_line()
         .map_err(|error| Error::field("addresses", "malformed", error.to_string()))?;
@@ -191,7 +217,23 @@ pub async fn add(
     name: &str,
     address: Option<&str>,
 ) -> Result<NodeId> {
+    add_for(node, actor, key, name, address, &Asked::default()).await
+}
+
+/// As [`add`], for a node that may do what is asked for.
+///
+/// # Errors
+/// As [`grant`].
+pub async fn add_for(
+    node: &Node,
+    actor: &Actor,
+    key: &str,
+    name: &str,
+    address: Option<&str>,
+    asked: &Asked,
+) -> Result<NodeId> {
     actor.require(Permission::SyncAdminister)?;
+    let rights = grant::rights(node, asked, Rights::everything())?;
     let key: PublicKey = key.parse().map_err(|_| {
         let message =
             "a public key is 64 hexadecimal digits, as `sync status` shows it on the other node";
@@ -211,13 +253,15 @@ pub async fn add(
     }
     let address = address.map(ToOwned::to_owned);
     match node.sync() {
-        Some(runner) => runner.admit(key, name, address).await.map_err(refused)?,
+        Some(runner) => runner.admit(key, name, address, rights).await.map_err(refused)?,
         None => {
+            let own = node.key().clone();
             let listed = node.store.write(move |tx: &mut Tx| {
                 if atoll_storage::peer::list(tx)?.len() >= MAX_PEERS {
                     return Ok(false);
                 }
                 atoll_storage::peer::add(tx, &key.0, &name, address.as_deref())?;
+                atoll_sync::grant::issue(tx, &own, key, rights)?;
                 Ok::<_, Error>(true)
             });
             if !listed.await? {

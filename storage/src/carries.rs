@@ -9,7 +9,7 @@ use std::fmt;
 
 /// More rules are refused, from people and from peers.
 pub const MAX_RULES: usize = 64;
-const MAX_SCOPE_BYTES: usize = 64;
+pub(crate) const MAX_SCOPE_BYTES: usize = 64;
 
 /// One rule. In text: `tenant/scope`, with `*` for any, and `-` in front of what is left out.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Debug)]
@@ -82,15 +82,18 @@ impl Rule {
     }
 
     fn is_sound(&self) -> bool {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_/.".contains(c);
-        self.scope.len() <= MAX_SCOPE_BYTES
-            && self.scope.chars().all(fits)
-            && !self.scope.starts_with('/')
+        is_scope(&self.scope)
     }
 }
 
+/// Whether a scope, or a pattern of some, could be written like this; an empty one stands for any.
+pub(crate) fn is_scope(scope: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_/.".contains(c);
+    scope.len() <= MAX_SCOPE_BYTES && scope.chars().all(fits) && !scope.starts_with('/')
+}
+
 /// Whether a pattern of scopes holds a scope, or all that another pattern does.
-fn holds(pattern: &str, scope: &str) -> bool {
+pub(crate) fn holds(pattern: &str, scope: &str) -> bool {
     pattern.is_empty() || pattern == scope || (pattern.ends_with('/') && scope.starts_with(pattern))
 }
 

@@ -177,6 +177,11 @@ impl StreamId {
         Self { tenant, scope: scope.to_owned() }
     }
 
+    /// What belongs to the whole network: its tenants, its keys, who was removed and who may what.
+    pub fn is_network(&self) -> bool {
+        self.scope == "network"
+    }
+
     /// Streams that travel before all others: who may do what.
     pub fn is_urgent(&self) -> bool {
         matches!(self.scope.as_str(), "network" | "identity")

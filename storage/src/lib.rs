@@ -17,6 +17,7 @@ pub mod db;
 pub mod digest;
 pub mod erasure;
 pub mod error;
+pub mod granted;
 pub mod heads;
 pub mod id;
 pub mod idempotency;
@@ -34,6 +35,7 @@ pub mod reference;
 pub mod replay;
 pub mod replica;
 pub mod revoked;
+pub mod rights;
 pub mod schema;
 pub mod seal;
 pub mod search;
@@ -70,6 +72,7 @@ pub use replica::{
     ChunkHead, Lane, OpBatch, RecordKey, RecordRange, Replica, SnapshotBody, SnapshotChunk,
     SnapshotIndex, SnapshotRecord,
 };
+pub use rights::Rights;
 pub use store::{OpenOptions, Store, Unindexed};
 pub use tx::{Changes, Tx};
 pub use verify::Report;

@@ -5,6 +5,7 @@ use crate::codec;
 use crate::error::Result;
 use crate::id::{NodeId, StreamId};
 use crate::read::Read;
+use crate::rights::Rights;
 use crate::tx::Tx;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -125,18 +126,31 @@ pub(crate) fn who_carry(conn: &Connection, stream: &StreamId) -> Result<Vec<Stri
     Ok(names)
 }
 
-/// Gives out an invitation; only the hash of its secret is kept.
-pub fn invite(tx: &mut Tx<'_>, secret_hash: &[u8; 32], expires_ms: u64) -> Result<()> {
+/// Gives out an invitation; only the hash of its secret is kept, and what whoever shows it may do.
+pub fn invite(
+    tx: &mut Tx<'_>,
+    secret_hash: &[u8; 32],
+    expires_ms: u64,
+    rights: &Rights,
+) -> Result<()> {
     tx.conn().execute("DELETE FROM invitation WHERE expires_ms < ?1", [tx.now_ms() as i64])?;
     tx.conn().execute(
-        "INSERT INTO invitation VALUES (?1, ?2)",
-        params![secret_hash, expires_ms as i64],
+        "INSERT INTO invitation (secret_hash, expires_ms, rights) VALUES (?1, ?2, ?3)",
+        params![secret_hash, expires_ms as i64, codec::encode(rights)],
     )?;
     Ok(())
 }
 
-/// Takes an invitation, once.
-pub fn redeem(tx: &mut Tx<'_>, secret_hash: &[u8; 32]) -> Result<bool> {
-    let sql = "DELETE FROM invitation WHERE secret_hash = ?1 AND expires_ms > ?2";
-    Ok(tx.conn().execute(sql, params![secret_hash, tx.now_ms() as i64])? > 0)
+/// Takes an invitation, once; what whoever showed it may do.
+pub fn redeem(tx: &mut Tx<'_>, secret_hash: &[u8; 32]) -> Result<Option<Rights>> {
+    let sql = "DELETE FROM invitation WHERE secret_hash = ?1 AND expires_ms > ?2 RETURNING rights";
+    let args = params![secret_hash, tx.now_ms() as i64];
+    let rights: Option<Option<Vec<u8>>> =
+        tx.conn().query_row(sql, args, |row| row.get(0)).optional()?;
+    match rights {
+        // Of a release that knew no grants.
+        Some(None) => Ok(Some(Rights::everything())),
+        Some(Some(bytes)) => Ok(Some(codec::decode(&bytes)?)),
+        None => Ok(None),
+    }
 }

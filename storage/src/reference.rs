@@ -5,7 +5,7 @@ use crate::apply::Place;
 use crate::blob::BlobId;
 use crate::db::Db;
 use crate::error::Result;
-use crate::id::Id;
+use crate::id::{Id, StreamId};
 use crate::kind::Kind;
 use crate::read::Read;
 use crate::record::Record;
@@ -168,6 +168,15 @@ pub fn scopes_of(reader: &impl Read, blob: &BlobId) -> Result<Vec<String>> {
     let sql = "SELECT DISTINCT s.scope FROM blob_ref r JOIN stream s ON s.id = r.stream WHERE r.blob = ?1";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let rows = statement.query_map([blob.0], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The streams of the records that name a blob.
+pub fn streams_of(reader: &impl Read, blob: &BlobId) -> Result<Vec<StreamId>> {
+    let sql = "SELECT DISTINCT s.tenant, s.scope FROM blob_ref r JOIN stream s ON s.id = r.stream WHERE r.blob = ?1";
+    let mut statement = reader.conn().prepare_cached(sql)?;
+    let stream = |row: &Row<'_>| Ok(StreamId { tenant: Id(row.get(0)?), scope: row.get(1)? });
+    let rows = statement.query_map([blob.0], stream)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

@@ -85,6 +85,9 @@ CREATE TABLE IF NOT EXISTS peer (
   removed_ms INTEGER, contact_ms INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revoked (
   node BLOB PRIMARY KEY, at_ms INTEGER NOT NULL, about TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS granted (
+  issuer BLOB NOT NULL, holder BLOB NOT NULL, serial INTEGER NOT NULL, statement BLOB NOT NULL,
+  PRIMARY KEY (issuer, holder)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS courier (
   node BLOB PRIMARY KEY, has BLOB NOT NULL, bundle_key BLOB NOT NULL, made_ms INTEGER NOT NULL,
   heard_ms INTEGER NOT NULL) WITHOUT ROWID;
@@ -116,6 +119,7 @@ const LATER_COLUMNS: &[(&str, &str, &str)] = &[
     ("peer", "carries", "BLOB"),
     ("blob_want", "asked_ms", "INTEGER"),
     ("courier", "lacks", "BLOB NOT NULL DEFAULT x''"),
+    ("invitation", "rights", "BLOB"),
 ];
 
 const LATER_INDEXES: &str = "

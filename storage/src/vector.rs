@@ -40,6 +40,13 @@ impl Vector {
         Self(both.filter(|(_, seq)| *seq > 0).collect())
     }
 
+    /// Of these origins alone.
+    #[must_use]
+    pub fn of(&self, is_meant: impl Fn(Origin) -> bool) -> Self {
+        let meant = self.0.iter().filter(|(origin, _)| is_meant(**origin));
+        Self(meant.map(|(origin, seq)| (*origin, *seq)).collect())
+    }
+
     /// How many ops `self` has that `other` lacks.
     pub fn lead_over(&self, other: &Self) -> u64 {
         self.0.iter().map(|(origin, seq)| seq.saturating_sub(other.get(*origin))).sum()

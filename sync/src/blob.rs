@@ -30,6 +30,9 @@ const MAX_LIES: usize = 1_024;
 /// So many that came are told to whoever asks.
 const MAX_ARRIVED: usize = 10_000;
 
+/// Whether a peer may hear of a blob. Reads the store: to be asked by a thread that may wait.
+pub type Within = Arc<dyn Fn(&BlobId) -> bool + Send + Sync>;
+
 /// How much room the disk has.
 pub type FreeBytes = Arc<dyn Fn() -> std::io::Result<u64> + Send + Sync>;
 
@@ -127,9 +130,18 @@ struct Linked {
     /// It allows no streams beside the link's own: it is of a release that knows no blobs.
     is_mute: AtomicBool,
     has_answered: AtomicBool,
+    /// What it may hear of; none: of all.
+    within: Option<Within>,
 }
 
 impl Linked {
+    /// Of these, those that the peer may hear of.
+    async fn may_hear_of(&self, ids: Vec<BlobId>) -> Vec<BlobId> {
+        let Some(within) = self.within.clone() else { return ids };
+        let look = move || ids.into_iter().filter(|id| within(id)).collect();
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    }
+
     fn slots(&self, size_bytes: u64) -> &Semaphore {
         if size_bytes <= SMALL_BYTES { &self.small } else { &self.large }
     }
@@ -180,7 +192,12 @@ impl Exchange {
 
     /// Answers a peer, and asks it, for as long as this is not dropped or the link ends.
     pub async fn run_link(&self, node: NodeId, streams: SideStreams) {
-        serve::run(&self.0, node, streams).await;
+        serve::run(&self.0, node, streams, None).await;
+    }
+
+    /// As `run_link`, with a peer that hears of nothing but what is `within` what it may.
+    pub async fn run_link_within(&self, node: NodeId, streams: SideStreams, within: Within) {
+        serve::run(&self.0, node, streams, Some(within)).await;
     }
 
     /// Brings a blob here, however many ask for it at once. Whoever waits may go away: the blob comes all the same.

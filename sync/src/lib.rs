@@ -2,6 +2,8 @@ pub mod blob;
 pub mod bucket;
 pub mod bundle;
 pub mod frame;
+pub mod grant;
+pub mod guard;
 pub mod key;
 pub mod message;
 pub mod nearby;

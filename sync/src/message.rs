@@ -2,8 +2,8 @@
 //! Decoding never panics and never takes memory for what was only announced.
 
 use atoll_storage::{
-    Carries, ChunkHead, Digest, Id, Op, Origin, RecordKey, SnapshotChunk, StreamHead, StreamId,
-    Vector, codec,
+    Carries, ChunkHead, Digest, Id, Op, Origin, RecordKey, Rights, SnapshotChunk, StreamHead,
+    StreamId, Vector, codec,
 };
 use bincode::{Decode, Encode};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::io::Read;
 use thiserror::Error;
 
 /// The protocol that this release speaks, and the oldest that it still understands.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 pub const OLDEST_VERSION: u16 = 1;
 
 /// The most that a compressed part may unfold to.
@@ -93,6 +93,13 @@ pub enum Message {
     Carries {
         number: u32,
         carries: Carries,
+        seen: bool,
+    },
+    /// The same, and what the sender lets the receiver do, from version 3 on.
+    Parts {
+        number: u32,
+        carries: Carries,
+        rights: Rights,
         seen: bool,
     },
 }
@@ -205,11 +212,16 @@ impl Message {
                 page.check(|_| Ok(()))
             }
             Self::Pulled { head } => check_head(head),
-            Self::Carries { carries, .. } => {
-                carries.check().map_err(|error| MessageError::Malformed(error.to_string()))
+            Self::Carries { carries, .. } => carries.check().map_err(malformed),
+            Self::Parts { carries, rights, .. } => {
+                carries.check().and_then(|()| rights.check()).map_err(malformed)
             }
         }
     }
+}
+
+fn malformed(error: atoll_storage::Error) -> MessageError {
+    MessageError::Malformed(error.to_string())
 }
 
 fn check_stream(stream: &StreamId) -> Result<()> {

@@ -63,6 +63,10 @@ pub enum Admission {
     Peer,
     /// May show a ticket, once, and nothing else.
     Stranger,
+    /// A peer whose time is over. May show another ticket.
+    Expired,
+    /// A peer that may do nothing any more. May show another ticket.
+    Withdrawn,
     /// Closed at once.
     Revoked,
 }

@@ -9,14 +9,16 @@ mod obstacle;
 mod roster;
 
 use crate::blob::Exchange;
+use crate::grant;
 use crate::key::{NodeKey, PublicKey};
 use crate::nearby::{Ears, Heard, Nearby};
 use crate::quic::{self, Endpoint, JoinAnswer, JoinRequest, Knock, Limits};
 use crate::ticket::{Secret, Ticket};
+use atoll_storage::read::Read;
 use atoll_storage::tx::Tx;
-use atoll_storage::{Clock, NodeId, Store, StreamId, Vector, peer};
+use atoll_storage::{Clock, NodeId, Rights, Store, StreamId, Vector, peer};
 use drive::Input;
-use roster::Roster;
+use roster::{Roster, Standing};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,6 +66,7 @@ struct Shared {
     addrs: Vec<String>,
     listen: SocketAddr,
     me: NodeId,
+    key: NodeKey,
     endpoint: Endpoint,
     roster: Arc<Roster>,
     nearby: Option<Nearby>,
@@ -78,7 +81,9 @@ impl Runner {
     pub fn start(options: Options) -> Result<Self, Error> {
         let Options { store, key, clock, listen, name, address, limits, discover, blobs, revoked } =
             options;
-        let roster = Arc::new(Roster::new(store.read(|reader| peer::list(reader))?, revoked));
+        let (peers, standing) =
+            store.read(|reader| Ok((peer::list(reader)?, standing_in(reader, key.node_id())?)))?;
+        let roster = Arc::new(Roster::new(peers, revoked, standing, clock.clone()));
         let endpoint = bind(listen, &key, &roster, &store, &name, address.as_deref(), limits)?;
         let listen = endpoint.local_addr()?;
         let nearby = discover.then(|| look_around(key.node_id(), &name, listen, &roster)).flatten();
@@ -89,6 +94,7 @@ impl Runner {
             name,
             listen,
             me: key.node_id(),
+            key,
             endpoint,
             roster,
             nearby,
@@ -121,8 +127,19 @@ impl Runner {
         self.0.nearby.as_ref().map(Nearby::list)
     }
 
-    /// Makes a ticket that lets one node join, once. Without addresses it names those of [`Runner::addresses`].
-    pub async fn ticket(&self, addrs: Vec<String>, lifetime: Duration) -> Result<Ticket, Error> {
+    /// Rises with each peer that comes or goes, or may do something else.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.roster.changes.subscribe()
+    }
+
+    /// Makes a ticket that lets one node join, once, to do what it says. Without addresses it names those of
+    /// [`Runner::addresses`].
+    pub async fn ticket(
+        &self,
+        addrs: Vec<String>,
+        lifetime: Duration,
+        rights: Rights,
+    ) -> Result<Ticket, Error> {
         let shared = &self.0;
         let addrs = if addrs.is_empty() { shared.addrs.clone() } else { addrs };
         let expires_ms = shared.clock.now_ms().saturating_add(lifetime.as_millis() as u64);
@@ -132,7 +149,8 @@ impl Runner {
         // Refused before anything is kept.
         ticket.to_line()?;
         let hash = secret.hash();
-        shared.store.write(move |tx: &mut Tx| peer::invite(tx, &hash, expires_ms)).await?;
+        let invite = move |tx: &mut Tx| peer::invite(tx, &hash, expires_ms, &rights);
+        shared.store.write(invite).await?;
         Ok(ticket)
     }
 
@@ -155,7 +173,7 @@ impl Runner {
         };
         // The issuer's own word may be an address that only it can use; the ticket's led there.
         let address = ticket.addrs.first().cloned();
-        shared.list(ticket.public_key, answer.name, address).await?;
+        shared.list(ticket.public_key, answer.name, address, None).await?;
         self.sync_now();
         self.0.roster.status_of(&ticket.public_key).ok_or(Error::NotListed)
     }
@@ -166,6 +184,7 @@ impl Runner {
         key: PublicKey,
         name: String,
         address: Option<String>,
+        rights: Rights,
     ) -> Result<(), Error> {
         if key == self.0.endpoint.public_key() {
             return Err(Error::OwnTicket);
@@ -173,7 +192,12 @@ impl Runner {
         if self.status().len() >= peer::MAX_PEERS {
             return Err(Error::TooManyPeers);
         }
-        self.0.list(key, name, address).await
+        self.0.list(key, name, address, Some(rights)).await
+    }
+
+    /// Looks anew who may do what here, after statements were kept.
+    pub fn look_at_grants(&self) -> Result<(), Error> {
+        Ok(self.0.look_at_grants()?)
     }
 
     /// Takes a peer off the list and cuts its link at once. False if it was not on the list.
@@ -275,16 +299,33 @@ impl Shared {
         key: PublicKey,
         name: String,
         address: Option<String>,
+        rights: Option<Rights>,
     ) -> Result<(), Error> {
+        let own = self.key.clone();
         let listed = self.store.write(move |tx: &mut Tx| {
             let node = peer::add(tx, &key.0, &name, address.as_deref())?;
+            if let Some(rights) = rights {
+                grant::issue(tx, &own, key, rights)?;
+            }
             peer::find(tx, node)
         });
-        if let Some(peer) = listed.await? {
+        let listed = listed.await?;
+        // Before it is listed: it must do no more than it may, not for a moment.
+        self.look_at_grants()?;
+        if let Some(peer) = listed {
             self.roster.add(peer);
         }
-        Ok(())
+        // What a new peer says of others may count from now on.
+        Ok(self.look_at_grants()?)
     }
+
+    fn look_at_grants(&self) -> atoll_storage::Result<()> {
+        self.roster.look(|| self.store.read(|reader| standing_in(reader, self.me)))
+    }
+}
+
+fn standing_in(reader: &impl Read, me: NodeId) -> atoll_storage::Result<Standing> {
+    Ok(Standing { may: grant::standing(reader, me)?, held: grant::held(reader, me)? })
 }
 
 /// A node that cannot look around works all the same.
@@ -314,36 +355,47 @@ fn bind(
     // Port 0 is only known once it is bound; a ticket names the address, so the answer need not.
     let addrs = if listen.port() == 0 { Vec::new() } else { reachable_at(listen, address) };
     let (roster, store, name) = (roster.clone(), store.clone(), name.to_owned());
+    let key_of_join = key.clone();
     let join = move |knock: Knock| -> crate::quic::JoinFuture {
         let answer = JoinAnswer { name: name.clone(), addrs: addrs.clone(), info: Vec::new() };
-        let (roster, store) = (roster.clone(), store.clone());
-        Box::pin(async move { let_in(&roster, &store, knock).await.map(|()| answer) })
+        let (roster, store, key) = (roster.clone(), store.clone(), key_of_join.clone());
+        Box::pin(async move { let_in(&roster, &store, &key, knock).await.map(|()| answer) })
     };
     Ok(Endpoint::bind_with(listen, key, Arc::new(admit), Arc::new(join), limits)?)
 }
 
-/// Takes the invitation and lists the new node in one transaction. One that is listed already had its answer lost.
-async fn let_in(roster: &Roster, store: &Store, knock: Knock) -> Result<(), String> {
+/// Takes the invitation, lists the new node and says what it may do, in one transaction. One that is listed already had its
+/// answer lost, or shows another ticket to do something else from now on.
+async fn let_in(roster: &Roster, store: &Store, own: &NodeKey, knock: Knock) -> Result<(), String> {
     const REFUSED: &str = "it was used, has expired or was never made here; ask for a new ticket";
     const NO_ROOM: &str = "the node has as many peers as it can have: remove one there, then try the same ticket again";
     let address = knock.request.addrs.iter().find(|addr| is_useful(addr, knock.remote)).cloned();
     let (key, name, hash) = (knock.key, knock.request.name, knock.secret.hash());
+    let (me, own) = (own.node_id(), own.clone());
     let listed = store.write(move |tx: &mut Tx| {
         let known = peer::find(tx, key.node_id())?.filter(|peer| peer.removed_ms.is_none());
-        if known.is_some() {
-            return Ok(known.ok_or(REFUSED));
-        }
         // Before the ticket is taken.
-        if peer::list(tx)?.len() >= peer::MAX_PEERS {
+        if known.is_none() && peer::list(tx)?.len() >= peer::MAX_PEERS {
             return Ok(Err(NO_ROOM));
         }
-        if !peer::redeem(tx, &hash)? {
-            return Ok(Err(REFUSED));
+        match (peer::redeem(tx, &hash)?, known) {
+            (Some(rights), known) => {
+                if known.is_none() {
+                    peer::add(tx, &key.0, &name, address.as_deref())?;
+                }
+                grant::issue(tx, &own, key, rights)?;
+            }
+            (None, Some(known)) => return Ok(Ok(known)),
+            (None, None) => return Ok(Err(REFUSED)),
         }
-        let node = peer::add(tx, &key.0, &name, address.as_deref())?;
-        Ok(peer::find(tx, node)?.ok_or(REFUSED))
+        Ok(peer::find(tx, key.node_id())?.ok_or(REFUSED))
     });
-    match listed.await {
+    let let_in = listed.await.and_then(|listed| {
+        // Before it is listed: it must do no more than it may, not for a moment.
+        roster.look(|| store.read(|reader| standing_in(reader, me)))?;
+        Ok(listed)
+    });
+    match let_in {
         Ok(Ok(peer)) => {
             tracing::info!(node = %peer.node, name = %peer.name, "a node has joined");
             roster.add(peer);

@@ -6,6 +6,7 @@
 
 mod carries;
 mod compare;
+mod flow;
 mod pace;
 mod pull;
 mod push;
@@ -13,9 +14,13 @@ mod relay;
 mod serve;
 
 use crate::message::{Hello, MAX_UNPACKED_BYTES, Message, MessageError, OLDEST_VERSION, VERSION};
-use atoll_storage::{Carries, Digest, NodeId, Origin, Replica, StreamHead, StreamId, Vector};
+use atoll_storage::{
+    Carries, Digest, NodeId, Origin, Replica, Rights, StreamHead, StreamId, Vector,
+};
 use std::collections::BTreeMap;
 use thiserror::Error;
+
+pub use flow::Flow;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -39,6 +44,8 @@ pub struct Options {
     /// Who is at the other end, if that is known, and what it carries, as it said when the two last met.
     pub peer: Option<NodeId>,
     pub peer_carries: Option<Carries>,
+    /// What the peer may do here, as long as this link lasts.
+    pub lets: Rights,
 }
 
 impl Default for Options {
@@ -56,6 +63,7 @@ impl Default for Options {
             slow_ms: 1_000,
             peer: None,
             peer_carries: None,
+            lets: Rights::everything(),
         }
     }
 }
@@ -104,6 +112,12 @@ pub enum Reason {
         "the peer says that it is this very node ({0}): one of the two runs on a copy of the other's data folder; give it a new one and let it join"
     )]
     Clone(String),
+    #[error(
+        "the peer speaks protocol {theirs}, which knows no grants, and may not do everything here: upgrade it"
+    )]
+    NoGrants { theirs: u16 },
+    #[error("the time is over for which the peer may do anything here")]
+    GrantExpired,
     #[error("the peer sent what makes no sense: {0}")]
     Malformed(String),
     #[error("this node cannot store what came: {}", atoll_storage::Error::Full)]
@@ -163,6 +177,8 @@ pub struct Status {
     pub pulling: Option<StreamId>,
     /// Raised on this link, and not yet followed by equal states.
     pub alarms: u64,
+    /// Ops that came on this link, and that the peer may not write here.
+    pub refused: u64,
 }
 
 struct Peer {
@@ -188,6 +204,7 @@ struct Figures {
     contact_ms: u64,
     equal_ms: u64,
     alarms: u64,
+    refused: u64,
 }
 
 pub struct Session {
@@ -199,6 +216,8 @@ pub struct Session {
     compared: bool,
     /// What the peer has: what it acknowledged or showed. Of blocked streams: everything, so that nothing is read.
     known: BTreeMap<StreamId, Vector>,
+    /// What the peer really has of streams of which not everything goes to it: of those, `known` tells what need not be read.
+    lifted: BTreeMap<StreamId, Vector>,
     parts: carries::Parts,
     rounds: compare::Rounds,
     pushing: push::Pushing,
@@ -226,6 +245,7 @@ impl Session {
             peer: None,
             compared: false,
             known: BTreeMap::new(),
+            lifted: BTreeMap::new(),
             parts: carries::Parts::default(),
             rounds: compare::Rounds::default(),
             pushing: push::Pushing::default(),
@@ -246,7 +266,8 @@ impl Session {
         }
         let elapsed_ms = now.elapsed_ms.max(self.now.elapsed_ms);
         self.now = Now { elapsed_ms, ..now };
-        let result = self.follow_parts(replica).and_then(|()| match event {
+        let result = self.must_be_let().and_then(|()| self.follow_parts(replica));
+        let result = result.and_then(|()| match event {
             Event::Open => self.open(replica),
             Event::Frame(bytes) => self.receive(replica, &bytes),
             Event::Committed => self.push(replica),
@@ -257,6 +278,11 @@ impl Session {
             self.effects.push(Effect::Close(reason));
         }
         std::mem::take(&mut self.effects)
+    }
+
+    fn must_be_let(&self) -> Result<()> {
+        let is_over = self.options.lets.is_over(self.now.wall_ms);
+        if is_over { Err(Reason::GrantExpired) } else { Ok(()) }
     }
 
     pub fn status(&self) -> Status {
@@ -275,6 +301,7 @@ impl Session {
             equal_ms: figures.equal_ms,
             pulling: self.pulls.stream().cloned(),
             alarms: figures.alarms,
+            refused: figures.refused,
         }
     }
 
@@ -283,7 +310,8 @@ impl Session {
         if !self.shares(stream) {
             return None;
         }
-        self.pushing.blocked.get(stream).map(|b| &b.real).or_else(|| self.known.get(stream))
+        let blocked = self.pushing.blocked.get(stream).map(|block| &block.real);
+        blocked.or_else(|| self.lifted.get(stream)).or_else(|| self.known.get(stream))
     }
 
     /// What the peer has of each stream that both carry, as it said itself.
@@ -341,7 +369,9 @@ impl Session {
             // It overtook the hello, which will be said again.
             return Ok(());
         }
-        if !self.knows_parts() && !matches!(message, Message::Hello(_) | Message::Carries { .. }) {
+        let tells_parts =
+            matches!(message, Message::Hello(_) | Message::Carries { .. } | Message::Parts { .. });
+        if !self.knows_parts() && !tells_parts {
             // The same.
             return Ok(());
         }
@@ -363,7 +393,10 @@ impl Session {
             Message::Chunk { request, chunk } => self.on_chunk(replica, request, &chunk),
             Message::Pulled { head } => self.on_pulled(replica, head),
             Message::Carries { number, carries, seen } => {
-                self.on_carries(replica, number, carries, seen)
+                self.on_parts(replica, number, (carries, Rights::everything()), seen)
+            }
+            Message::Parts { number, carries, rights, seen } => {
+                self.on_parts(replica, number, (carries, rights), seen)
             }
         }
     }
@@ -389,7 +422,7 @@ impl Session {
             return Ok(());
         }
         let heads = self.greeting.as_mut().map(|g| std::mem::take(&mut g.heads));
-        self.note_version(hello.version);
+        self.note_version(hello.version)?;
         if equal {
             self.note_equal();
             for head in heads.unwrap_or_default() {
@@ -462,13 +495,14 @@ impl Session {
             heads.into_iter().map(|head| (head.stream, head.vector)).collect();
         let nothing = Vector::default();
         let theirs = |stream: &StreamId| self.known(stream).unwrap_or(&nothing);
+        let (me, peer) = (self.me(), self.peer_node().unwrap_or_default());
         let (mut to_send, mut to_receive) = (0, 0);
-        for (stream, vector) in mine.iter().filter(|(stream, _)| self.shares(stream)) {
-            to_send += vector.lead_over(theirs(stream));
-            to_receive += theirs(stream).lead_over(vector);
+        for (stream, vector) in &mine {
+            to_send += self.outward(stream).lead(me, vector, theirs(stream));
+            to_receive += self.inward(stream).lead(peer, theirs(stream), vector);
         }
         for stream in self.known.keys().filter(|s| !mine.contains_key(s)) {
-            to_receive += theirs(stream).lead_over(&nothing);
+            to_receive += self.inward(stream).lead(peer, theirs(stream), &nothing);
         }
         (to_send, to_receive)
     }
@@ -500,6 +534,9 @@ impl Session {
         if let Some(block) = self.pushing.blocked.get_mut(stream) {
             block.real.merge(vector);
             return Ok(());
+        }
+        if let Some(real) = self.lifted.get_mut(stream) {
+            real.merge(vector);
         }
         if let Some(known) = self.known.get_mut(stream) {
             known.merge(vector);

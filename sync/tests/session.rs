@@ -2,6 +2,8 @@
 
 #[path = "session/carries.rs"]
 mod carries;
+#[path = "session/grants.rs"]
+mod grants;
 #[path = "session/snapshot.rs"]
 mod snapshot;
 

@@ -1,5 +1,7 @@
 //! Whole nodes that meet over QUIC on loopback.
 
+#[path = "network/grants.rs"]
+mod grants;
 #[path = "network/revocation.rs"]
 mod revocation;
 #[path = "network/seals.rs"]

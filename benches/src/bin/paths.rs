@@ -85,7 +85,11 @@ async fn measure(shape: Shape, notes: usize, congestion: Congestion) -> Json {
     let (full, new) = (Side::start(congestion, nowhere), Side::start(congestion, nowhere));
     let relay = relay::start(full.runner.local_addr(), shape).await.expect("the relay starts");
     let hour = Duration::from_secs(3_600);
-    let ticket = full.runner.ticket(vec![relay.to_string()], hour).await.expect("a ticket");
+    let ticket = full
+        .runner
+        .ticket(vec![relay.to_string()], hour, atoll_storage::Rights::everything())
+        .await
+        .expect("a ticket");
     new.runner.join(&ticket).await.expect("it joins");
     // A stream that is there already comes by ops.
     full.fill(1);

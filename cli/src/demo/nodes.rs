@@ -61,7 +61,7 @@ impl Three {
         let runners: Vec<&Runner> = self.runners().collect();
         for (issuer, joiner) in [(0, 1), (0, 2), (1, 2)] {
             let ticket = runners[issuer]
-                .ticket(Vec::new(), TICKET_LIFETIME)
+                .ticket(Vec::new(), TICKET_LIFETIME, atoll_storage::Rights::everything())
                 .await
                 .map_err(Failure::failed)?;
             runners[joiner].join(&ticket).await.map_err(Failure::failed)?;

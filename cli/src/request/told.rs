@@ -71,6 +71,35 @@ pub(super) async fn revoke(node: &Node, named: &str, reason: Option<&str>) -> Ou
     }))
 }
 
+pub(super) async fn grant(node: &Node, named: &str, asked: &peer::Asked) -> Outcome<Json> {
+    let whole = Actor::system(atoll_storage::Id::NIL);
+    match peer::grant(node, &whole, named, asked, false).await {
+        Err(atoll_node::Error::NotFound(_)) => Err(Failure::not_found(format!(
+            "this node knows no peer {named:?}: `atoll peer list` shows them"
+        ))),
+        granted => Ok(granted_json(&granted?)),
+    }
+}
+
+pub(super) fn granted_json(granted: &peer::Granted) -> Json {
+    let rights = &granted.rights;
+    json!({
+        "node": granted.holder.to_string(),
+        "name": granted.holder_name,
+        "by_node": granted.issuer.to_string(),
+        "by": granted.issuer_name,
+        "tenants": rights.tenants,
+        "scopes": rights.scopes,
+        "read": rights.read,
+        "write": rights.write,
+        "relay": rights.relay,
+        "until": rights.until_ms.map(|ms| Moment::of(ms).to_string()),
+        "counts": granted.counts,
+        "issued_at": granted.issued_ms.map(|ms| Moment::of(ms).to_string()),
+        "words": granted.words,
+    })
+}
+
 pub(super) fn plan_json(plan: &peer::Plan) -> Json {
     json!({
         "node": plan.peer.node.to_string(),

@@ -12,6 +12,7 @@ use atoll_storage::tx::Tx;
 use atoll_storage::{NodeId, Replica, Store, codec, peer};
 use atoll_sync::bucket::{About, BundleName, Has, Left, Listing, Member, ObjectName, Pile, lead};
 use atoll_sync::bundle::{self, BundleKey, Volume};
+use atoll_sync::grant::standing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
@@ -72,7 +73,13 @@ pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop)
     let listing = Listing::of(place.list()?);
     let mut peers = node.store.read(|reader| peer::list(reader))?;
     let revoked = revocation::nodes(node)?;
-    peers.retain(|peer| !revoked.contains(&peer.node));
+    let (standing, now_ms) =
+        (node.store.read(|reader| standing(reader, node.id()))?, node.clock.now_ms());
+    // A bundle of a bucket is taken and left whole: whoever may not have, or write, all of it has no part in it.
+    let may_all = |one: &NodeId| {
+        standing.get(one).is_none_or(|rights| rights.is_whole() && !rights.is_over(now_ms))
+    };
+    peers.retain(|peer| !revoked.contains(&peer.node) && may_all(&peer.node));
     let said = node.store.read(|reader| kept::members(reader, bucket.id))?;
     let mut round = Round {
         node,
@@ -340,7 +347,7 @@ impl Round<'_> {
     }
 }
 
-const STRANGER: &str = "it was left by a node that this one does not list as a peer";
+const STRANGER: &str = "it was left by a node that this one does not list as a peer, or that may not do everything here";
 
 fn damage(why: &str, pile: &Pile) -> About {
     About::Refused { why: why.to_owned(), is_damage: true, size_bytes: pile.size_bytes() }

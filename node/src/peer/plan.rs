@@ -1,7 +1,7 @@
 //! What is missing between this node and each of its peers, since when, and why it does not come; and where a record has
 //! arrived. Read from what peers acknowledged: nobody is asked.
 
-use super::Revoked;
+use super::{Revoked, grant};
 use crate::access::{Actor, Permission};
 use crate::error::Result;
 use crate::runtime::Node;
@@ -10,6 +10,7 @@ use atoll_storage::peer::{self, Peer};
 use atoll_storage::read::Read;
 use atoll_storage::{Carries, NodeId, Record, StreamId, Vector};
 use atoll_sync::runner::{Obstacle, PeerState, PeerStatus};
+use atoll_sync::session::Flow;
 use std::collections::BTreeMap;
 
 /// Streams that are told of one peer: those with the widest gaps.
@@ -47,7 +48,7 @@ pub fn plan(node: &Node, actor: &Actor) -> Result<Vec<Plan>> {
     let (heads, carries) =
         node.store.read(|reader| Ok((reader.streams()?, reader.carries()?.unwrap_or_default())))?;
     let now_ms = node.clock.now_ms();
-    let plan = |peer| plan_of(peer, &heads, &carries, now_ms);
+    let plan = |peer| plan_of(node, peer, &heads, &carries, now_ms);
     let mut plans: Vec<Plan> = super::peers(node).into_iter().map(plan).collect();
     let (removed, once_listed) =
         node.store.read(|reader| Ok((super::revocation::all(reader)?, peer::removed(reader)?)))?;
@@ -69,14 +70,24 @@ fn plan_of_removed(peer: Peer, revoked: &Revoked) -> Plan {
     Plan { peer, missing_here, missing_there, gaps, since_ms, obstacle, words: vec![words] }
 }
 
-fn plan_of(peer: PeerStatus, heads: &[StreamHead], carries: &Carries, now_ms: u64) -> Plan {
+fn plan_of(
+    node: &Node,
+    peer: PeerStatus,
+    heads: &[StreamHead],
+    carries: &Carries,
+    now_ms: u64,
+) -> Plan {
+    let me = node.id();
     let theirs = peer.carries.clone().unwrap_or_default();
-    let is_shared = |stream: &StreamId| carries.carries(stream) && theirs.carries(stream);
-    let gaps = peer.acknowledged.as_deref().map(|acknowledged| {
-        let mut gaps = gaps(heads, acknowledged);
-        gaps.retain(|gap| is_shared(&gap.stream));
-        gaps
-    });
+    let lets = peer.lets.clone().unwrap_or_default();
+    let flows = |stream: &StreamId| {
+        if !(carries.carries(stream) && theirs.carries(stream)) {
+            return (Flow::default(), Flow::default());
+        }
+        (Flow::between(&lets, &peer.may, stream), Flow::between(&peer.may, &lets, stream))
+    };
+    let gaps =
+        peer.acknowledged.as_deref().map(|theirs| gaps(heads, theirs, (me, peer.node), flows));
     let sum = |of: fn(&Gap) -> u64| gaps.as_ref().map(|gaps| gaps.iter().map(of).sum());
     let (missing_here, missing_there) = (sum(|gap| gap.here), sum(|gap| gap.there));
     let mut gaps = gaps.unwrap_or_default();
@@ -87,10 +98,17 @@ fn plan_of(peer: PeerStatus, heads: &[StreamHead], carries: &Carries, now_ms: u6
     let mut plan =
         Plan { peer, missing_here, missing_there, gaps, since_ms, obstacle, words: Vec::new() };
     plan.words = words(&plan, now_ms);
+    plan.words.extend(of_grants(node, &plan.peer));
     plan
 }
 
-fn gaps(heads: &[StreamHead], acknowledged: &BTreeMap<StreamId, Vector>) -> Vec<Gap> {
+/// `flows`: what of a stream comes here, and what goes there.
+fn gaps(
+    heads: &[StreamHead],
+    acknowledged: &BTreeMap<StreamId, Vector>,
+    (me, peer): (NodeId, NodeId),
+    flows: impl Fn(&StreamId) -> (Flow, Flow),
+) -> Vec<Gap> {
     let nothing = Vector::default();
     let mut mine: BTreeMap<&StreamId, &Vector> =
         heads.iter().map(|head| (&head.stream, &head.vector)).collect();
@@ -99,7 +117,9 @@ fn gaps(heads: &[StreamHead], acknowledged: &BTreeMap<StreamId, Vector>) -> Vec<
     }
     let gap = |(stream, mine): (&StreamId, &Vector)| {
         let theirs = acknowledged.get(stream).unwrap_or(&nothing);
-        let (here, there) = (theirs.lead_over(mine), mine.lead_over(theirs));
+        let (inward, outward) = flows(stream);
+        let here = inward.lead(peer, theirs, mine);
+        let there = outward.lead(me, mine, theirs);
         (here + there > 0).then(|| Gap { stream: stream.clone(), here, there })
     };
     mine.into_iter().filter_map(gap).collect()
@@ -149,6 +169,31 @@ fn words(plan: &Plan, now_ms: u64) -> Vec<String> {
             "The two have the same ops and another state: a bug, which is being repaired. Keep both logs and report it."
                 .to_owned(),
         );
+    }
+    words
+}
+
+/// What does not go or come since it may not.
+fn of_grants(node: &Node, peer: &PeerStatus) -> Vec<String> {
+    let name = &peer.name;
+    let mut words = Vec::new();
+    if !peer.may.is_whole() || peer.may.until_ms.is_some() {
+        words.push(format!("{name} {} here.", grant::words(node, &peer.may)));
+    }
+    if let Some(lets) = peer.lets.as_ref().filter(|l| !l.is_whole() || l.until_ms.is_some()) {
+        let what = grant::words(node, lets);
+        let stays = match (lets.write, lets.is_whole()) {
+            (false, _) => ": what is written here does not leave for it",
+            (true, false) => ": what it may not write there does not leave for it",
+            (true, true) => "",
+        };
+        words.push(format!("There, this node {what}{stays}."));
+    }
+    if peer.refused > 0 {
+        words.push(format!(
+            "{} ops that came from it were refused: it may not write them here.",
+            peer.refused
+        ));
     }
     words
 }

@@ -4,7 +4,7 @@ use super::{Node, feeder, job, schedule, upkeep};
 use crate::blob::keeper;
 use crate::bucket;
 use crate::error::Result;
-use crate::peer::revocation;
+use crate::peer::{grant, revocation};
 use atoll_sync::runner::{self, Runner};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +78,7 @@ impl Node {
             ("upkeep", tokio::spawn(upkeep::run(self.clone(), stop_of()))),
             ("blobs", tokio::spawn(keeper::run(self.clone(), stop_of()))),
             ("removals", tokio::spawn(revocation::run(self.clone(), stop_of()))),
+            ("grants", tokio::spawn(grant::run(self.clone(), stop_of()))),
             ("buckets", tokio::spawn(bucket::run(self.clone(), stop_of()))),
         ];
         Ok(Workers { node: self.clone(), stop, tasks, runner })

@@ -86,7 +86,7 @@ async fn find_among(
     ids: &[BlobId],
     grace: Duration,
 ) -> Vec<(Arc<Linked>, Vec<Option<u64>>)> {
-    let wanted = Request::Find { ids: ids.to_vec() };
+    let wanted = |ids| Request::Find { ids };
     let read = |answer| match answer {
         Answer::Found(sizes) => Some(sizes),
         _ => None,
@@ -95,7 +95,7 @@ async fn find_among(
 }
 
 pub(super) async fn release(shared: &Shared, ids: &[BlobId]) -> Vec<(Arc<Linked>, Vec<bool>)> {
-    let wanted = Request::Release { ids: ids.to_vec() };
+    let wanted = |ids| Request::Release { ids };
     let read = |answer| match answer {
         Answer::Kept(kept) => Some(kept),
         _ => None,
@@ -103,20 +103,26 @@ pub(super) async fn release(shared: &Shared, ids: &[BlobId]) -> Vec<(Arc<Linked>
     ask_all(shared.linked(), ids, GRACE, wanted, read, |is_kept| *is_kept).await
 }
 
-async fn ask_all<T: Send + 'static>(
+/// Each is asked for those that it may hear of, and no answer about the others is as one that knows nothing of them.
+async fn ask_all<T: Send + Default + 'static>(
     links: Vec<Arc<Linked>>,
     ids: &[BlobId],
     grace: Duration,
-    wanted: Request,
+    wanted: fn(Vec<BlobId>) -> Request,
     read: fn(Answer) -> Option<Vec<T>>,
     is_of_use: fn(&T) -> bool,
 ) -> Vec<(Arc<Linked>, Vec<T>)> {
     debug_assert!(ids.len() <= MAX_IDS);
     let mut asking = JoinSet::new();
     for link in links {
-        let wanted = wanted.clone();
+        let ids = ids.to_vec();
         asking.spawn(async move {
-            let answer = request(&link, &wanted).await.map(|(_, answer)| read(answer));
+            let asked = link.may_hear_of(ids.clone()).await;
+            if asked.is_empty() {
+                return (link, Ok(None));
+            }
+            let answer = request(&link, &wanted(asked.clone())).await;
+            let answer = answer.map(|(_, answer)| spread(&ids, &asked, read(answer)?));
             (link, answer)
         });
     }
@@ -138,6 +144,18 @@ async fn ask_all<T: Send + 'static>(
         }
     }
     answers
+}
+
+/// An answer about some, as one about all.
+fn spread<T: Default>(ids: &[BlobId], asked: &[BlobId], answer: Vec<T>) -> Option<Vec<T>> {
+    if answer.len() != asked.len() {
+        return None;
+    }
+    let mut answers = asked.iter().zip(answer).peekable();
+    let of = |id: &BlobId| {
+        answers.next_if(|(asked, _)| *asked == id).map(|(_, one)| one).unwrap_or_default()
+    };
+    Some(ids.iter().map(of).collect())
 }
 
 /// Who has a blob, and how large it is by his word.

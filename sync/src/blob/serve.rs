@@ -2,11 +2,12 @@
 //! and never has more of a blob in memory than a piece.
 
 use super::message::{Answer, MAX_MESSAGE_BYTES, Request};
-use super::{Linked, SLICES_AT_ONCE, SMALL_BYTES, SMALL_SLICES_AT_ONCE, Shared, ask, lock};
+use super::{Linked, SLICES_AT_ONCE, SMALL_BYTES, SMALL_SLICES_AT_ONCE, Shared, Within, ask, lock};
 use crate::quic::{Error, SideStream, SideStreams, StopCode};
 use atoll_storage::NodeId;
 use atoll_storage::blob::tree::Run;
 use atoll_storage::blob::{BlobId, Verified};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
@@ -51,7 +52,12 @@ impl Drop for Place<'_> {
     }
 }
 
-pub(super) async fn run(shared: &Arc<Shared>, node: NodeId, streams: SideStreams) {
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    streams: SideStreams,
+    within: Option<Within>,
+) {
     let link = Arc::new(Linked {
         node,
         number: shared.last_link.fetch_add(1, Ordering::Relaxed),
@@ -61,6 +67,7 @@ pub(super) async fn run(shared: &Arc<Shared>, node: NodeId, streams: SideStreams
         disk_full: AtomicBool::new(false),
         is_mute: AtomicBool::new(false),
         has_answered: AtomicBool::new(false),
+        within,
     });
     lock(&shared.links).insert(node, link.clone());
     let _place = Place { shared, link: &link };
@@ -100,8 +107,17 @@ async fn answer(shared: Arc<Shared>, link: Arc<Linked>, slots: Arc<Slots>, mut s
         return;
     };
     let answered = match Request::decode(&bytes) {
-        Ok(Request::Find { ids }) => find(&shared, &mut stream, ids).await,
-        Ok(Request::Release { ids }) => release(&shared, &mut stream, ids).await,
+        Ok(Request::Find { ids }) => {
+            let known = link.may_hear_of(ids.clone()).await;
+            find(&shared, &mut stream, ids, &known).await
+        }
+        Ok(Request::Release { ids }) => {
+            let known = link.may_hear_of(ids.clone()).await;
+            release(&shared, &mut stream, ids, &known).await
+        }
+        Ok(Request::Slice { id, .. }) if link.may_hear_of(vec![id]).await.is_empty() => {
+            say(&mut stream, &Answer::Missing).await
+        }
         Ok(Request::Slice { id, runs }) => slice(&shared, &slots, &mut stream, id, runs).await,
         Ok(Request::Tell { disk_full }) => {
             link.disk_full.store(disk_full, Ordering::Relaxed);
@@ -110,7 +126,9 @@ async fn answer(shared: Arc<Shared>, link: Arc<Linked>, slots: Arc<Slots>, mut s
         Ok(Request::Complain { id }) => {
             tracing::warn!(node = %link.node, blob = %id, "a peer says that what it was sent are not the bytes of the blob");
             let said = say(&mut stream, &Answer::Noted).await;
-            check(&shared, id).await;
+            if !link.may_hear_of(vec![id]).await.is_empty() {
+                check(&shared, id).await;
+            }
             said
         }
         Err(error) => {
@@ -145,19 +163,34 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
 }
 
-async fn find(shared: &Shared, stream: &mut SideStream, ids: Vec<BlobId>) -> Result<(), String> {
+/// `known`: of those that are asked for, those that the peer may hear of.
+async fn find(
+    shared: &Shared,
+    stream: &mut SideStream,
+    ids: Vec<BlobId>,
+    known: &[BlobId],
+) -> Result<(), String> {
     let blobs = shared.blobs.clone();
-    let sizes =
-        blocking(move || ids.iter().map(|id| blobs.size_bytes(id).ok().flatten()).collect())
-            .await?;
+    let known: BTreeSet<BlobId> = known.iter().copied().collect();
+    let size = move |id: &BlobId| {
+        let is_known = known.contains(id);
+        if is_known { blobs.size_bytes(id).ok().flatten() } else { None }
+    };
+    let sizes = blocking(move || ids.iter().map(size).collect()).await?;
     say(stream, &Answer::Found(sizes)).await
 }
 
-async fn release(shared: &Shared, stream: &mut SideStream, ids: Vec<BlobId>) -> Result<(), String> {
+async fn release(
+    shared: &Shared,
+    stream: &mut SideStream,
+    ids: Vec<BlobId>,
+    known: &[BlobId],
+) -> Result<(), String> {
     let blobs = shared.blobs.clone();
+    let known: BTreeSet<BlobId> = known.iter().copied().collect();
     let asked = ids.clone();
-    let here: Vec<bool> =
-        blocking(move || asked.iter().map(|id| blobs.path(id).is_some()).collect()).await?;
+    let is_here = move |id: &BlobId| known.contains(id) && blobs.path(id).is_some();
+    let here: Vec<bool> = blocking(move || asked.iter().map(is_here).collect()).await?;
     let kept = {
         let leaving = lock(&shared.leaving);
         here.iter().zip(&ids).map(|(is_here, id)| *is_here && !leaving.contains(id)).collect()

@@ -35,6 +35,10 @@ impl CloseCode {
     pub const DISK_FULL: Self = Self(9);
     /// The two speak no common version of the protocol.
     pub const VERSION: Self = Self(10);
+    /// The time is over for which the other side may do anything here.
+    pub const GRANT_EXPIRED: Self = Self(11);
+    /// The other side may do nothing here any more.
+    pub const GRANT_WITHDRAWN: Self = Self(12);
     pub const FIRST_FREE: Self = Self(0x100);
 }
 
@@ -71,6 +75,14 @@ pub enum Error {
         "the other node does not know this one: get a ticket from it and join, or have this key added there"
     )]
     Stranger,
+    #[error(
+        "the time is over for which this node may do anything there: have it granted anew there, by `atoll peer grant`"
+    )]
+    Expired,
+    #[error(
+        "this node may do nothing there any more: have it granted anew there, by `atoll peer grant`"
+    )]
+    Withdrawn,
     #[error("this key has been revoked: a revoked node has to join again with a new key")]
     Revoked,
     #[error("the other node has no room for another link now: try again later")]
@@ -149,6 +161,8 @@ impl Error {
         match code {
             CloseCode::STRANGER => Self::Stranger,
             CloseCode::REVOKED => Self::Revoked,
+            CloseCode::GRANT_EXPIRED => Self::Expired,
+            CloseCode::GRANT_WITHDRAWN => Self::Withdrawn,
             CloseCode::BUSY => Self::Busy,
             CloseCode::COPY => Self::Copy(tame(reason)),
             _ => Self::Closed { code, reason: tame(reason) },

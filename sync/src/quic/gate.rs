@@ -19,6 +19,8 @@ use crate::key::PublicKey;
 use crate::ticket::Secret;
 
 const NOT_KNOWN: &str = "this node does not know your key: join with a ticket";
+const EXPIRED: &str = "the time is over for which your key may do anything here";
+const WITHDRAWN: &str = "your key may do nothing here any more";
 const REVOKED: &str = "this key has been revoked";
 const BUSY: &str = "too many links: try again later";
 const TOO_SLOW: &str = "nothing came in time";
@@ -96,7 +98,18 @@ impl Gate {
         let peer = tls::proved_key(&connection)?;
         let closed = match (self.admit)(&peer) {
             Admission::Revoked => Err(Closing(CloseCode::REVOKED, REVOKED)),
-            Admission::Stranger => self.meet_stranger(&connection, peer, deadline).await,
+            Admission::Stranger => {
+                let unless_it_joins = Closing(CloseCode::STRANGER, NOT_KNOWN);
+                self.meet_stranger(&connection, peer, deadline, unless_it_joins).await
+            }
+            Admission::Expired => {
+                let unless_it_joins = Closing(CloseCode::GRANT_EXPIRED, EXPIRED);
+                self.meet_stranger(&connection, peer, deadline, unless_it_joins).await
+            }
+            Admission::Withdrawn => {
+                let unless_it_joins = Closing(CloseCode::GRANT_WITHDRAWN, WITHDRAWN);
+                self.meet_stranger(&connection, peer, deadline, unless_it_joins).await
+            }
             Admission::Peer => self.meet_peer(&connection, peer, deadline, permit).await,
         };
         if let Err(Closing(code, reason)) = closed {
@@ -111,10 +124,11 @@ impl Gate {
         connection: &Connection,
         key: PublicKey,
         deadline: Instant,
+        unless_it_joins: Closing,
     ) -> Result<(), Closing> {
         let _permit = self.strangers.try_acquire().map_err(|_| Closing(CloseCode::BUSY, BUSY))?;
         match hello(connection, key, None, deadline).await? {
-            (_, Hello::Link) => Err(Closing(CloseCode::STRANGER, NOT_KNOWN)),
+            (_, Hello::Link) => Err(unless_it_joins),
             (link, Hello::Join { secret, request }) => {
                 self.answer_join(link, connection, secret, request).await
             }

@@ -64,6 +64,17 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
             is_first = true;
             continue;
         }
+        if !target.is_linked
+            && let Some(obstacle) = shared.roster.shut_out(&key)
+        {
+            let reason = match obstacle {
+                Obstacle::GrantExpired => "the time is over for which it may do anything here",
+                _ => "it may do nothing here any more",
+            };
+            shared.roster.note(&key, PeerState::Waiting, Some((obstacle, reason)));
+            wait(&shared, &target, LONGEST_PAUSE, &mut paused).await;
+            continue;
+        }
         let places = places(&shared, &target);
         if target.is_linked {
             linked_at.get_or_insert_with(Instant::now);

@@ -5,7 +5,7 @@ use super::obstacle::Ended;
 use super::roster::{PeerState, PeerStatus, Place, Roster};
 use crate::session::{Effect, Event, Now, Options, Phase, Session};
 use atoll_storage::tx::Tx;
-use atoll_storage::{Clock, Replica, Store, StreamId, Vector, peer};
+use atoll_storage::{Clock, Replica, Rights, Store, StreamId, Vector, peer};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -75,9 +75,13 @@ pub(super) struct Drive {
     pub(super) clock: Clock,
     pub(super) name: String,
     pub(super) place: Place,
+    /// What the peer may do here.
+    pub(super) lets: Rights,
     pub(super) roster: Arc<Roster>,
     pub(super) output: Output,
     pub(super) traffic: Arc<Traffic>,
+    /// Ops of this link that were counted as refused.
+    pub(super) refused: u64,
 }
 
 /// What the link itself tells of itself.
@@ -98,6 +102,7 @@ impl Drive {
             answer_timeout_ms: ANSWER_TIMEOUT_MS,
             peer: Some(self.place.key.node_id()),
             peer_carries: self.roster.status_of(&self.place.key).and_then(|status| status.carries),
+            lets: self.lets.clone(),
             ..Options::default()
         };
         let mut session = Session::new(options, self.now(begun));
@@ -190,6 +195,8 @@ impl Drive {
         // Before the two have compared, nothing is known of the peer, which is not the same as that it has nothing.
         let is_known = matches!(shown.phase, Phase::CatchingUp | Phase::Live);
         let acknowledged = (count && is_known).then(|| Arc::new(session.acknowledged()));
+        let lets = session.peer_lets().cloned();
+        let refused = shown.refused - std::mem::replace(&mut self.refused, shown.refused);
         let told = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let round_trip = Duration::from_micros(told(&self.traffic.round_trip_us));
         let (sent, received) = (&self.traffic.sent_bytes, &self.traffic.received_bytes);
@@ -215,6 +222,8 @@ impl Drive {
             (status.sent_bytes, status.received_bytes) = (told(sent), told(received));
             status.round_trip = Some(round_trip).filter(|time| !time.is_zero());
             status.diverged = shown.alarms > 0;
+            status.refused += refused;
+            status.lets = lets.or(status.lets.take());
         });
     }
 

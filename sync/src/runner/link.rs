@@ -5,9 +5,10 @@ use super::Shared;
 use super::drive::{self, Drive, Input, Outputs, Traffic};
 use super::obstacle::{Ended, Obstacle};
 use super::roster::{Cut, End, Place};
+use crate::blob::Within;
 use crate::quic::{CloseCode, Link, LinkReceiver, LinkSender};
 use atoll_storage::tx::Tx;
-use atoll_storage::{NodeId, Store, peer};
+use atoll_storage::{NodeId, Rights, Store, peer, reference};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -93,7 +94,14 @@ async fn note_contact(store: &Store, node: NodeId) {
 async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
     let (blobs, side) = (shared.blobs.clone(), link.side_streams());
     let (node, streams) = (place.key.node_id(), side.clone());
-    let beside = tokio::spawn(async move { blobs.run_link(node, streams).await });
+    let lets = shared.roster.may(&place.key);
+    let within = within(&shared.store, &lets);
+    let beside = tokio::spawn(async move {
+        match within {
+            None => blobs.run_link(node, streams).await,
+            Some(within) => blobs.run_link_within(node, streams, within).await,
+        }
+    });
     let Link { send, recv, .. } = link;
     let (input, inputs) = mpsc::channel(QUEUE);
     let (output, outputs) = drive::queue();
@@ -108,9 +116,11 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
         clock: shared.clock.clone(),
         name: shared.name.clone(),
         place: place.clone(),
+        lets,
         roster: shared.roster.clone(),
         output,
         traffic,
+        refused: 0,
     };
     let (done, mut ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("atoll-link".to_owned());
@@ -126,12 +136,25 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
             how.unwrap_or_else(|_| Ended::session("the session failed"))
         }
         cut = place.cut.wait_for(Option::is_some) => {
-            let (code, reason) = match cut.ok().and_then(|cut| *cut) {
-                Some(Cut::Replaced) => (CloseCode::DONE, "another link took its place"),
-                Some(Cut::Revoked) => (CloseCode::REVOKED, "the peer was removed everywhere"),
-                Some(Cut::Removed) | None => (CloseCode::DONE, "the peer was removed"),
+            let (code, reason, obstacle) = match cut.ok().and_then(|cut| *cut) {
+                Some(Cut::Replaced) => {
+                    (CloseCode::DONE, "another link took its place", Obstacle::Ended)
+                }
+                Some(Cut::Revoked) => {
+                    (CloseCode::REVOKED, "the peer was removed everywhere", Obstacle::Ended)
+                }
+                Some(Cut::Granted) => {
+                    (CloseCode::DONE, "the peer may do something else from now on", Obstacle::Ended)
+                }
+                Some(Cut::Withdrawn) => {
+                    let (code, obstacle) = (CloseCode::GRANT_WITHDRAWN, Obstacle::GrantWithdrawn);
+                    (code, "the peer may do nothing here any more", obstacle)
+                }
+                Some(Cut::Removed) | None => {
+                    (CloseCode::DONE, "the peer was removed", Obstacle::Ended)
+                }
             };
-            Ended::new(code, reason, Obstacle::Ended)
+            Ended::new(code, reason, obstacle)
         }
         _ = paused.wait_for(|paused| *paused) => {
             Ended::new(CloseCode::BUSY, "links are paused on this node", Obstacle::Paused)
@@ -152,6 +175,19 @@ async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
         let _ = ended.await;
     }
     how
+}
+
+/// Which blobs a peer may hear of, if not of all: those that records name which it may read.
+fn within(store: &Store, lets: &Rights) -> Option<Within> {
+    if lets.is_whole() {
+        return None;
+    }
+    let (store, lets) = (store.clone(), lets.clone());
+    Some(Arc::new(move |blob| {
+        let streams = store.read(|reader| reference::streams_of(reader, blob));
+        // What cannot be looked up is not told.
+        streams.is_ok_and(|streams| streams.iter().any(|stream| lets.reads(stream)))
+    }))
 }
 
 async fn read(

@@ -22,6 +22,10 @@ pub enum Obstacle {
     /// The other node does not know this one, or not any more.
     TicketNeeded,
     Revoked,
+    /// What one of the two may do on the other was for a time, and that is over.
+    GrantExpired,
+    /// One of the two may do nothing any more on the other.
+    GrantWithdrawn,
     /// Another process runs with this node's key.
     Copy,
     DiskFullHere,
@@ -44,6 +48,8 @@ impl Obstacle {
             Self::Version => "version",
             Self::TicketNeeded => "ticket_needed",
             Self::Revoked => "revoked",
+            Self::GrantExpired => "grant_expired",
+            Self::GrantWithdrawn => "grant_withdrawn",
             Self::Copy => "copy",
             Self::DiskFullHere => "disk_full_here",
             Self::DiskFullThere => "disk_full_there",
@@ -71,6 +77,12 @@ impl Obstacle {
             Self::Version => "upgrade the older of the two",
             Self::TicketNeeded => "get a ticket from it and join again",
             Self::Revoked => "give the node that was removed a new data folder and a new ticket",
+            Self::GrantExpired => {
+                "say anew until when it may, by `atoll peer grant` on the node that lets it"
+            }
+            Self::GrantWithdrawn => {
+                "nothing, if that was meant; else say anew what it may, by `atoll peer grant` on the node that lets it"
+            }
             Self::Copy => "give one of the two a new data folder and let it join",
             Self::DiskFullHere => "free some space on this machine",
             Self::DiskFullThere => "free some space on that machine",
@@ -90,6 +102,8 @@ impl Obstacle {
             E::NotAtoll { .. } => Self::NotAtoll,
             E::Stranger => Self::TicketNeeded,
             E::Revoked => Self::Revoked,
+            E::Expired => Self::GrantExpired,
+            E::Withdrawn => Self::GrantWithdrawn,
             E::Copy(_) => Self::Copy,
             E::Busy => Self::Busy,
             E::Closed { code: CloseCode::DISK_FULL, .. } => Self::DiskFullThere,
@@ -127,7 +141,10 @@ impl From<quic::Error> for Ended {
 impl From<Reason> for Ended {
     fn from(reason: Reason) -> Self {
         let (code, obstacle) = match &reason {
-            Reason::Version { .. } => (CloseCode::VERSION, Obstacle::Version),
+            Reason::Version { .. } | Reason::NoGrants { .. } => {
+                (CloseCode::VERSION, Obstacle::Version)
+            }
+            Reason::GrantExpired => (CloseCode::GRANT_EXPIRED, Obstacle::GrantExpired),
             Reason::Full => (CloseCode::DISK_FULL, Obstacle::DiskFullHere),
             Reason::Clone(_) => (CloseCode::COPY, Obstacle::Copy),
             _ => (CloseCode::SESSION, Obstacle::Ended),

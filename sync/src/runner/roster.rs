@@ -6,10 +6,10 @@ use super::obstacle::{Ended, Obstacle};
 use crate::key::PublicKey;
 use crate::quic::{Admission, ProcessId, Pulse};
 use atoll_storage::peer::Peer;
-use atoll_storage::{Carries, NodeId, StreamId, Vector};
+use atoll_storage::{Carries, Clock, NodeId, Rights, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -76,6 +76,12 @@ pub struct PeerStatus {
     pub copy_at: Option<SocketAddr>,
     /// What it carries, as it said when it last did.
     pub carries: Option<Carries>,
+    /// What it may do here.
+    pub may: Rights,
+    /// What it lets this node do, as it said when it last did; none as long as it has not.
+    pub lets: Option<Rights>,
+    /// Ops that came since this node was started, and that it may not write here.
+    pub refused: u64,
 }
 
 impl PeerStatus {
@@ -110,6 +116,9 @@ impl PeerStatus {
             diverged: false,
             copy_at: None,
             carries: peer.carries,
+            may: Rights::everything(),
+            lets: None,
+            refused: 0,
         }
     }
 }
@@ -129,6 +138,10 @@ pub(super) enum Cut {
     /// From the whole network, for good.
     Revoked,
     Replaced,
+    /// It may do something else from now on: the next link knows.
+    Granted,
+    /// It may do nothing any more.
+    Withdrawn,
 }
 
 /// The link that counts.
@@ -168,19 +181,42 @@ pub(super) struct Target {
 struct Inner {
     entries: HashMap<PublicKey, Entry>,
     revoked: BTreeSet<NodeId>,
+    standing: Standing,
     last_number: u64,
+}
+
+/// Who may do what here, of those of whom it was said, and what others let this node do.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) may: BTreeMap<NodeId, Rights>,
+    pub(super) held: BTreeMap<NodeId, Rights>,
+}
+
+impl Standing {
+    fn of(&self, node: NodeId) -> Rights {
+        self.may.get(&node).cloned().unwrap_or_default()
+    }
 }
 
 pub(super) struct Roster {
     inner: RwLock<Inner>,
-    /// Rises with each peer that comes or goes.
+    clock: Clock,
+    /// Held while it is looked who may do what, so that what was read first is not put in the place of what came after.
+    looking: Mutex<()>,
+    /// Rises with each peer that comes or goes, or may do something else.
     pub(super) changes: watch::Sender<u64>,
 }
 
 impl Roster {
-    pub(super) fn new(peers: Vec<Peer>, revoked: BTreeSet<NodeId>) -> Self {
-        let inner = RwLock::new(Inner { revoked, ..Inner::default() });
-        let roster = Self { inner, changes: watch::Sender::new(0) };
+    pub(super) fn new(
+        peers: Vec<Peer>,
+        revoked: BTreeSet<NodeId>,
+        standing: Standing,
+        clock: Clock,
+    ) -> Self {
+        let inner = RwLock::new(Inner { revoked, standing, ..Inner::default() });
+        let roster =
+            Self { inner, clock, looking: Mutex::default(), changes: watch::Sender::new(0) };
         peers.into_iter().for_each(|peer| roster.add(peer));
         roster
     }
@@ -194,11 +230,13 @@ impl Roster {
     }
 
     pub(super) fn add(&self, peer: Peer) {
-        let status = PeerStatus::unlinked(peer);
+        let mut status = PeerStatus::unlinked(peer);
         let mut inner = self.write();
         if inner.revoked.contains(&status.node) {
             return;
         }
+        status.may = inner.standing.of(status.node);
+        status.lets = inner.standing.held.get(&status.node).cloned();
         match inner.entries.get_mut(&status.public_key) {
             Some(entry) => {
                 (entry.status.name, entry.status.address) = (status.name, status.address);
@@ -215,11 +253,63 @@ impl Roster {
     /// What the key may do here. One that is revoked is refused even if it is listed.
     pub(super) fn admission(&self, key: &PublicKey) -> Admission {
         let inner = self.read();
-        match (inner.revoked.contains(&key.node_id()), inner.entries.contains_key(key)) {
-            (true, _) => Admission::Revoked,
-            (false, true) => Admission::Peer,
-            (false, false) => Admission::Stranger,
+        if inner.revoked.contains(&key.node_id()) {
+            return Admission::Revoked;
         }
+        match inner.entries.get(key).map(|entry| self.shut(&entry.status.may)) {
+            None => Admission::Stranger,
+            Some(None) => Admission::Peer,
+            Some(Some(Obstacle::GrantExpired)) => Admission::Expired,
+            Some(Some(_)) => Admission::Withdrawn,
+        }
+    }
+
+    /// Why whoever may do this has no link.
+    fn shut(&self, may: &Rights) -> Option<Obstacle> {
+        match () {
+            () if may.is_nothing() => Some(Obstacle::GrantWithdrawn),
+            () if may.is_over(self.clock.now_ms()) => Some(Obstacle::GrantExpired),
+            () => None,
+        }
+    }
+
+    /// Why a peer is not to be dialled, since it may do nothing here.
+    pub(super) fn shut_out(&self, key: &PublicKey) -> Option<Obstacle> {
+        let inner = self.read();
+        self.shut(&inner.entries.get(key)?.status.may)
+    }
+
+    /// Looks anew who may do what.
+    pub(super) fn look<E>(&self, read: impl FnOnce() -> Result<Standing, E>) -> Result<(), E> {
+        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stand(read()?);
+        Ok(())
+    }
+
+    /// Who may do what from now on. Links to those for whom that is something else end, and the next ones know.
+    fn stand(&self, standing: Standing) {
+        let mut inner = self.write();
+        if inner.standing == standing {
+            return;
+        }
+        inner.standing = standing.clone();
+        for entry in inner.entries.values_mut() {
+            let node = entry.status.node;
+            entry.status.lets = standing.held.get(&node).cloned().or(entry.status.lets.take());
+            let may = standing.of(node);
+            if may == entry.status.may {
+                continue;
+            }
+            tracing::info!(%node, name = entry.status.name, "a peer may do something else from now on");
+            let why = if may.is_nothing() { Cut::Withdrawn } else { Cut::Granted };
+            entry.status.may = may;
+            if let Some(current) = &entry.current {
+                current.cut.send_replace(Some(why));
+            }
+            entry.wake.notify_one();
+        }
+        drop(inner);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// Refuses these from now on, and cuts the links that there are to them.
@@ -264,6 +354,12 @@ impl Roster {
 
     pub(super) fn status_of(&self, key: &PublicKey) -> Option<PeerStatus> {
         self.read().entries.get(key).map(|entry| entry.status.clone())
+    }
+
+    /// What the peer may do here; nothing if it is none any more.
+    pub(super) fn may(&self, key: &PublicKey) -> Rights {
+        let inner = self.read();
+        inner.entries.get(key).map_or_else(Rights::nothing, |entry| entry.status.may.clone())
     }
 
     pub(super) fn target(&self, key: &PublicKey) -> Option<Target> {
@@ -404,12 +500,55 @@ mod tests {
         }
     }
 
+    fn roster(peers: Vec<Peer>, revoked: BTreeSet<NodeId>) -> Roster {
+        Roster::new(peers, revoked, Standing::default(), Clock::from_fn(|| NOW_MS))
+    }
+
+    const NOW_MS: u64 = 1_000;
+
+    /// What of peer 7 was said.
+    fn standing(may: Rights) -> Standing {
+        let may = [(PublicKey([7; 32]).node_id(), may)].into();
+        Standing { may, ..Standing::default() }
+    }
+
+    #[test]
+    fn a_peer_that_may_do_something_else_is_cut_and_comes_again() {
+        let roster = roster(vec![peer(7), peer(8)], BTreeSet::new());
+        let keys = [PublicKey([7; 32]), PublicKey([8; 32])];
+        let places = keys.map(|key| roster.claim(key, NodeId([1; 16]), None).unwrap());
+        let reads = Rights { write: false, ..Rights::everything() };
+        roster.stand(standing(reads.clone()));
+        assert_eq!(places.each_ref().map(|place| *place.cut.borrow()), [Some(Cut::Granted), None]);
+        assert_eq!(roster.admission(&keys[0]), Admission::Peer);
+        assert_eq!(roster.status()[0].may, reads);
+        let place = roster.claim(keys[0], NodeId([1; 16]), None).unwrap();
+        roster.stand(standing(reads));
+        assert_eq!(*place.cut.borrow(), None, "nothing new was said");
+        roster.stand(standing(Rights::nothing()));
+        assert_eq!(*place.cut.borrow(), Some(Cut::Withdrawn));
+        assert_eq!(roster.admission(&keys[0]), Admission::Withdrawn);
+        assert_eq!(roster.shut_out(&keys[0]), Some(Obstacle::GrantWithdrawn));
+        assert_eq!(roster.shut_out(&keys[1]), None);
+    }
+
+    #[test]
+    fn a_peer_whose_time_is_over_is_refused() {
+        let roster = roster(vec![peer(7)], BTreeSet::new());
+        let key = PublicKey([7; 32]);
+        for (until_ms, admission) in [(NOW_MS, Admission::Expired), (NOW_MS + 1, Admission::Peer)] {
+            let until_ms = Some(until_ms);
+            roster.stand(standing(Rights { until_ms, ..Rights::everything() }));
+            assert_eq!(roster.admission(&key), admission);
+        }
+    }
+
     #[test]
     fn of_two_links_both_sides_keep_the_same_one() {
         let (low, high) = (NodeId([1; 16]), NodeId([2; 16]));
         let key = PublicKey([7; 32]);
         for order in [[low, high], [high, low]] {
-            let roster = Roster::new(vec![peer(7)], BTreeSet::new());
+            let roster = roster(vec![peer(7)], BTreeSet::new());
             let places: Vec<_> =
                 order.iter().map(|dialler| roster.claim(key, *dialler, None)).collect();
             let kept =
@@ -421,7 +560,7 @@ mod tests {
 
     #[test]
     fn a_link_that_was_replaced_changes_nothing_when_it_ends() {
-        let roster = Roster::new(vec![peer(7)], BTreeSet::new());
+        let roster = roster(vec![peer(7)], BTreeSet::new());
         let key = PublicKey([7; 32]);
         let old = roster.claim(key, NodeId([1; 16]), None).unwrap();
         let new = roster.claim(key, NodeId([1; 16]), None).unwrap();
@@ -438,7 +577,7 @@ mod tests {
 
     #[test]
     fn a_removed_peer_is_cut_and_unknown() {
-        let roster = Roster::new(vec![peer(7), peer(8)], BTreeSet::new());
+        let roster = roster(vec![peer(7), peer(8)], BTreeSet::new());
         let key = PublicKey([7; 32]);
         let place = roster.claim(key, NodeId([1; 16]), None).unwrap();
         roster.remove(key.node_id());
@@ -450,7 +589,7 @@ mod tests {
 
     #[test]
     fn a_revoked_peer_is_cut_refused_and_never_listed_again() {
-        let roster = Roster::new(vec![peer(7), peer(8)], BTreeSet::new());
+        let roster = roster(vec![peer(7), peer(8)], BTreeSet::new());
         let key = PublicKey([7; 32]);
         let place = roster.claim(key, NodeId([1; 16]), None).unwrap();
         roster.revoke([key.node_id()].into());
@@ -458,7 +597,7 @@ mod tests {
         roster.add(peer(7));
         assert_eq!(roster.admission(&key), Admission::Revoked);
         assert_eq!(roster.status().len(), 1);
-        let from_the_start = Roster::new(vec![peer(7)], [key.node_id()].into());
+        let from_the_start = self::roster(vec![peer(7)], [key.node_id()].into());
         assert_eq!(from_the_start.admission(&key), Admission::Revoked);
         assert_eq!(from_the_start.status().len(), 0);
     }

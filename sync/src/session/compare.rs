@@ -1,5 +1,8 @@
 //! Rounds of comparing: digests by tenant, then the heads of the streams that differ. What comes out is what the
 //! peer has, what must be pulled as a snapshot, and whether two equal vectors stand for different states.
+//!
+//! Digests are over streams that go both ways whole. Of others one end may well hold more than the other ever has: of those,
+//! the heads are told in each round.
 
 use super::{Effect, Reason, Result, Session};
 use crate::message::{Collector, MAX_PAGES, Message, Page, pages};
@@ -48,9 +51,9 @@ impl Rounds {
     }
 }
 
-pub(super) fn root_of(heads: &[StreamHead]) -> Digest {
+pub(super) fn root_of<'h>(heads: impl Iterator<Item = &'h StreamHead>) -> Digest {
     let mut root = Digest::default();
-    heads.iter().for_each(|head| root.add(head.leaf()));
+    heads.for_each(|head| root.add(head.leaf()));
     root
 }
 
@@ -71,7 +74,7 @@ fn checked<T>(pages: Vec<Page<T>>) -> Result<Vec<Page<T>>> {
 impl Session {
     pub(super) fn start_round(&mut self, replica: &mut dyn Replica) -> Result<()> {
         self.say_parts();
-        let heads = self.shared_heads(replica, None)?;
+        let heads = self.even_heads(replica)?;
         self.rounds.last += 1;
         let round = self.rounds.last;
         for page in checked(pages(tenants_of(&heads).into_iter().collect()))? {
@@ -79,6 +82,22 @@ impl Session {
         }
         self.rounds.asked = Some((round, heads));
         self.await_round()
+    }
+
+    fn even_heads(&self, replica: &mut dyn Replica) -> Result<Vec<StreamHead>> {
+        let mut heads = self.shared_heads(replica, None)?;
+        heads.retain(|head| self.is_even(&head.stream));
+        Ok(heads)
+    }
+
+    /// The heads of the tenants that differ, and those that no digest was over.
+    fn heads_to_tell(&self, replica: &mut dyn Replica, differ: &[Id]) -> Result<Vec<StreamHead>> {
+        let only = self.is_unlimited().then_some(differ);
+        let mut heads = self.shared_heads(replica, only)?;
+        heads.retain(|head| {
+            differ.binary_search(&head.stream.tenant).is_ok() || !self.is_even(&head.stream)
+        });
+        Ok(heads.into_iter().filter_map(|head| self.told(head)).collect())
     }
 
     pub(super) fn await_round(&mut self) -> Result<()> {
@@ -101,27 +120,27 @@ impl Session {
     ) -> Result<()> {
         let Some(theirs) = self.rounds.compares.put(u64::from(round), page) else { return Ok(()) };
         let theirs: BTreeMap<Id, Digest> = theirs.into_iter().collect();
-        let heads = self.shared_heads(replica, None)?;
+        let heads = self.even_heads(replica)?;
         let mine = tenants_of(&heads);
         let all: BTreeSet<Id> = mine.keys().chain(theirs.keys()).copied().collect();
         let differ: Vec<Id> = all.into_iter().filter(|t| mine.get(t) != theirs.get(t)).collect();
         for page in checked(pages(differ.clone()))? {
             self.send(&Message::Differ { round, page });
         }
-        let rest = self.learn_equal(heads, &differ)?;
-        if differ.is_empty() {
+        self.learn_equal(&heads, &differ)?;
+        if differ.is_empty() && self.is_unlimited() {
             return self.finish_round(replica);
         }
-        self.send_heads(false, round, rest)?;
+        let heads = self.heads_to_tell(replica, &differ)?;
+        self.send_heads(false, round, heads)?;
         self.await_round()
     }
 
-    /// In the tenants that do not differ, the peer has what is here. Gives back the heads of the others.
-    fn learn_equal(&mut self, heads: Vec<StreamHead>, differ: &[Id]) -> Result<Vec<StreamHead>> {
-        let is_equal = |head: &StreamHead| differ.binary_search(&head.stream.tenant).is_err();
-        let (equal, rest): (Vec<_>, Vec<_>) = heads.into_iter().partition(is_equal);
-        equal.iter().try_for_each(|head| self.learn(&head.stream, &head.vector))?;
-        Ok(rest)
+    /// In the tenants that do not differ, the peer has what is here.
+    fn learn_equal(&mut self, heads: &[StreamHead], differ: &[Id]) -> Result<()> {
+        let is_equal = |head: &&StreamHead| differ.binary_search(&head.stream.tenant).is_err();
+        let mut equal = heads.iter().filter(is_equal);
+        equal.try_for_each(|head| self.learn(&head.stream, &head.vector))
     }
 
     fn send_heads(&mut self, asked: bool, round: u32, heads: Vec<StreamHead>) -> Result<()> {
@@ -145,11 +164,11 @@ impl Session {
         };
         differ.sort_unstable();
         let Some((_, heads)) = self.rounds.asked.take() else { return Ok(()) };
-        self.learn_equal(heads, &differ)?;
-        if differ.is_empty() {
+        self.learn_equal(&heads, &differ)?;
+        if differ.is_empty() && self.is_unlimited() {
             return self.finish_round(replica);
         }
-        let heads = self.shared_heads(replica, Some(&differ))?;
+        let heads = self.heads_to_tell(replica, &differ)?;
         self.send_heads(true, round, heads)
     }
 
@@ -195,10 +214,15 @@ impl Session {
         self.learn(&theirs.stream, &theirs.vector)?;
         let nothing = Vector::default();
         let (vector, floor) = mine.map_or((&nothing, &nothing), |m| (&m.vector, &m.floor));
-        if is_above(floor, &theirs.vector) {
+        let (outward, inward) = (self.outward(&theirs.stream), self.inward(&theirs.stream));
+        if outward.is_all() && is_above(floor, &theirs.vector) {
             self.block(&theirs.stream, vector, false);
         } else {
             self.unblock_unless_pulling(&theirs.stream);
+        }
+        if !inward.is_all() {
+            // What this node holds is no part of what the peer does: there is nothing to compare, and no state to take.
+            return Ok(());
         }
         let is_new = vector.0.is_empty();
         let lead = theirs.vector.lead_over(vector);

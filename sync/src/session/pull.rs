@@ -156,7 +156,7 @@ impl Session {
             replica.finish_snapshot(&stream, &vector)?;
             self.learn(&stream, &vector)?;
             self.note(text);
-            if let Some(head) = replica.head(&stream)? {
+            if let Some(head) = replica.head(&stream)?.and_then(|head| self.told(head)) {
                 self.send(&Message::Pulled { head });
             }
             self.pulls.now = None;

@@ -4,7 +4,7 @@
 use super::pace::{Answers, Speed};
 use super::{Options, Result, Session};
 use crate::message::{Message, Packed, unpack_ops};
-use atoll_storage::{Lane, Op, Replica, StreamId, Vector};
+use atoll_storage::{Lane, Op, Replica, StreamHead, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
@@ -98,7 +98,8 @@ impl Session {
         for head in self.shared_heads(replica, None)? {
             let is_new = self.known(&head.stream).is_none_or(|known| known.0.is_empty());
             let is_long = head.vector.lead_over(&nothing) >= self.options.snapshot_from_ops;
-            if is_new && is_long && self.pushing.offered.insert(head.stream.clone()) {
+            let can_take = self.outward(&head.stream).is_all();
+            if can_take && is_new && is_long && self.pushing.offered.insert(head.stream.clone()) {
                 self.block(&head.stream, &head.vector, true);
             }
         }
@@ -120,9 +121,15 @@ impl Session {
         if self.shares_all() {
             return Ok(());
         }
-        for head in replica.heads(None)? {
-            if !self.shares(&head.stream) {
-                self.known.insert(head.stream, head.vector);
+        let me = self.me();
+        for StreamHead { stream, vector, .. } in replica.heads(None)? {
+            let outward = self.outward(&stream);
+            if !self.shares(&stream) {
+                self.known.insert(stream, vector);
+            } else if !outward.is_all() {
+                let known = self.known.entry(stream.clone()).or_default();
+                self.lifted.entry(stream).or_insert_with(|| known.clone());
+                known.merge(&vector.of(|origin| !outward.takes(origin.node, me)));
             }
         }
         Ok(())
@@ -158,8 +165,10 @@ impl Session {
                 let max_bytes = self.options.batch_bytes.min(self.pushing.batch_bytes());
                 let batch = replica.ops(lane, from, &self.known, max_ops, max_bytes)?;
                 let mut ops = batch.ops;
+                let me = self.me();
                 ops.retain(|op| {
-                    self.shares(&op.stream) && !self.pushing.blocked.contains_key(&op.stream)
+                    self.outward(&op.stream).takes(op.dot.origin.node, me)
+                        && !self.pushing.blocked.contains_key(&op.stream)
                 });
                 self.pushing.cursors[n] = batch.next_pos.max(from);
                 let ops = self.hold_back(replica, ops)?;
@@ -180,13 +189,14 @@ impl Session {
         batch: u64,
         packed: &Packed,
     ) -> Result<()> {
-        let ops = unpack_ops(packed)?;
+        let mut ops = unpack_ops(packed)?;
         self.busy_ms = self.now.elapsed_ms;
         let tops = tops_of(&ops);
         // The sender has what it sends, and all that its origin wrote before.
         tops.iter().try_for_each(|(stream, top)| self.learn(stream, top))?;
         let theirs = self.peer.as_ref().map(|peer| peer.origin.node);
         let relayed = ops.iter().filter(|op| Some(op.dot.origin.node) != theirs).count();
+        let refused = self.refuse_what_is_not_let(&mut ops);
         let applied = replica.apply(ops)?;
         self.note_doubled(relayed.min(applied.skipped));
         if applied.quarantined > 0 {
@@ -195,6 +205,9 @@ impl Session {
         if applied.refused > 0 {
             self.note(format!("{} ops of what is not carried here were dropped", applied.refused));
         }
+        if refused > 0 {
+            self.note(format!("{refused} ops were refused: the peer may not write them here"));
+        }
         let mut vectors = Vec::with_capacity(tops.len());
         for (stream, top) in tops {
             let mut vector = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
@@ -202,10 +215,25 @@ impl Session {
                 // An older peer does not know that it is left out, and would send it for ever.
                 vector.merge(&top);
             }
+            let vector = self.told_vector(&stream, vector);
             vectors.push((stream, vector));
         }
         self.send(&Message::Ack { batch, vectors });
         Ok(())
+    }
+
+    /// What the peer was told that it may not write never reaches the store, and is not acknowledged. How many ops that were.
+    fn refuse_what_is_not_let(&mut self, ops: &mut Vec<Op>) -> usize {
+        let Some(peer) = self.peer_node().filter(|_| !self.is_unlimited()) else { return 0 };
+        let came = ops.len();
+        // What neither end carries is dropped by the store, which counts it.
+        ops.retain(|op| {
+            let is_let = self.inward(&op.stream).takes(op.dot.origin.node, peer);
+            is_let || !self.both_carry(&op.stream)
+        });
+        let refused = came - ops.len();
+        self.figures.refused += refused as u64;
+        refused
     }
 
     pub(super) fn on_ack(

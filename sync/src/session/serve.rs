@@ -12,7 +12,7 @@ impl Session {
         request: u64,
         stream: StreamId,
     ) -> Result<()> {
-        if !self.shares(&stream) {
+        if !self.outward(&stream).is_all() {
             return Ok(());
         }
         let index = replica.served_index(&stream)?;
@@ -35,7 +35,7 @@ impl Session {
         after: Option<RecordKey>,
         upto: Option<RecordKey>,
     ) -> Result<()> {
-        if !self.shares(&stream) {
+        if !self.outward(&stream).is_all() {
             return Ok(());
         }
         let chunk = replica.snapshot_chunk(&stream, after, upto)?;

@@ -214,6 +214,7 @@ impl World {
             batch_bytes: 64 << 10,
             quick_ms: 600,
             slow_ms: 1_200,
+            lets: atoll_storage::Rights::everything(),
         }
     }
 
