@@ -483,7 +483,10 @@ async fn sync_now(node: &Node, timeout_s: u64) -> Outcome<Json> {
     // Those that have to dial this node are met in the bucket, if there is one.
     let has_buckets = !bucket::list(node)?.is_empty();
     let counts = |peer: &PeerStatus| {
-        peer.is_linked() || !has_buckets || peer.obstacle != Some(Obstacle::NoAddress)
+        // Who may do nothing here is not waited for.
+        let may = !peer.may.is_nothing() && !peer.may.is_over(node.clock.now_ms());
+        let has_address = !has_buckets || peer.obstacle != Some(Obstacle::NoAddress);
+        peer.is_linked() || (may && has_address)
     };
     let (is_level, is_visited) = tokio::join!(
         runner.level_with(timeout, counts),

@@ -220,7 +220,7 @@ pub async fn add(
     add_for(node, actor, key, name, address, &Asked::default()).await
 }
 
-/// As [`add`], for a node that may do what is asked for.
+/// As [`add`], for a node that may do what is asked for. If nothing is, one that is listed already may do what it might.
 ///
 /// # Errors
 /// As [`grant`].
@@ -243,6 +243,8 @@ pub async fn add_for(
         return Err(Error::field("public_key", "own_key", "this is the key of this node itself"));
     }
     revocation::require_not_revoked(node, key.node_id())?;
+    let is_listed = peers(node).iter().any(|peer| peer.public_key == key);
+    let rights = (!is_listed || *asked != Asked::default()).then_some(rights);
     let name = Hello::short_name(name.trim());
     if name.is_empty() {
         return Err(Error::field("name", "required", "give the node a name to know it by"));
@@ -261,7 +263,9 @@ pub async fn add_for(
                     return Ok(false);
                 }
                 atoll_storage::peer::add(tx, &key.0, &name, address.as_deref())?;
-                atoll_sync::grant::issue(tx, &own, key, rights)?;
+                if let Some(rights) = rights {
+                    atoll_sync::grant::issue(tx, &own, key, rights)?;
+                }
                 Ok::<_, Error>(true)
             });
             if !listed.await? {

@@ -178,13 +178,14 @@ impl Runner {
         self.0.roster.status_of(&ticket.public_key).ok_or(Error::NotListed)
     }
 
-    /// Lists a peer without a ticket, by a key that somebody compared. It has to list this node too.
+    /// Lists a peer without a ticket, by a key that somebody compared. It has to list this node too. Without rights it may do
+    /// what it might before.
     pub async fn admit(
         &self,
         key: PublicKey,
         name: String,
         address: Option<String>,
-        rights: Rights,
+        rights: Option<Rights>,
     ) -> Result<(), Error> {
         if key == self.0.endpoint.public_key() {
             return Err(Error::OwnTicket);
@@ -192,7 +193,7 @@ impl Runner {
         if self.status().len() >= peer::MAX_PEERS {
             return Err(Error::TooManyPeers);
         }
-        self.0.list(key, name, address, Some(rights)).await
+        self.0.list(key, name, address, rights).await
     }
 
     /// Looks anew who may do what here, after statements were kept.

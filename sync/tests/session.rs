@@ -4,6 +4,8 @@
 mod carries;
 #[path = "session/grants.rs"]
 mod grants;
+#[path = "session/limits.rs"]
+mod limits;
 #[path = "session/snapshot.rs"]
 mod snapshot;
 

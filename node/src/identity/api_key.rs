@@ -3,7 +3,7 @@
 //! by the record of its end.
 
 use super::{announce, refused, role, tenant, user};
-use crate::access::{Actor, Permission, PermissionSet};
+use crate::access::{Actor, Permission, PermissionSet, Role};
 use crate::audit;
 use crate::error::{Error, FieldError, Result};
 use crate::kinds;
@@ -207,12 +207,13 @@ pub(super) fn authenticate(node: &Node, of: Id, text: &str) -> Result<Actor> {
             return Ok(None);
         }
         let permissions = role::permissions_of(reader, &owner)?;
-        Ok(Some((key, owner, permissions)))
+        let rank = user::rank(reader, &owner)?;
+        Ok(Some((key, owner, rank, permissions)))
     })?;
     let is_good =
         |key: &Record, owner: &Record| is_hash_of(key, &secret) && owner.tenant == key.tenant;
-    let found = found.filter(|(key, owner, _)| is_good(key, owner));
-    let (key, owner, permissions) = found.ok_or_else(invalid)?;
+    let found = found.filter(|(key, owner, ..)| is_good(key, owner));
+    let (key, owner, rank, permissions) = found.ok_or_else(invalid)?;
     let now_ms = node.clock.now_ms();
     if is_revoked(&key) {
         return Err(refused("key_revoked", "this API key was revoked"));
@@ -227,12 +228,12 @@ pub(super) fn authenticate(node: &Node, of: Id, text: &str) -> Result<Actor> {
         return Err(refused("token_of_another_tenant", "this API key is not of this tenant"));
     }
     node.identity.keys_used.note(key.key, now_ms);
-    Ok(actor_of(&key, &owner, permissions))
+    Ok(actor_of(&key, &owner, rank, permissions))
 }
 
-fn actor_of(key: &Record, owner: &Record, permissions: PermissionSet) -> Actor {
+fn actor_of(key: &Record, owner: &Record, rank: Role, permissions: PermissionSet) -> Actor {
     let named = key.set(&SCOPES).filter_map(Value::as_text).filter_map(Permission::parse);
-    let owner = Actor { permissions, ..Actor::of(owner.tenant, owner.key, user::role(owner)) };
+    let owner = Actor { permissions, ..Actor::of(owner.tenant, owner.key, rank) };
     owner.by_key(key.key, named.collect())
 }
 

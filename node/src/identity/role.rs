@@ -48,7 +48,7 @@ pub fn given_by(role: &Record) -> PermissionSet {
 
 /// All that a user's roles allow together.
 pub fn permissions_of(reader: &impl Read, user: &Record) -> atoll_storage::Result<PermissionSet> {
-    let mut all = user::role(user).permission_set();
+    let mut all = user::rank(reader, user)?.permission_set();
     for id in user.set(&ROLE_IDS).filter_map(Value::as_id).take(ROLE_IDS.max) {
         if let Some(role) = reader.get(&ROLE, id)?.filter(|role| role.tenant == user.tenant) {
             all = all.union(given_by(&role));

@@ -213,7 +213,7 @@ fn without_port(host: &str) -> &str {
 }
 
 /// The default tenant is the oldest one: it holds those who run the network.
-pub(super) fn is_default(reader: &impl Read, tenant: Id) -> Result<bool> {
+pub(super) fn is_default(reader: &impl Read, tenant: Id) -> atoll_storage::Result<bool> {
     Ok(oldest(reader)? == Some(tenant))
 }
 

@@ -226,7 +226,7 @@ fn read_bearer(
     Ok(Ok(Bearer {
         user: user.key,
         home: user.tenant,
-        role: user::role(&user),
+        role: user::rank(reader, &user)?,
         permissions,
         session: claims.sid,
         impersonator: claims.act,
@@ -246,6 +246,6 @@ fn may_impersonate(
     Ok(user::is_active(&admin)
         && !user::has_signed_out(&admin, session)
         && own.contains(Permission::UsersAdminister)
-        && user::role(&admin) >= rank
+        && user::rank(reader, &admin)? >= rank
         && permissions.without(own).is_empty())
 }

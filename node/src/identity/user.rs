@@ -443,6 +443,14 @@ pub fn role(user: &Record) -> Role {
     Role::parse(user.text(&ROLE)).unwrap_or(Role::Viewer)
 }
 
+/// What the role amounts to. Those who run the network are of the default tenant: whoever may write the accounts of another
+/// one makes none of them.
+pub(super) fn rank(reader: &impl Read, user: &Record) -> atoll_storage::Result<Role> {
+    let role = role(user);
+    let is_foreign = role == Role::Superadmin && !tenant::is_default(reader, user.tenant)?;
+    Ok(if is_foreign { Role::Admin } else { role })
+}
+
 pub fn is_active(user: &Record) -> bool {
     user.text(&STATUS) == "active" && !erase::is_erased(user)
 }
@@ -455,11 +463,11 @@ pub fn acting(node: &Node, id: Id, tenant: Id) -> Result<Actor> {
     let found = node.store.read(|reader| {
         let Some(user) = reader.get(&USER, id)?.filter(is_active) else { return Ok(None) };
         let permissions = role::permissions_of(reader, &user)?;
-        Ok(Some((user, permissions)))
+        let rank = rank(reader, &user)?;
+        Ok(Some((user, permissions, rank)))
     })?;
     let gone = || Error::Denied("the account of who asked for it is gone".into());
-    let (user, permissions) = found.ok_or_else(gone)?;
-    let role = self::role(&user);
+    let (user, permissions, role) = found.ok_or_else(gone)?;
     if user.tenant != tenant && role != Role::Superadmin {
         return Err(Error::Denied("who asked for it may not act in this tenant".into()));
     }

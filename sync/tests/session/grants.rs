@@ -8,7 +8,7 @@ use atoll_sync::message::{Message, Packed, VERSION, unpack_ops};
 use atoll_sync::session::{Effect, Event, Now, Options, Phase, Reason, Session};
 use std::collections::BTreeSet;
 
-const OTHER: Id = Id([8; 16]);
+pub const OTHER: Id = Id([8; 16]);
 
 fn reads() -> Rights {
     Rights { write: false, relay: false, ..Rights::everything() }
@@ -29,7 +29,7 @@ fn limited(a: Db, b: Db, lets: Rights) -> Pair {
     pair
 }
 
-fn write_in(db: &mut Db, tenant: Id, kind: &'static Kind, n: u32, text: &str) -> Outcome {
+pub fn write_in(db: &mut Db, tenant: Id, kind: &'static Kind, n: u32, text: &str) -> Outcome {
     let key = Id::natural(&[&tenant.0, kind.name.as_bytes(), &n.to_le_bytes()]);
     let changes = Changes::new().set(&kind.fields[0], text);
     db.transact(|tx| tx.create(kind, tenant, key, changes)).map(|_: atoll_storage::Record| ())
@@ -46,7 +46,7 @@ fn committed(pair: &mut Pair) {
     pair.carry();
 }
 
-fn lags(pair: &mut Pair) -> Result<[(u64, u64); 2], Error> {
+pub fn lags(pair: &mut Pair) -> Result<[(u64, u64); 2], Error> {
     let [a, b] = &mut pair.dbs;
     Ok([pair.ends[0].lag(a.heads(None)?), pair.ends[1].lag(b.heads(None)?)])
 }

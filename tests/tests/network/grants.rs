@@ -165,6 +165,17 @@ async fn a_node_with_one_tenant_gets_nothing_of_another_and_no_picture_of_it() {
     assert!(refused.is_err(), "nor by its name");
     b.node.exchange.fetch(blobs[1], u64::MAX).await.unwrap();
 
+    // Whoever holds the node makes accounts of the tenant, and none that runs the network.
+    b.make_user(lagoon, "usurper", Role::Superadmin).await;
+    let usurper = a.stranger().in_tenant("lagoon");
+    let known = json!({ "login": "usurper", "password": "a long enough password" });
+    until_answered(&usurper, "/api/v1/auth/login", &known).await;
+    let usurper = usurper.login("usurper", "a long enough password").await;
+    usurper.get("/api/v1/users").await.expect(200);
+    usurper.get("/api/v1/sync/status").await.refused(403, "denied");
+    let elsewhere = usurper.in_tenant(&a.tenant.to_string());
+    elsewhere.get("/api/v1/users").await.expect(401);
+
     // A bundle for it holds no more than that.
     let trip = b.folder().join("trip.atoll");
     let order = Order { to: vec![b.node.id().to_string()], ..Order::default() };
@@ -173,6 +184,11 @@ async fn a_node_with_one_tenant_gets_nothing_of_another_and_no_picture_of_it() {
     let holds = |tenant: Id| bytes.windows(16).any(|window| window == tenant.0);
     assert!(!holds(a.tenant), "not even the name of the other tenant's streams");
     stop(workers).await;
+}
+
+async fn until_answered(client: &Client, path: &str, body: &Json) {
+    let wait = async { while client.post(path, body).await.status != 200 {} };
+    tokio::time::timeout(super::PATIENCE, wait).await.expect("it is known there");
 }
 
 /// A clock that a test turns.

@@ -101,7 +101,7 @@ pub fn reader(node: &Node, tenant: Id, cookie: &str) -> Result<Option<Actor>> {
             return Ok(None);
         }
         let permissions = role::permissions_of(reader, &user)?;
-        let actor = Actor::of(tenant, user.key, user::role(&user));
+        let actor = Actor::of(tenant, user.key, user::rank(reader, &user)?);
         Ok(Some(Actor { permissions, session: Some(key), ..actor }))
     })?)
 }
