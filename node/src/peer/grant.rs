@@ -72,15 +72,15 @@ pub struct Granted {
 /// `Invalid`, with the field.
 pub fn rights(node: &Node, asked: &Asked, before: Rights) -> Result<Rights> {
     let mut rights = before;
-    if let Some(tenants) = named(asked.tenants.as_ref()) {
+    if let Some(tenants) = &asked.tenants {
         let by_name = tenant_by_name(node);
-        let found = |tenants: &[String]| {
-            tenants.iter().map(|name| by_name(name).ok_or_else(|| no_tenant(name))).collect()
-        };
-        rights.tenants = tenants.map(|tenants| found(&tenants)).transpose()?;
+        let found = |name: &str| by_name(name).ok_or_else(|| no_tenant(name));
+        let some: Result<_> = words_of(tenants).filter(|name| *name != "*").map(found).collect();
+        rights.tenants = Some(some?).filter(|_| !are_all(tenants));
     }
-    if let Some(scopes) = named(asked.scopes.as_ref()) {
-        rights.scopes = scopes.map(|scopes| scopes.into_iter().collect());
+    if let Some(scopes) = &asked.scopes {
+        let some = words_of(scopes).map(ToOwned::to_owned).collect();
+        rights.scopes = Some(some).filter(|_| !are_all(scopes));
     }
     if let Some(may) = &asked.may {
         (rights.read, rights.write, rights.relay) = (false, false, false);
@@ -111,10 +111,8 @@ fn words_of(list: &[String]) -> impl Iterator<Item = &str> {
     list.iter().flat_map(|part| part.split(',')).map(str::trim).filter(|word| !word.is_empty())
 }
 
-/// The names of a list, or that all are meant; none if nothing was said.
-fn named(list: Option<&Vec<String>>) -> Option<Option<Vec<String>>> {
-    let list: Vec<String> = words_of(list?).map(ToOwned::to_owned).collect();
-    Some((!list.iter().any(|name| name == "*")).then_some(list))
+fn are_all(list: &[String]) -> bool {
+    words_of(list).any(|name| name == "*")
 }
 
 fn no_tenant(name: &str) -> Error {
@@ -226,9 +224,7 @@ pub fn of(node: &Node, actor: &Actor, named: &str) -> Result<Granted> {
     actor.require(Permission::SyncAdminister)?;
     let one = super::named(node, named)?;
     let rights = may(node, one)?;
-    let own = granted(node, actor)?.into_iter();
-    let own = own.filter(|granted| granted.holder == one && granted.issuer == node.id()).next();
-    let own = own.ok_or(Error::NotFound("peer"))?;
+    let own = said_of(node, actor, one)?;
     Ok(Granted { words: words(node, &rights), rights, ..own })
 }
 
@@ -262,9 +258,14 @@ pub async fn grant(
     let before = said.filter(|_| !anew).unwrap_or_default();
     let rights = rights(node, asked, before)?;
     say(node, actor, holder, rights).await?;
-    let all = granted(node, actor)?.into_iter();
+    said_of(node, actor, one)
+}
+
+/// What this node says of one.
+fn said_of(node: &Node, actor: &Actor, one: NodeId) -> Result<Granted> {
+    let mut all = granted(node, actor)?.into_iter();
     let own = |granted: &Granted| granted.holder == one && granted.issuer == node.id();
-    all.filter(own).next().ok_or(Error::NotFound("peer"))
+    all.find(own).ok_or(Error::NotFound("peer"))
 }
 
 async fn say(node: &Node, actor: &Actor, holder: PublicKey, rights: Rights) -> Result<()> {
