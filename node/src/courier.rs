@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::peer::grant;
 use crate::peer::revocation::is_revoked;
 use crate::runtime::Node;
+use atoll_storage::blob::BlobId;
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
 use atoll_storage::{NodeId, Rights, StreamId, Vector, codec, peer, reference};
@@ -187,17 +188,17 @@ fn asked(node: &Node, receivers: &[Receiver]) -> Result<Vec<Lack>> {
 }
 
 /// Files that every receiver may hear of, by what records name them.
-fn for_all(node: &Node, rights: &[Rights], mut lacks: Vec<Lack>) -> Result<Vec<Lack>> {
+fn for_all(node: &Node, rights: &[Rights], lacks: Vec<Lack>) -> Result<Vec<Lack>> {
     if rights.iter().all(Rights::is_whole) {
         return Ok(lacks);
     }
-    let may_hear = |blob| {
+    let may_hear = |blob: &BlobId| {
         let streams = node.store.read(|reader| reference::streams_of(reader, blob))?;
         let may = |rights: &Rights| streams.iter().any(|stream| rights.reads(stream));
         Ok::<_, Error>(rights.iter().all(may))
     };
     let mut kept = Vec::new();
-    for lack in lacks.drain(..) {
+    for lack in lacks {
         if may_hear(&lack.blob)? {
             kept.push(lack);
         }

@@ -6,7 +6,7 @@ use atoll_storage::{
 };
 use atoll_sync::message::{Message, Packed, VERSION, unpack_ops};
 use atoll_sync::session::{Effect, Event, Now, Options, Phase, Reason, Session};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const OTHER: Id = Id([8; 16]);
 
@@ -147,7 +147,7 @@ fn of_streams_outside_of_a_grant_not_even_the_name_is_told() -> Outcome {
 }
 
 fn ops_of(db: &mut Db, stream: &StreamId) -> Result<Vec<Op>, Error> {
-    let batch = db.ops(atoll_storage::Lane::Rest, 0, &Default::default(), 1_000, 1 << 20)?;
+    let batch = db.ops(atoll_storage::Lane::Rest, 0, &BTreeMap::default(), 1_000, 1 << 20)?;
     Ok(batch.ops.into_iter().filter(|op| op.stream == *stream).collect())
 }
 
@@ -236,7 +236,7 @@ fn what_the_network_obeys_reaches_whoever_may_anything_and_is_taken_from_the_tru
         // Also if it does not care what it may.
         let mut forced = vec![];
         for op in
-            pair.dbs[1].ops(atoll_storage::Lane::Urgent, 0, &Default::default(), 9, 9_999)?.ops
+            pair.dbs[1].ops(atoll_storage::Lane::Urgent, 0, &BTreeMap::default(), 9, 9_999)?.ops
         {
             forced.push(op);
         }
