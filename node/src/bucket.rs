@@ -22,7 +22,6 @@ pub(crate) use worker::run;
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
 use crate::runtime::Node;
-use atoll_storage::Read as _;
 use atoll_storage::bucket::{self as kept, Bucket, MAX_BUCKETS};
 use atoll_storage::tx::Tx;
 use std::sync::Arc;
@@ -32,9 +31,6 @@ use tokio::time::Instant;
 
 const MAX_NAME_CHARS: usize = 60;
 const MAX_URL_BYTES: usize = 2_048;
-
-/// What a bucket holds is told by stream and number, and counts as missing for whoever leaves a stream out.
-pub(crate) const PARTIAL: &str = "buckets are for nodes that carry everything: a node that carries a part meets others over links and by bundles";
 
 /// A bucket to add.
 #[derive(Clone, Debug, Default)]
@@ -96,9 +92,6 @@ impl Standing {
 /// only not reached is added.
 pub async fn add(node: &Arc<Node>, actor: &Actor, new: NewBucket) -> Result<Added> {
     actor.require(Permission::SyncAdminister)?;
-    if !node.store.read(|reader| reader.carries())?.unwrap_or_default().is_everything() {
-        return Err(Error::conflict("partial_node", PARTIAL));
-    }
     let url = new.url.trim().to_owned();
     let location = Location::parse(&url)?;
     if url.len() > MAX_URL_BYTES {

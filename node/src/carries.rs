@@ -2,7 +2,6 @@
 //! unless it is told to.
 
 use crate::access::{Actor, Permission};
-use crate::bucket;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::tenant;
@@ -98,11 +97,6 @@ pub(crate) fn tenant_by_name(node: &Node) -> impl Fn(&str) -> Option<Id> {
 }
 
 async fn put(node: &Arc<Node>, actor: &Actor, carries: Carries, force: bool) -> Result<Shown> {
-    let has_buckets = !node.store.read(|reader| atoll_storage::bucket::list(reader))?.is_empty();
-    if has_buckets && !carries.is_everything() {
-        let message = format!("{}; take its buckets away first", bucket::PARTIAL);
-        return Err(Error::conflict("has_buckets", message));
-    }
     let dropped = dropped_by(node, &carries)?;
     if !force {
         must_be_elsewhere(node, &dropped).await?;
@@ -121,6 +115,8 @@ async fn put(node: &Arc<Node>, actor: &Actor, carries: Carries, force: bool) -> 
         .map_err(|error| Error::Internal(error.to_string()))??;
     if is_served {
         tokio::task::spawn_blocking(move || shed(&store));
+        // So that others hear of it, and leave what is new here.
+        node.buckets.ask();
     }
     show(node, actor)
 }

@@ -16,7 +16,7 @@ use crate::runtime::Node;
 use atoll_storage::blob::BlobId;
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
-use atoll_storage::{NodeId, Rights, StreamId, Vector, codec, peer, reference};
+use atoll_storage::{Carries, NodeId, Rights, StreamId, Vector, codec, peer, reference};
 use atoll_sync::bundle::{
     self, BundleKey, Exported, Head, Lack, Landing, Left, Packing, Recipient, Report, Tells, Volume,
 };
@@ -51,7 +51,7 @@ pub enum Files {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Order {
-    /// Peers by id, key or name. Without any it is for whoever comes, and holds everything.
+    /// Peers by id, key or name: it holds what any of them carries. Without any it is for whoever comes, and holds everything.
     pub to: Vec<String>,
     /// Only they can read it.
     pub lock: bool,
@@ -127,8 +127,7 @@ pub fn export(
     let receivers = receivers(node, &order.to)?;
     let known = known_to_all(&receivers);
     let recipients = if order.lock { recipients(&receivers)? } else { vec![] };
-    let rights: Result<Vec<Rights>> =
-        receivers.iter().map(|(one, _)| may_now(node, *one)).collect();
+    let rights: Result<Vec<Rights>> = receivers.iter().map(|one| may_now(node, one.node)).collect();
     let rights = rights?;
     let named_by = |kind, key| node.store.read(|reader| reference::of_record(reader, kind, key));
     let room_bytes = || room_for_files(node, order, to);
@@ -148,7 +147,9 @@ pub fn export(
     let lacks = for_all(node, &rights, carried::lacks(node)?)?;
     let order = bundle::Order {
         known,
-        carries: &|stream| rights.iter().all(|rights| rights.reads(stream)),
+        carries: &|stream| {
+            rights.iter().all(|rights| rights.reads(stream)) && is_for_any(&receivers, stream)
+        },
         recipients,
         tells: if order.want_only { Tells::Wants { refused: &[] } } else { Tells::Has },
         lacks: &lacks,
@@ -167,14 +168,14 @@ pub fn export(
         bundle::export(&mut store, node.key(), &order, &mut shelf, progress).map_err(refused)?;
     let files = shelf.keep();
     let Exported { parts, bytes, ops, records, blobs, blob_bytes, blobs_left, .. } = done;
-    let to = receivers.iter().map(|(node, _)| node.to_string()).collect();
+    let to = receivers.iter().map(|receiver| receiver.node.to_string()).collect();
     Ok(Made { files, parts, bytes, ops, records, blobs, blob_bytes, blobs_left, to })
 }
 
 /// What the receivers asked for in their last bundles, of what records here name.
 fn asked(node: &Node, receivers: &[Receiver]) -> Result<Vec<Lack>> {
-    let lacks = |(_, heard): &Receiver| {
-        let told = heard.as_ref().filter(|heard| !heard.lacks.is_empty());
+    let lacks = |receiver: &Receiver| {
+        let told = receiver.heard.as_ref().filter(|heard| !heard.lacks.is_empty());
         // Of another release it may be something else: then its files come as those of a new node do.
         told.and_then(|told| codec::decode::<Vec<Lack>>(&told.lacks).ok()).unwrap_or_default()
     };
@@ -215,7 +216,12 @@ fn room_for_files(node: &Node, order: &Order, to: &Path) -> u64 {
     ordered.min(free.saturating_sub(spare))
 }
 
-type Receiver = (NodeId, Option<Correspondent>);
+struct Receiver {
+    node: NodeId,
+    heard: Option<Correspondent>,
+    /// As its last bundle told, or else a link.
+    carries: Carries,
+}
 
 fn receivers(node: &Node, named: &[String]) -> Result<Vec<Receiver>> {
     named
@@ -228,26 +234,33 @@ fn receivers(node: &Node, named: &[String]) -> Result<Vec<Receiver>> {
                 }
                 other => other,
             })?;
-            Ok((id, node.store.read(|reader| courier::find(reader, id))?))
+            let heard = node.store.read(|reader| courier::find(reader, id))?;
+            let carries = match &heard {
+                Some(heard) => Some(heard.carries.clone()),
+                None => node.store.read(|reader| peer::find(reader, id))?.and_then(|p| p.carries),
+            };
+            Ok(Receiver { node: id, heard, carries: carries.unwrap_or_default() })
         })
         .collect()
 }
 
-/// What all of them have.
+fn is_for_any(receivers: &[Receiver], stream: &StreamId) -> bool {
+    receivers.is_empty() || receivers.iter().any(|receiver| receiver.carries.carries(stream))
+}
+
+/// What all of them have, of each stream those who carry it.
 fn known_to_all(receivers: &[Receiver]) -> BTreeMap<StreamId, Vector> {
-    let has = |(_, heard): &Receiver| heard.as_ref().map(|heard| heard.has.clone());
-    let all = receivers.iter().map(|receiver| has(receiver).unwrap_or_default());
-    let least = |mut known: BTreeMap<StreamId, Vector>, other: BTreeMap<StreamId, Vector>| {
-        known.retain(|stream, vector| match other.get(stream) {
-            Some(other) => {
-                *vector = vector.least(other);
-                true
-            }
-            None => false,
+    let mut known: BTreeMap<StreamId, Vector> = BTreeMap::new();
+    let has = |receiver: &'_ Receiver| receiver.heard.as_ref().map(|heard| heard.has.clone());
+    for (stream, vector) in receivers.iter().filter_map(has).flatten() {
+        let carrying = receivers.iter().filter(|receiver| receiver.carries.carries(&stream));
+        let least = carrying.fold(vector, |least, receiver| {
+            let theirs = receiver.heard.as_ref().and_then(|heard| heard.has.get(&stream));
+            theirs.map_or_else(Vector::default, |theirs| least.least(theirs))
         });
-        known
-    };
-    all.reduce(least).unwrap_or_default()
+        known.insert(stream, least);
+    }
+    known
 }
 
 fn recipients(receivers: &[Receiver]) -> Result<Vec<Recipient>> {
@@ -258,7 +271,7 @@ fn recipients(receivers: &[Receiver]) -> Result<Vec<Recipient>> {
             "a locked bundle needs somebody to be locked for",
         ));
     }
-    let recipient = |(node, heard): &Receiver| match heard {
+    let recipient = |Receiver { node, heard, .. }: &Receiver| match heard {
         Some(heard) => Ok(Recipient { node: *node, key: heard.bundle_key }),
         None => Err(Error::field(
             "to",
@@ -425,6 +438,7 @@ fn note(node: &Node, head: &Head, report: &Report) -> Result<()> {
     let correspondent = Correspondent {
         node: head.creator.node_id(),
         has: want.iter().cloned().collect(),
+        carries: report.carries.clone().unwrap_or_default(),
         bundle_key: head.reply_key,
         lacks: if report.lacks.is_empty() { vec![] } else { codec::encode(&report.lacks) },
         made_ms: head.made_ms,

@@ -1,6 +1,7 @@
 //! The buckets that this node meets others in, what it knows of the objects in them, and who else takes from them. Local:
 //! every node has its own. What an object says is kept as its reader encoded it.
 
+use crate::carries::Carries;
 use crate::codec;
 use crate::error::Result;
 use crate::id::{NodeId, StreamId};
@@ -45,6 +46,7 @@ pub struct Member {
     /// The object that says it.
     pub object: String,
     pub has: BTreeMap<StreamId, Vector>,
+    pub carries: Carries,
     pub bundle_key: [u8; 32],
     /// Names of bundles that it could not use.
     pub refused: Vec<String>,
@@ -128,16 +130,19 @@ pub fn forget_objects(tx: &mut Tx<'_>, id: i64, names: &[String]) -> Result<()> 
 }
 
 pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
-    let sql = "SELECT node, name, object, has, bundle_key, refused, seen_ms FROM bucket_member WHERE bucket = ?1";
+    let sql = "SELECT node, name, object, has, bundle_key, refused, seen_ms, carries \
+               FROM bucket_member WHERE bucket = ?1";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
     let mut members = Vec::new();
     while let Some(row) = rows.next()? {
+        let carries: Option<Vec<u8>> = row.get(7)?;
         members.push(Member {
             node: NodeId(row.get(0)?),
             name: row.get(1)?,
             object: row.get(2)?,
             has: codec::decode(row.get_ref(3)?.as_blob().unwrap_or_default())?,
+            carries: carries.map(|bytes| codec::decode(&bytes)).transpose()?.unwrap_or_default(),
             bundle_key: row.get(4)?,
             refused: codec::decode(row.get_ref(5)?.as_blob().unwrap_or_default())?,
             seen_ms: row.get::<_, i64>(6)? as u64,
@@ -147,10 +152,13 @@ pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
 }
 
 pub fn note_member(tx: &mut Tx<'_>, id: i64, member: &Member) -> Result<()> {
-    let Member { node, name, object, has, bundle_key, refused, seen_ms } = member;
-    let (has, refused) = (codec::encode(has), codec::encode(refused));
-    let sql = "INSERT OR REPLACE INTO bucket_member VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let args = params![id, node.0, name, object, has, bundle_key, refused, *seen_ms as i64];
+    let Member { node, name, object, has, carries, bundle_key, refused, seen_ms } = member;
+    let (has, carries) = (codec::encode(has), codec::encode(carries));
+    let (refused, seen_ms) = (codec::encode(refused), *seen_ms as i64);
+    let sql = "INSERT OR REPLACE INTO bucket_member \
+               (bucket, node, name, object, has, bundle_key, refused, seen_ms, carries) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let args = params![id, node.0, name, object, has, bundle_key, refused, seen_ms, carries];
     tx.conn().execute(sql, args)?;
     Ok(())
 }

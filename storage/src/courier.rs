@@ -1,6 +1,7 @@
-//! What bundles told of the nodes that made them: what they have, which files they lack, and what answers to them can be
-//! locked with. Local; a guess that is behind costs a larger bundle, and nothing else.
+//! What bundles told of the nodes that made them: what they have and carry, which files they lack, and what answers to
+//! them can be locked with. Local; a guess that is behind costs a larger bundle, and nothing else.
 
+use crate::carries::Carries;
 use crate::codec;
 use crate::error::Result;
 use crate::id::{NodeId, StreamId};
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 pub struct Correspondent {
     pub node: NodeId,
     pub has: BTreeMap<StreamId, Vector>,
+    pub carries: Carries,
     pub bundle_key: [u8; 32],
     /// Files that it is without and asks for, as whoever reads bundles encoded them; empty: it told of none.
     pub lacks: Vec<u8>,
@@ -25,32 +27,36 @@ pub struct Correspondent {
 
 /// None for a node that no bundle came from.
 pub fn find(reader: &impl Read, node: NodeId) -> Result<Option<Correspondent>> {
-    let sql = "SELECT has, bundle_key, lacks, made_ms, heard_ms FROM courier WHERE node = ?1";
+    let sql =
+        "SELECT has, bundle_key, lacks, made_ms, heard_ms, carries FROM courier WHERE node = ?1";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let row = statement.query_row([node.0], |r| {
         let heard = Correspondent {
             node,
             has: BTreeMap::new(),
+            carries: Carries::default(),
             bundle_key: r.get(1)?,
             lacks: r.get(2)?,
             made_ms: r.get::<_, i64>(3)? as u64,
             heard_ms: r.get::<_, i64>(4)? as u64,
         };
-        Ok((r.get::<_, Vec<u8>>(0)?, heard))
+        Ok((r.get::<_, Vec<u8>>(0)?, r.get::<_, Option<Vec<u8>>>(5)?, heard))
     });
-    let Some((has, heard)) = row.optional()? else { return Ok(None) };
-    Ok(Some(Correspondent { has: codec::decode(&has)?, ..heard }))
+    let Some((has, carries, heard)) = row.optional()? else { return Ok(None) };
+    let carries = carries.map(|bytes| codec::decode(&bytes)).transpose()?.unwrap_or_default();
+    Ok(Some(Correspondent { has: codec::decode(&has)?, carries, ..heard }))
 }
 
 /// Keeps what the bundle told, unless a later one was here before it.
 pub fn note(tx: &mut Tx<'_>, correspondent: &Correspondent) -> Result<()> {
-    let Correspondent { node, has, bundle_key, lacks, made_ms, heard_ms } = correspondent;
-    let sql = "INSERT INTO courier (node, has, bundle_key, made_ms, heard_ms, lacks) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET \
+    let Correspondent { node, has, carries, bundle_key, lacks, made_ms, heard_ms } = correspondent;
+    let sql = "INSERT INTO courier (node, has, bundle_key, made_ms, heard_ms, lacks, carries) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET \
                has = excluded.has, bundle_key = excluded.bundle_key, made_ms = excluded.made_ms, \
-               heard_ms = excluded.heard_ms, lacks = excluded.lacks WHERE excluded.made_ms >= made_ms";
+               heard_ms = excluded.heard_ms, lacks = excluded.lacks, carries = excluded.carries WHERE excluded.made_ms >= made_ms";
     let (made_ms, heard_ms) = (*made_ms as i64, *heard_ms as i64);
-    let args = params![node.0, codec::encode(has), bundle_key, made_ms, heard_ms, lacks];
+    let (has, carries) = (codec::encode(has), codec::encode(carries));
+    let args = params![node.0, has, bundle_key, made_ms, heard_ms, lacks, carries];
     tx.conn().execute(sql, args)?;
     Ok(())
 }

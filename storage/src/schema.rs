@@ -120,6 +120,8 @@ const LATER_COLUMNS: &[(&str, &str, &str)] = &[
     ("blob_want", "asked_ms", "INTEGER"),
     ("courier", "lacks", "BLOB NOT NULL DEFAULT x''"),
     ("invitation", "rights", "BLOB"),
+    ("courier", "carries", "BLOB"),
+    ("bucket_member", "carries", "BLOB"),
 ];
 
 const LATER_INDEXES: &str = "

@@ -27,7 +27,7 @@ pub use volume::{Head, Volume};
 
 use crate::key::PublicKey;
 use crate::message::Packed;
-use atoll_storage::{NodeId, StreamId, Vector, blob};
+use atoll_storage::{Carries, NodeId, StreamId, Vector, blob};
 use bincode::{Decode, Encode};
 use slice::BlobSlice;
 use std::io;
@@ -121,11 +121,13 @@ enum Part {
     Lacks(Vec<Lack>),
     /// A part of a file.
     Slice(BlobSlice),
+    /// What of the network the maker carries; told with what it has, unless it is everything.
+    Carries(Carries),
 }
 
 impl Part {
     /// Kinds of parts that this release knows. Others are counted and left, whatever stands in them.
-    const KINDS: u32 = 8;
+    const KINDS: u32 = 9;
 
     /// Whether bytes begin as a part of a kind does that came later than this release.
     fn is_newer(bytes: &[u8]) -> bool {

@@ -1,7 +1,10 @@
-//! Bundles between real databases: whole, in part, in any order, over several hops, cut, flipped and locked; with files.
+//! Bundles between real databases: whole, in part, in any order, over several hops, cut, flipped and locked; with files; of nodes that
+//! carry a part.
 
 #[path = "bundle/files.rs"]
 mod files;
+#[path = "bundle/parts.rs"]
+mod parts;
 
 use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, Read, Replica, StreamId, Vector};
 use atoll_sync::bundle::{

@@ -9,6 +9,7 @@ use atoll_storage::{Clock, Id, Lane, Replica};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -444,4 +445,13 @@ fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
         bytes = bytes.get(end + 4 + size..).unwrap_or_default();
     }
     whole
+}
+
+/// Whether these words stand in any file of a node's database.
+pub fn is_on_disk(folder: &Path, words: &str) -> bool {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.is_file()).any(|path| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(words.len()).any(|window| window == words.as_bytes())
+    })
 }

@@ -1,8 +1,11 @@
 //! Nodes that are never up together, and a bucket where they meet: over HTTP with a real S3 server, and in a folder.
 
+#[path = "buckets/parts.rs"]
+mod parts;
+
 use atoll_node::bucket::{self, Access, Found, NewBucket, Standing};
 use atoll_node::runtime::Workers;
-use atoll_node::{Actor, Error, carries};
+use atoll_node::{Actor, Error};
 use atoll_storage::{Digest, Id, Read as _};
 use atoll_tests::harness::{Client, TestNode, noise};
 use atoll_tests::object_store::{BUCKET, Fault, KEY_ID, ObjectStore, SECRET_KEY};
@@ -476,25 +479,4 @@ async fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
     store.hung().await;
     let ended = tokio::time::timeout(Duration::from_secs(5), node.workers.shutdown()).await;
     ended.expect("the workers end before the store answers");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_carries_a_part_has_no_buckets() {
-    let folder = tempfile::tempdir().unwrap();
-    let test = TestNode::start().await;
-    let code = |error: Option<Error>| match error {
-        Some(Error::Conflict { code, .. }) => code,
-        other => panic!("{other:?}"),
-    };
-    let add = async || bucket::add(&test.node, &system(), in_folder(folder.path())).await;
-    let carry = async |rules: &[&str]| {
-        let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
-        carries::set(&test.node, &system(), &rules, true).await
-    };
-    carry(&["*", "-*/community"]).await.unwrap();
-    assert_eq!(code(add().await.err()), "partial_node");
-    carry(&["*"]).await.unwrap();
-    add().await.unwrap();
-    assert_eq!(code(carry(&["*", "-*/community"]).await.err()), "has_buckets");
-    carry(&["*"]).await.unwrap();
 }

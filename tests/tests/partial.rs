@@ -1,11 +1,10 @@
 //! Whole nodes that carry a part of the network, over QUIC on loopback.
 
 use atoll_node::runtime::Workers;
-use atoll_node::{Actor, peer};
+use atoll_node::{Actor, courier, peer};
 use atoll_storage::{Id, Read};
-use atoll_tests::harness::{Client, TestNode};
+use atoll_tests::harness::{Client, TestNode, is_on_disk};
 use serde_json::{Value as Json, json};
-use std::path::Path;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,15 +35,6 @@ fn scope(node: &TestNode, scope: &str) -> Vec<String> {
 
 fn root(node: &TestNode) -> atoll_storage::Digest {
     node.node.store.read(|reader| reader.root()).unwrap()
-}
-
-/// Whether these words stand in any file of the database.
-fn is_on_disk(folder: &Path, words: &str) -> bool {
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|path| path.is_file()).any(|path| {
-        let bytes = std::fs::read(path).unwrap();
-        bytes.windows(words.len()).any(|window| window == words.as_bytes())
-    })
 }
 
 async fn posted(editor: &Client, title: &str) -> Json {
@@ -143,4 +133,64 @@ async fn what_all_three_carry_passes_the_one_between() {
     for worker in workers {
         worker.shutdown().await;
     }
+}
+
+/// What a stick brings reaches the disk as far as it is carried, and what goes on one holds no more than its receiver carries.
+#[tokio::test(flavor = "multi_thread")]
+async fn couriers_bring_a_node_its_part_and_nothing_else_reaches_its_disk() {
+    let rules = ["*", "-*/community"].map(str::to_owned).to_vec();
+    let whole = TestNode::start().await;
+    let part = TestNode::start_empty(|config| config.sync.carries = rules).await;
+    let system = Actor::system(Id::NIL);
+    for (node, other, name) in [(&whole, &part, "part"), (&part, &whole, "whole")] {
+        let key = other.node.key().public().to_string();
+        peer::add(&node.node, &system, &key, name, None).await.unwrap();
+    }
+    let editor = whole.admin().await;
+    let post = posted(&editor, "Tides").await;
+    let path = format!("/api/v1/posts/{}/publish", post["id"].as_str().unwrap());
+    editor.post(&path, &json!({})).await.expect(200);
+    let said = json!({ "post_id": post["id"], "text": "an unmistakable remark" });
+    editor.post("/api/v1/comments", &said).await.expect(201);
+
+    let stick = tempfile::tempdir().unwrap();
+    let carry = |from: &TestNode, to: &TestNode, name: &str, order: &courier::Order| {
+        let file = stick.path().join(name);
+        tokio::task::block_in_place(|| {
+            let made = courier::export(&from.node, &system, order, &file, |_, _| {}).unwrap();
+            let seen = courier::import(&to.node, &system, &[file], |_, _| {}).unwrap();
+            (made, seen.bundles.into_iter().next().unwrap())
+        })
+    };
+    let to = |name: &str| courier::Order { to: vec![name.to_owned()], ..courier::Order::default() };
+    let everything = courier::Order::default();
+    let (_, seen) = carry(&whole, &part, "1.atoll", &everything);
+    assert!(seen.is_whole && seen.report.not_carried > 0, "{seen:?}");
+    assert_eq!(scope(&part, "content"), scope(&whole, "content"));
+    assert!(scope(&part, "community").is_empty());
+    assert!(is_on_disk(whole.folder(), "an unmistakable remark"));
+    assert!(!is_on_disk(part.folder(), "an unmistakable remark"));
+
+    // It tells what it carries, and from then on is brought that.
+    let want = courier::Order { want_only: true, ..courier::Order::default() };
+    carry(&part, &whole, "2.atoll", &want);
+    posted(&editor, "Currents").await;
+    editor.post("/api/v1/comments", &said).await.expect(201);
+    let (made, seen) = carry(&whole, &part, "3.atoll", &to("part"));
+    assert!(seen.is_whole && seen.report.not_carried == 0 && made.ops > 0, "{made:?} {seen:?}");
+    assert_eq!(scope(&part, "content"), scope(&whole, "content"));
+    // What it makes, it makes of its part: nobody loses the rest by it.
+    let (_, seen) = carry(&part, &whole, "4.atoll", &everything);
+    assert!(seen.is_whole && seen.report.applied == 0, "{seen:?}");
+    assert!(!scope(&whole, "community").is_empty());
+
+    // It takes more, and says so.
+    let all = ["*".to_owned()];
+    atoll_node::carries::set(&part.node, &system, &all, false).await.unwrap();
+    carry(&part, &whole, "5.atoll", &want);
+    let (_, seen) = carry(&whole, &part, "6.atoll", &to("part"));
+    assert!(seen.is_whole, "{seen:?}");
+    assert_eq!(root(&part), root(&whole));
+    assert!(is_on_disk(part.folder(), "an unmistakable remark"));
+    assert_eq!(part.node.store.verify().unwrap().problems, Vec::<String>::new());
 }

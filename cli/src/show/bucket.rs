@@ -48,7 +48,12 @@ fn one(bucket: &Json) {
     say!("  {objects} objects there, {own} of this node; {bytes} bytes in all");
     for member in bucket["members"].as_array().into_iter().flatten() {
         let absent = if member["absent"] == true { ", and did not come for long" } else { "" };
-        say!("  {} lacks {} ops{absent}", text(&member["name"]), text(&member["lacks_ops"]));
+        let carries = match member["carries"].as_str() {
+            Some(carries) => format!(", of what it carries ({carries})"),
+            None => String::new(),
+        };
+        let [name, ops] = ["name", "lacks_ops"].map(|field| text(&member[field]));
+        say!("  {name} lacks {ops} ops{carries}{absent}");
     }
     if let Some(waiting) = bucket["waiting"].as_u64().filter(|waiting| *waiting > 0) {
         say!(

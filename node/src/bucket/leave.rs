@@ -3,12 +3,13 @@
 
 use super::round::{Round, scratch};
 use super::trouble::{Result, Trouble};
-use atoll_storage::NodeId;
 use atoll_storage::bucket::Member as Kept;
+use atoll_storage::{Carries, NodeId, Replica as _, StreamId};
 use atoll_sync::bucket::{
     About, BundleName, Has, Left, Member, ObjectName, merge, obsolete, publications,
 };
 use atoll_sync::bundle::{self, Order, Recipient, Tells, Volumes};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
 
@@ -30,7 +31,7 @@ impl Round<'_> {
             self.leave_bundle(known)?;
         }
         let all: Vec<Left> = self.bundles.values().cloned().collect();
-        let gone = obsolete(me, &members, &all);
+        let gone = obsolete(me, &mine, &members, &all);
         self.remove_bundles(&gone)?;
         self.merge(&mine, &members)?;
         let lost: Vec<BundleName> =
@@ -98,8 +99,10 @@ impl Round<'_> {
         let me = self.me();
         let refused = self.refused_of_others();
         let now_ms = self.node.clock.now_ms();
+        let carries = self.store.carries();
         let is_said = self.said.get(&me).is_some_and(|said| {
             said.has == *mine
+                && said.carries == *carries
                 && said.refused == refused
                 && now_ms.abs_diff(said.seen_ms) < SAID_EVERY_MS
         });
@@ -109,12 +112,10 @@ impl Round<'_> {
         let name = self.new_name();
         let object = ObjectName::Want(name);
         let mut volume = One::default();
-        let order = self.order(
-            Tells::Wants { refused: &refused },
-            Has::new(),
-            vec![],
-            bundle::MAX_VOLUME_BYTES,
-        );
+        let tells = Tells::Wants { refused: &refused };
+        let no_streams = |_: &StreamId| false;
+        let volume_bytes = bundle::MAX_VOLUME_BYTES;
+        let order = self.order(tells, Has::new(), &no_streams, vec![], volume_bytes);
         bundle::export(&mut self.store.clone(), self.node.key(), &order, &mut volume, |_, _| {})
             .map_err(Trouble::of_bundle)?;
         self.go_on()?;
@@ -125,6 +126,7 @@ impl Round<'_> {
             name: self.node.config.name.clone(),
             object: object.to_string(),
             has: mine.clone(),
+            carries: Carries::clone(&carries),
             bundle_key: self.key.public(),
             refused,
             seen_ms: now_ms,
@@ -143,12 +145,13 @@ impl Round<'_> {
         &'o self,
         tells: Tells<'o>,
         known: Has,
+        carries: &'o dyn Fn(&StreamId) -> bool,
         recipients: Vec<Recipient>,
         volume_bytes: u64,
     ) -> Order<'o> {
         Order {
             known,
-            carries: &|_| true,
+            carries,
             recipients,
             tells,
             lacks: &[],
@@ -172,12 +175,15 @@ impl Round<'_> {
         others.take(bundle::MAX_RECIPIENTS - 1).chain([me]).collect()
     }
 
+    /// Of the streams that are named, what goes beyond what stands there.
     fn leave_bundle(&mut self, known: Has) -> Result<()> {
         let name = self.new_name();
         let recipients = self.recipients();
         let readers: Option<Vec<NodeId>> =
             (!recipients.is_empty()).then(|| recipients.iter().map(|one| one.node).collect());
-        let order = self.order(Tells::Brings, known, recipients, VOLUME_BYTES);
+        let streams: BTreeSet<StreamId> = known.keys().cloned().collect();
+        let carries = |stream: &StreamId| streams.contains(stream);
+        let order = self.order(Tells::Brings, known, &carries, recipients, VOLUME_BYTES);
         let mut outgoing = Outgoing { round: self, name, held: None, sent: vec![], trouble: None };
         let done = bundle::export(
             &mut self.store.clone(),

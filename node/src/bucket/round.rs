@@ -193,6 +193,7 @@ impl Round<'_> {
             name: head.name.clone(),
             object: object.to_string(),
             has: report.want.unwrap_or_default().into_iter().collect(),
+            carries: report.carries.unwrap_or_default(),
             bundle_key: head.reply_key,
             refused: report.refused,
             seen_ms: self.node.clock.now_ms(),
@@ -201,6 +202,7 @@ impl Round<'_> {
             let correspondent = Correspondent {
                 node: said.node,
                 has: said.has.clone(),
+                carries: said.carries.clone(),
                 bundle_key: said.bundle_key,
                 lacks: vec![],
                 made_ms: head.made_ms,
@@ -327,6 +329,7 @@ impl Round<'_> {
         let there = self.others().filter(|(_, is_absent)| !is_absent).map(|(said, _)| Member {
             node: Some(said.node),
             has: said.has.clone(),
+            carries: said.carries.clone(),
             refused: said.refused.iter().filter_map(|name| BundleName::parse(name)).collect(),
         });
         let whoever = self.bucket.is_open.then(Member::default);
@@ -338,7 +341,8 @@ impl Round<'_> {
         let seen = |(said, is_absent): (&Kept, bool)| Seen {
             node: said.node,
             name: self.peers.get(&said.node).unwrap_or(&said.name).clone(),
-            lacks_ops: lead(&mine, &said.has),
+            lacks_ops: lead(&mine, &said.has, &said.carries),
+            carries: said.carries.clone(),
             is_absent,
         };
         let members = self.others().map(seen).collect();

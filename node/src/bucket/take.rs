@@ -2,16 +2,19 @@
 
 use super::round::{MAX_OBJECT_BYTES, Round, open};
 use super::trouble::{Result, Trouble};
-use atoll_storage::Replica;
+use atoll_storage::{Carries, Replica};
 use atoll_sync::bucket::{About, BundleName, Left, Member, wanted};
 use atoll_sync::bundle;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Why a bundle was not taken in whole.
 enum Taken {
     Whole,
     /// Its maker removed it meanwhile.
     Gone,
+    /// Somebody changed what this node carries.
+    OtherPart,
     Unusable(String),
 }
 
@@ -20,35 +23,66 @@ impl Round<'_> {
         let mut gone = BTreeSet::new();
         loop {
             let refused = self.damaged.union(&gone).copied().collect();
-            let me = Member { node: Some(self.me()), has: self.has()?, refused };
+            let carries = self.store.carries();
+            let me = Member {
+                node: Some(self.me()),
+                has: self.has()?,
+                carries: Carries::clone(&carries),
+                refused,
+            };
             let Some(next) = wanted(&me, self.bundles.values()).cloned() else {
                 let is_waiting = |one: &&Left| {
                     let can = one.readers.as_ref().is_none_or(|them| them.contains(&self.me()));
-                    can && !me.refused.contains(&one.name) && !one.ends_within(&me.has)
+                    let is_brought = one.ends_within(&me.has, &me.carries);
+                    can && !me.refused.contains(&one.name) && !is_brought
                 };
                 self.found.waiting = self.bundles.values().filter(is_waiting).count() as u64;
                 return Ok(());
             };
-            match self.take_bundle(&next)? {
+            match self.take_bundle(&next, &carries)? {
                 Taken::Whole => self.found.taken += 1,
                 Taken::Gone => {
                     gone.insert(next.name);
                 }
+                Taken::OtherPart => {}
                 Taken::Unusable(why) => self.refuse(next.name, &why)?,
             }
         }
     }
 
-    fn take_bundle(&mut self, left: &Left) -> Result<Taken> {
+    fn take_bundle(&mut self, left: &Left, carries: &Arc<Carries>) -> Result<Taken> {
         let name = left.name;
-        let Some(pile) = self.listing.bundles.get(&name).cloned() else { return Ok(Taken::Gone) };
-        let taken = self.taken.get(&name).copied().unwrap_or_default();
+        loop {
+            let taken = self.taken.get(&name).copied().unwrap_or_default();
+            if let Some(end) = self.take_volumes(left, taken)? {
+                return Ok(end);
+            }
+            let has = self.has()?;
+            if left.ends_within(&has, carries) {
+                return Ok(Taken::Whole);
+            }
+            if !Arc::ptr_eq(carries, &self.store.carries()) {
+                return Ok(Taken::OtherPart);
+            }
+            if taken == 0 {
+                return Ok(Taken::Unusable("parts of it are missing".to_owned()));
+            }
+            // What an earlier visit took of it may have been dropped since.
+            self.taken.remove(&name);
+        }
+    }
+
+    /// All of its volumes behind the first ones; none if all went well.
+    fn take_volumes(&mut self, left: &Left, taken: u32) -> Result<Option<Taken>> {
+        let name = left.name;
+        let pile = self.listing.bundles.get(&name).cloned();
+        let Some(pile) = pile else { return Ok(Some(Taken::Gone)) };
         for (object, bytes) in pile.objects(name).skip(taken as usize) {
             let opened = match self.here.remove(&name) {
                 Some(volume) => Ok(volume),
                 None => {
                     let file = self.fetch(object, bytes.min(MAX_OBJECT_BYTES))?;
-                    let Some(file) = file else { return Ok(Taken::Gone) };
+                    let Some(file) = file else { return Ok(Some(Taken::Gone)) };
                     open(name.node, file).and_then(|mut volume| {
                         volume.unlock(&self.key)?;
                         Ok(volume)
@@ -58,22 +92,18 @@ impl Round<'_> {
             let volume = match opened {
                 Ok(volume) => volume,
                 Err(bundle::Error::Io(error)) => return Err(Trouble::here(&error)),
-                Err(error) => return Ok(Taken::Unusable(error.to_string())),
+                Err(error) => return Ok(Some(Taken::Unusable(error.to_string()))),
             };
             let replica: &mut dyn Replica = &mut self.store;
             let report = bundle::import(Some(replica), None, vec![volume], |_, _| {});
             let report = report.map_err(Trouble::of_bundle)?;
             if let Some(damage) = report.damaged.first() {
                 let why = format!("{}, from byte {} on", damage.why, damage.from_byte);
-                return Ok(Taken::Unusable(why));
+                return Ok(Some(Taken::Unusable(why)));
             }
             self.note_taken(left)?;
         }
-        let has = self.has()?;
-        if left.ends_within(&has) {
-            return Ok(Taken::Whole);
-        }
-        Ok(Taken::Unusable("parts of it are missing".to_owned()))
+        Ok(None)
     }
 
     /// So that a bundle of many volumes goes on where it was cut off.

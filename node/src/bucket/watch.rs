@@ -1,7 +1,7 @@
 //! How the buckets stand: what the last round of each found, when the next one is due, and who waits for one.
 
 use super::trouble::{Obstacle, Trouble};
-use atoll_storage::NodeId;
+use atoll_storage::{Carries, NodeId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,8 +20,9 @@ pub(super) const MAX_TOLD: usize = 20;
 pub struct Seen {
     pub node: NodeId,
     pub name: String,
-    /// Ops that it lacks, as far as it said.
+    /// Ops that it lacks of what it carries, as far as it said.
     pub lacks_ops: u64,
+    pub carries: Carries,
     /// It did not come for long: nothing is left for it until it comes.
     pub is_absent: bool,
 }

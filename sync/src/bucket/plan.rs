@@ -1,10 +1,11 @@
 //! What follows from what stands in a bucket. A bundle of it leads from one state of the streams to another; what a member can
 //! reach is what it has, and where bundles that it can read lead from there. All else follows from that: what has to be left
-//! for somebody, and what nobody needs any more.
+//! for somebody, and what nobody needs any more. Of a member only the streams that it carries count: it lacks nothing of others,
+//! and takes nothing of them from a bundle that holds them too.
 
 use super::name::BundleName;
 use crate::bundle::Cover;
-use atoll_storage::{NodeId, StreamId, Vector};
+use atoll_storage::{Carries, NodeId, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub type Has = BTreeMap<StreamId, Vector>;
@@ -30,6 +31,7 @@ pub struct Member {
     /// None for whoever comes.
     pub node: Option<NodeId>,
     pub has: Has,
+    pub carries: Carries,
     /// Bundles that it could not use.
     pub refused: BTreeSet<BundleName>,
 }
@@ -44,18 +46,22 @@ impl Left {
         can_read && !member.refused.contains(&self.name)
     }
 
-    /// True if it leads on from there.
-    pub fn begins_within(&self, has: &Has) -> bool {
-        self.covers.iter().all(|cover| includes(has, &cover.stream, &cover.from))
+    fn covers_of<'l>(&'l self, carries: &'l Carries) -> impl Iterator<Item = &'l Cover> {
+        self.covers.iter().filter(|cover| carries.carries(&cover.stream))
     }
 
-    /// True if it brings nothing to whom has that.
-    pub fn ends_within(&self, has: &Has) -> bool {
-        self.covers.iter().all(|cover| includes(has, &cover.stream, &cover.to))
+    /// True if it leads on from there, for whom carries that.
+    pub fn begins_within(&self, has: &Has, carries: &Carries) -> bool {
+        self.covers_of(carries).all(|cover| includes(has, &cover.stream, &cover.from))
     }
 
-    fn lift(&self, has: &mut Has) {
-        for cover in &self.covers {
+    /// True if it brings nothing to whom has and carries that.
+    pub fn ends_within(&self, has: &Has, carries: &Carries) -> bool {
+        self.covers_of(carries).all(|cover| includes(has, &cover.stream, &cover.to))
+    }
+
+    fn lift(&self, has: &mut Has, carries: &Carries) {
+        for cover in self.covers_of(carries) {
             has.entry(cover.stream.clone()).or_default().merge(&cover.to);
         }
     }
@@ -68,16 +74,21 @@ fn includes(has: &Has, stream: &StreamId, vector: &Vector) -> bool {
     }
 }
 
-/// How many ops `has` has that `other` lacks.
-pub fn lead(has: &Has, other: &Has) -> u64 {
+/// How many ops `has` has that `other` lacks, of what the other one carries.
+pub fn lead(has: &Has, other: &Has, carries: &Carries) -> u64 {
     let nothing = Vector::default();
-    has.iter().map(|(stream, vector)| vector.lead_over(other.get(stream).unwrap_or(&nothing))).sum()
+    let carried = has.iter().filter(|(stream, _)| carries.carries(stream));
+    carried.map(|(stream, vector)| vector.lead_over(other.get(stream).unwrap_or(&nothing))).sum()
 }
 
 /// What to take next: of those that bring something and build on nothing that is missing, the shortest.
 pub fn wanted<'l>(me: &Member, left: impl Iterator<Item = &'l Left>) -> Option<&'l Left> {
-    left.filter(|one| one.is_for(me) && one.begins_within(&me.has) && !one.ends_within(&me.has))
-        .min_by_key(|one| (one.size_bytes, one.name))
+    let brings = |one: &&Left| {
+        one.is_for(me)
+            && one.begins_within(&me.has, &me.carries)
+            && !one.ends_within(&me.has, &me.carries)
+    };
+    left.filter(brings).min_by_key(|one| (one.size_bytes, one.name))
 }
 
 /// What a member has once it took all that is there for it.
@@ -87,9 +98,9 @@ pub fn reach(member: &Member, left: &[Left]) -> Has {
     loop {
         let before = open.len();
         open.retain(|one| {
-            let fits = one.begins_within(&has);
+            let fits = one.begins_within(&has, &member.carries);
             if fits {
-                one.lift(&mut has);
+                one.lift(&mut has, &member.carries);
             }
             !fits
         });
@@ -99,20 +110,26 @@ pub fn reach(member: &Member, left: &[Left]) -> Has {
     }
 }
 
-/// What to leave so that every member can reach all that is here: of each bundle what its takers have before.
+/// What to leave so that every member can reach all that is here and that it carries: of each bundle its streams, with what its
+/// takers have before.
 pub fn publications(mine: &Has, members: &[Member], left: &[Left]) -> Vec<Has> {
-    let mut reaches: Vec<Has> = members.iter().map(|member| reach(member, left)).collect();
+    let mut reaches: Vec<(&Carries, Has)> =
+        members.iter().map(|member| (&member.carries, reach(member, left))).collect();
     let mut publications = Vec::new();
     while publications.len() < MAX_PUBLICATIONS {
-        reaches.retain(|has| lead(mine, has) > 0);
+        reaches.retain(|(carries, has)| lead(mine, has, carries) > 0);
         // What is short first: who can begin there need not take what is long.
-        let Some(next) = reaches.iter().min_by_key(|has| lead(mine, has)) else { break };
-        let known = both(mine, next);
-        for has in &mut reaches {
-            let brings = || mine.iter().filter(|(stream, vector)| **vector != known[*stream]);
-            if brings().all(|(stream, _)| includes(has, stream, &known[stream])) {
-                for (stream, vector) in brings() {
-                    has.entry(stream.clone()).or_default().merge(vector);
+        let next = reaches.iter().min_by_key(|(carries, has)| lead(mine, has, carries));
+        let Some((carries, next)) = next else { break };
+        let known = both(mine, next, carries);
+        for (carries, has) in &mut reaches {
+            let brings = || {
+                let brings = known.iter().filter(|(stream, from)| mine[*stream] != **from);
+                brings.filter(|(stream, _)| carries.carries(stream))
+            };
+            if brings().all(|(stream, from)| includes(has, stream, from)) {
+                for (stream, _) in brings() {
+                    has.entry(stream.clone()).or_default().merge(&mine[stream]);
                 }
             }
         }
@@ -121,26 +138,47 @@ pub fn publications(mine: &Has, members: &[Member], left: &[Left]) -> Vec<Has> {
     publications
 }
 
-/// What both have, of all of the first one's streams.
-fn both(mine: &Has, other: &Has) -> Has {
+/// What both have, of the first one's streams that the other carries.
+fn both(mine: &Has, other: &Has, carries: &Carries) -> Has {
     let nothing = Vector::default();
     let least = |(stream, vector): (&StreamId, &Vector)| {
         (stream.clone(), vector.least(other.get(stream).unwrap_or(&nothing)))
     };
-    mine.iter().map(least).collect()
+    mine.iter().filter(|(stream, _)| carries.carries(stream)).map(least).collect()
+}
+
+/// What all members have who carry it, of `mine`; without members, nothing.
+fn had(mine: &Has, members: &[Member]) -> Has {
+    let mut had = if members.is_empty() { Has::new() } else { mine.clone() };
+    for member in members {
+        for (stream, vector) in both(mine, &member.has, &member.carries) {
+            if let Some(least) = had.get_mut(&stream) {
+                *least = least.least(&vector);
+            }
+        }
+    }
+    had
 }
 
 /// Of this node's bundles those that are of no use: every member has what they bring, or one could not use them. Without
-/// members nobody is asked, and all stay.
-pub fn obsolete(me: NodeId, members: &[Member], left: &[Left]) -> Vec<BundleName> {
-    let is_refused = |one: &Left| members.iter().any(|member| member.refused.contains(&one.name));
+/// members nobody is asked, and all stay; so does what could not be left anew, since this node has it no more.
+pub fn obsolete(me: NodeId, mine: &Has, members: &[Member], left: &[Left]) -> Vec<BundleName> {
+    let is_refused = |one: &Left| {
+        members.iter().any(|member| member.refused.contains(&one.name)) && is_still_here(one, mine)
+    };
     let is_had = |one: &Left| {
-        !members.is_empty() && members.iter().all(|member| one.ends_within(&member.has))
+        !members.is_empty()
+            && members.iter().all(|member| one.ends_within(&member.has, &member.carries))
     };
     left.iter()
         .filter(|one| one.name.node == me && (is_refused(one) || is_had(one)))
         .map(|one| one.name)
         .collect()
+}
+
+/// Whether this node has all that a bundle brings: it may have dropped some of it since.
+fn is_still_here(one: &Left, mine: &Has) -> bool {
+    one.ends_within(mine, &Carries::everything())
 }
 
 /// When this node's bundles are many: from where to make one that takes the place of the latest of them, and their names. The
@@ -151,7 +189,8 @@ pub fn merge(
     members: &[Member],
     left: &[Left],
 ) -> Option<(Has, Vec<BundleName>)> {
-    let mut own: Vec<&Left> = left.iter().filter(|one| one.name.node == me).collect();
+    let own = left.iter().filter(|one| one.name.node == me && is_still_here(one, mine));
+    let mut own: Vec<&Left> = own.collect();
     if own.len() <= MERGE_FROM {
         return None;
     }
@@ -171,8 +210,7 @@ pub fn merge(
         }
     }
     // What all members have is not left again.
-    let had = members.iter().map(|member| both(mine, &member.has));
-    let had = had.reduce(|all, has| both(&all, &has)).unwrap_or_default();
+    let had = had(mine, members);
     for (stream, vector) in &had {
         begin.entry(stream.clone()).or_default().merge(vector);
     }
@@ -182,7 +220,9 @@ pub fn merge(
         let merged =
             Left { name: names[0], readers: None, covers: covers(mine, begin), size_bytes: 0 };
         let after: Vec<Left> = rest.chain([merged]).collect();
-        members.iter().all(|member| lead(&reach(member, left), &reach(member, &after)) == 0)
+        members
+            .iter()
+            .all(|member| lead(&reach(member, left), &reach(member, &after), &member.carries) == 0)
     };
     // Bundles that lead past each other can need one of the merged in between: then all begins where the members are.
     let begin = if is_enough(&begin) { begin } else { had };

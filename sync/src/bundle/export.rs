@@ -11,7 +11,7 @@ use super::{
 };
 use crate::key::NodeKey;
 use crate::message::{Hello, Packed};
-use atoll_storage::{Lane, Replica, StreamHead, StreamId, Vector, codec};
+use atoll_storage::{Carries, Lane, Replica, StreamHead, StreamId, Vector, codec};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -40,7 +40,7 @@ pub enum Tells<'a> {
 pub struct Order<'a> {
     /// What the receiver has, as far as it is known; nothing for a new node.
     pub known: BTreeMap<StreamId, Vector>,
-    /// Which streams to pack.
+    /// Which streams to pack: those that the receiver carries.
     pub carries: &'a dyn Fn(&StreamId) -> bool,
     /// Without any, whoever has the file can read it.
     pub recipients: Vec<Recipient>,
@@ -85,20 +85,23 @@ pub fn export<V: Volumes>(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Exported> {
     let mut heads = replica.heads(None)?;
-    heads.retain(|head| (order.carries)(&head.stream) && !head.is_empty());
+    heads.retain(|head| !head.is_empty());
     // Who may do what goes before everything else, also out of a bundle that is cut off.
     heads.sort_by_key(|head| !head.stream.is_urgent());
+    let has = heads.clone();
+    heads.retain(|head| (order.carries)(&head.stream));
     let plan = plan(&heads, order);
+    let carries = replica.carries();
     let mut out = Writer::begin(key, order, volumes)?;
     match order.tells {
-        Tells::Has => out.put_want(&heads, order.lacks)?,
+        Tells::Has => out.put_want(&has, &carries, order.lacks)?,
         Tells::Brings => {
             let covers = heads.iter().filter_map(|head| plan.cover(head, &order.known));
             out.done.covers = covers.collect();
             out.put_pieces(out.done.covers.clone().into_iter(), Part::Covers)?;
         }
         Tells::Wants { refused } => {
-            out.put_want(&heads, order.lacks)?;
+            out.put_want(&has, &carries, order.lacks)?;
             if !refused.is_empty() {
                 out.put(&Part::Refused(refused.iter().take(MAX_REFUSED).cloned().collect()))?;
             }
@@ -231,7 +234,10 @@ impl<'a, V: Volumes> Writer<'a, V> {
         Ok(())
     }
 
-    fn put_want(&mut self, heads: &[StreamHead], lacks: &[Lack]) -> Result<()> {
+    fn put_want(&mut self, heads: &[StreamHead], carries: &Carries, lacks: &[Lack]) -> Result<()> {
+        if !carries.is_everything() {
+            self.put(&Part::Carries(carries.clone()))?;
+        }
         let want = heads.iter().map(|head| (head.stream.clone(), head.vector.clone()));
         self.put_pieces(want, Part::Want)?;
         if lacks.is_empty() {

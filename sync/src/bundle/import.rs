@@ -7,7 +7,7 @@ use super::{Cover, MAX_REFUSED, Part, Result, Want};
 use crate::message::{unpack_chunk, unpack_ops};
 use atoll_storage::blob::BlobId;
 use atoll_storage::blob::tree::groups_of;
-use atoll_storage::{Replica, StreamId, Vector};
+use atoll_storage::{Carries, Replica, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 
@@ -41,7 +41,7 @@ pub struct Report {
     pub applied: u64,
     pub had_already: u64,
     pub quarantined: u64,
-    /// Ops of what this node does not carry: they were left.
+    /// Ops and records of what this node does not carry: they were left.
     pub not_carried: u64,
     /// Ops whose past is in a part that did not come. They count as not received, so they come again.
     pub waiting: u64,
@@ -66,6 +66,9 @@ pub struct Report {
     /// What the maker had, if the bundle tells: nothing at all, if it is a new node.
     #[serde(skip)]
     pub want: Option<Want>,
+    /// What of the network the maker carries, if it tells: everything if it does not.
+    #[serde(skip)]
+    pub carries: Option<Carries>,
     /// What the bundle brings, if it tells.
     #[serde(skip)]
     pub covers: Vec<Cover>,
@@ -168,6 +171,10 @@ impl Taking {
         }
         match part {
             Part::Want(want) => self.report.want.get_or_insert_default().extend(want),
+            Part::Carries(carries) => match carries.check() {
+                Ok(()) => self.report.carries = Some(carries),
+                Err(error) => self.nonsense(number, error.to_string()),
+            },
             Part::Covers(covers) => self.report.covers.extend(covers),
             Part::Refused(names) => {
                 self.report.refused.extend(names);
@@ -201,8 +208,12 @@ impl Taking {
             Part::Chunk(packed) => match unpack_chunk(&packed) {
                 Ok(chunk) => {
                     self.report.records += chunk.records.len() as u64;
-                    self.chunked.insert(chunk.stream.clone());
                     if let Some(replica) = replica {
+                        if !replica.carries().carries(&chunk.stream) {
+                            self.report.not_carried += chunk.records.len() as u64;
+                            return Ok(());
+                        }
+                        self.chunked.insert(chunk.stream.clone());
                         replica.merge_chunk(&chunk)?;
                     }
                 }
@@ -269,8 +280,9 @@ impl Taking {
         }
         let Some(replica) = replica else { return Ok(self.report) };
         Self::finish_streams(&mut self.chunked, replica)?;
-        report.unfinished = self.chunked.into_iter().collect();
         let carries = replica.carries();
+        self.chunked.retain(|stream| carries.carries(stream));
+        report.unfinished = self.chunked.into_iter().collect();
         for (stream, top) in self.tops.into_iter().filter(|(stream, _)| carries.carries(stream)) {
             let here = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
             report.waiting += top.lead_over(&here);

@@ -3,7 +3,7 @@
 
 use super::removal;
 use super::world::World;
-use atoll_storage::{StreamId, Vector};
+use atoll_storage::{Carries, StreamId, Vector};
 use atoll_sync::bundle::{self, Error, Order, Tells, Volume, Volumes};
 use atoll_sync::key::NodeKey;
 use std::collections::BTreeMap;
@@ -31,7 +31,8 @@ pub fn carry(world: &mut World) -> Result<(), String> {
         return Ok(());
     }
     let known = if world.rng.percent(30) { BTreeMap::new() } else { stale(world, to)? };
-    let volumes = made(world, from, known)?;
+    let carries = world.nodes[to].with_replica(|replica| replica.carries());
+    let volumes = made(world, from, known, &carries)?;
     for mut bytes in volumes {
         let is_damaged = world.rng.percent(50) && damage(world, &mut bytes);
         for _ in 0..world.rng.between(1, 2) {
@@ -57,11 +58,12 @@ fn made(
     world: &mut World,
     from: usize,
     known: BTreeMap<StreamId, Vector>,
+    carries: &Carries,
 ) -> Result<Vec<Vec<u8>>, String> {
     let key = NodeKey::generate().map_err(|error| error.to_string())?;
     let order = Order {
         known,
-        carries: &|_| true,
+        carries: &|stream| carries.carries(stream),
         recipients: vec![],
         tells: Tells::Has,
         lacks: &[],

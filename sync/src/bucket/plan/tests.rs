@@ -1,7 +1,9 @@
-//! Nodes that are nothing but vectors, and a bucket that is nothing but a list: thousands of courses, each by its seed.
+//! Nodes that are nothing but vectors, and a bucket that is nothing but a list: thousands of courses, each by its seed. Nodes
+//! that carry a part drop streams and take them again, which begin anew then.
 
 use super::*;
 use atoll_storage::{Id, Origin};
+use std::collections::BTreeSet;
 
 const MAX_STREAMS: u64 = 3;
 
@@ -25,6 +27,8 @@ fn stream(n: u64) -> StreamId {
 
 struct World {
     nodes: Vec<Has>,
+    carries: Vec<Carries>,
+    epochs: Vec<u32>,
     wants: BTreeMap<NodeId, Member>,
     left: Vec<Left>,
     is_open: bool,
@@ -34,9 +38,44 @@ struct World {
 
 impl World {
     fn write(&mut self, n: usize, rng: &mut Rng) {
-        let origin = Origin { node: node_id(n), epoch: 0 };
-        let vector = self.nodes[n].entry(stream(rng.below(MAX_STREAMS))).or_default();
+        let origin = Origin { node: node_id(n), epoch: self.epochs[n] };
+        let stream = stream(rng.below(MAX_STREAMS));
+        if !self.carries[n].carries(&stream) {
+            return;
+        }
+        let vector = self.nodes[n].entry(stream).or_default();
         vector.raise(origin, vector.get(origin) + 1);
+    }
+
+    /// Any streams, unless something would be dropped that no other node has.
+    fn carry(&mut self, n: usize, rng: &mut Rng) {
+        let rules = (0..MAX_STREAMS).filter(|_| rng.below(3) > 0).map(|at| {
+            let StreamId { tenant, scope } = stream(at);
+            atoll_storage::Rule { leaves: false, tenant: Some(tenant), scope }
+        });
+        let Ok(carries) = Carries::of(rules) else { panic!("these are no rules") };
+        let is_safe = self.nodes[n].iter().filter(|(stream, _)| !carries.carries(stream)).all(
+            |(stream, vector)| {
+                (0..self.nodes.len()).any(|other| {
+                    let is_other = other != n && self.carries[other].carries(stream);
+                    is_other && includes(&self.nodes[other], stream, vector)
+                })
+            },
+        );
+        if is_safe {
+            self.nodes[n].retain(|stream, _| carries.carries(stream));
+            self.carries[n] = carries;
+            self.epochs[n] += 1;
+        }
+    }
+
+    fn member(&self, n: usize) -> Member {
+        Member {
+            node: Some(node_id(n)),
+            has: self.nodes[n].clone(),
+            carries: self.carries[n].clone(),
+            refused: BTreeSet::new(),
+        }
     }
 
     fn members(&self, me: usize) -> Vec<Member> {
@@ -45,7 +84,8 @@ impl World {
     }
 
     fn leave(&mut self, n: usize, known: &Has) {
-        let covers = covers(&self.nodes[n], known);
+        let mut covers = covers(&self.nodes[n], known);
+        covers.retain(|cover| known.contains_key(&cover.stream));
         assert!(!covers.is_empty(), "an empty bundle is left");
         let size_bytes = covers.iter().map(|cover| cover.to.lead_over(&cover.from)).sum();
         let members = self.members(n).into_iter().filter_map(|member| member.node);
@@ -59,17 +99,14 @@ impl World {
     fn visit(&mut self, n: usize, rng: &mut Rng, can_be_cut: bool) {
         let mut is_cut = || can_be_cut && rng.below(8) == 0;
         let me = node_id(n);
-        loop {
-            let member = Member { node: Some(me), has: self.nodes[n].clone(), ..Member::default() };
-            let Some(next) = wanted(&member, self.left.iter()).cloned() else { break };
-            next.lift(&mut self.nodes[n]);
+        while let Some(next) = wanted(&self.member(n), self.left.iter()).cloned() {
+            next.lift(&mut self.nodes[n], &self.carries[n]);
             self.taken += 1;
             if is_cut() {
                 return;
             }
         }
-        let member = Member { node: Some(me), has: self.nodes[n].clone(), ..Member::default() };
-        self.wants.insert(me, member);
+        self.wants.insert(me, self.member(n));
         if is_cut() {
             return;
         }
@@ -80,7 +117,7 @@ impl World {
                 return;
             }
         }
-        let gone = obsolete(me, &members, &self.left);
+        let gone = obsolete(me, &self.nodes[n], &members, &self.left);
         self.left.retain(|one| !gone.contains(&one.name));
         if let Some((begin, names)) = merge(me, &self.nodes[n], &members, &self.left) {
             let before: Vec<Has> = members.iter().map(|m| reach(m, &self.left)).collect();
@@ -89,15 +126,21 @@ impl World {
                 return;
             }
             self.left.retain(|one| !names.contains(&one.name));
-            let after = members.iter().map(|m| reach(m, &self.left));
-            for (before, after) in before.iter().zip(after) {
-                assert_eq!(lead(before, &after), 0, "a merged bundle took something away");
+            for (member, before) in members.iter().zip(before) {
+                let after = reach(member, &self.left);
+                let lost = lead(&before, &after, &member.carries);
+                assert_eq!(lost, 0, "a merged bundle took something away");
             }
         }
     }
 
     fn equal(&self) -> bool {
-        self.nodes.windows(2).all(|pair| pair[0] == pair[1])
+        (0..MAX_STREAMS).map(stream).all(|stream| {
+            let carrying = (0..self.nodes.len()).filter(|n| self.carries[*n].carries(&stream));
+            let mut has = carrying.map(|n| self.nodes[n].get(&stream).cloned().unwrap_or_default());
+            let first = has.next();
+            has.all(|other| Some(other) == first)
+        })
     }
 }
 
@@ -106,6 +149,8 @@ fn course(seed: u64) -> World {
     let count = 2 + rng.below(4) as usize;
     let mut world = World {
         nodes: vec![Has::new(); count],
+        carries: vec![Carries::everything(); count],
+        epochs: vec![0; count],
         wants: BTreeMap::new(),
         left: Vec::new(),
         is_open: seed.is_multiple_of(3),
@@ -119,7 +164,8 @@ fn course(seed: u64) -> World {
             // Two that met by a link.
             5 => {
                 let other = world.nodes[rng.below(count as u64) as usize].clone();
-                for (stream, vector) in other {
+                let carries = world.carries[n].clone();
+                for (stream, vector) in other.into_iter().filter(|(one, _)| carries.carries(one)) {
                     world.nodes[n].entry(stream).or_default().merge(&vector);
                 }
             }
@@ -135,6 +181,7 @@ fn course(seed: u64) -> World {
                     member.refused.insert(name);
                 }
             }
+            7 if seed.is_multiple_of(2) && rng.below(3) == 0 => world.carry(n, &mut rng),
             _ => world.visit(n, &mut rng, true),
         }
         for n in 0..count {
@@ -169,7 +216,8 @@ fn nodes_that_visit_one_after_the_other_become_equal_and_clear_up() {
         // Whoever comes to an open bucket has all at its first visit.
         if world.is_open && world.nodes[0].values().any(|vector| !vector.0.is_empty()) {
             let newcomer = Member::default();
-            assert_eq!(lead(&world.nodes[0], &reach(&newcomer, &world.left)), 0, "seed {seed}");
+            let reach = reach(&newcomer, &world.left);
+            assert_eq!(lead(&world.nodes[0], &reach, &newcomer.carries), 0, "seed {seed}");
         }
         taken += world.taken;
     }
@@ -185,5 +233,5 @@ fn a_newcomer_gets_all_and_the_others_only_what_they_lack() {
     let known = publications(&has(10), &members, &[]);
     assert_eq!(known.len(), 2);
     assert_eq!(known[0], has(9), "the short one first");
-    assert_eq!(lead(&has(10), &known[1]), 10);
+    assert_eq!(lead(&has(10), &known[1], &Carries::everything()), 10);
 }
