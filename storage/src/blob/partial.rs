@@ -194,6 +194,12 @@ impl Partial {
         Ok(())
     }
 
+    /// Brings the groups to the disk, so that little is left to be brought there by what counts them. Counts nothing.
+    pub fn flush(&self) -> Result<()> {
+        let data = self.lock().data.try_clone()?;
+        Ok(data.sync_data()?)
+    }
+
     /// Brings to the disk what was written, and then the map that says so.
     pub fn keep(&self) -> Result<()> {
         let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,9 @@ const MAX_HOLDERS: usize = 8;
 const MAX_FAILURES: usize = 3;
 /// How often what came is brought to the disk: so much and no more is lost by a power cut.
 const KEEP_EVERY: Duration = Duration::from_millis(250);
+/// After so many groups their bytes are brought to the disk in the background: 16 MiB. Otherwise the last that came would
+/// all have to be waited for at the end.
+const FLUSH_GROUPS: u64 = 1_024;
 
 pub(super) async fn run(shared: &Arc<Shared>, transfer: &Arc<Transfer>) -> Result<(), FetchError> {
     let id = transfer.id;
@@ -62,6 +65,8 @@ async fn take_from(
         last_flight: 0,
         tasks: JoinSet::new(),
         is_keeping: false,
+        flushed: 0,
+        is_flushing: false,
     };
     // Some may have lied about the end.
     let honest = holders.into_iter().filter(|(link, _)| !shared.has_lied(&id, link.node));
@@ -158,6 +163,7 @@ struct Flight {
 enum Done {
     Slice(u64, Result<(), AskError>),
     Kept(Result<(), FetchError>),
+    Flushed(Result<(), FetchError>),
 }
 
 struct Plan<'a> {
@@ -175,6 +181,9 @@ struct Plan<'a> {
     last_flight: u64,
     tasks: JoinSet<Done>,
     is_keeping: bool,
+    /// Groups that were there when the last flush began.
+    flushed: u64,
+    is_flushing: bool,
 }
 
 impl Plan<'_> {
@@ -202,6 +211,7 @@ impl Plan<'_> {
                 return Ok(());
             }
             self.ask();
+            self.flush(here);
             if self.flights.is_empty() {
                 return Err(FetchError::Gone);
             }
@@ -210,6 +220,10 @@ impl Plan<'_> {
                     Ok(Done::Slice(number, outcome)) => self.note(number, outcome)?,
                     Ok(Done::Kept(outcome)) => {
                         self.is_keeping = false;
+                        outcome?;
+                    }
+                    Ok(Done::Flushed(outcome)) => {
+                        self.is_flushing = false;
                         outcome?;
                     }
                     Err(error) => return Err(FetchError::Store(error.to_string())),
@@ -319,6 +333,15 @@ impl Plan<'_> {
             self.holders.remove(&flight.holder);
         }
         Ok(())
+    }
+
+    fn flush(&mut self, here: u64) {
+        if here >= self.flushed + FLUSH_GROUPS && !self.is_flushing {
+            (self.flushed, self.is_flushing) = (here, true);
+            let partial = self.partial.clone();
+            let work = move || Done::Flushed(partial.flush().map_err(FetchError::from));
+            self.tasks.spawn_blocking(work);
+        }
     }
 
     /// Brings to the disk what came since the last time.
