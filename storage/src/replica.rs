@@ -126,6 +126,11 @@ pub trait Replica {
     ) -> Result<SnapshotChunk>;
     /// Reconciles the chunk's range by causal context.
     fn merge_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()>;
+    /// As `merge_chunk`, but may return while the chunk is still being merged: at most one is, and its error is given by the
+    /// next call that writes. All are merged and on disk when a later call that writes returns.
+    fn begin_chunk(&mut self, chunk: SnapshotChunk) -> Result<()> {
+        self.merge_chunk(&chunk)
+    }
     /// These ranges are, record by record, as a peer has them at `vector`: what it holds stands in them here too.
     fn hold(&mut self, stream: &StreamId, ranges: &[RecordRange], vector: &Vector) -> Result<()>;
     /// Counts a whole snapshot as received. The log cannot serve what it covers.

@@ -31,6 +31,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -78,9 +79,17 @@ struct Shared {
     stop: Mutex<Option<std::sync::mpsc::Sender<()>>>,
 }
 
-#[derive(Clone)]
+/// A handle; clones share the store.
 pub struct Store {
     shared: Arc<Shared>,
+    /// What this handle has begun to merge, if that is not done.
+    merging: Mutex<Option<Receiver<Result<()>>>>,
+}
+
+impl Clone for Store {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), merging: Mutex::default() }
+    }
 }
 
 pub const FILE: &str = "atoll.db";
@@ -130,7 +139,7 @@ impl Store {
             spawn("checkpoint", Box::new(move || checkpoint::run(&path, &stopped, &keeper)))?,
         ];
         *lock(&shared.threads) = threads;
-        Ok(Self { shared })
+        Ok(Self { shared, merging: Mutex::default() })
     }
 
     pub fn origin(&self) -> Origin {
@@ -203,6 +212,19 @@ impl Store {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.begin_call(f)?.recv().unwrap_or_else(|_| Err(Error::Closed.into()))
+    }
+
+    /// Puts a write into the queue, whose answer comes when it is on disk. The queue is bounded: whoever finds it full waits
+    /// his turn.
+    fn begin_call<T, E>(
+        &self,
+        f: impl FnOnce(&mut Db) -> Result<T, E> + Send + 'static,
+    ) -> Result<Receiver<Result<T, E>>, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         let (answer, wait) = std::sync::mpsc::channel();
         let request: Request = Box::new(move |db| {
             let result = f(db);
@@ -210,7 +232,6 @@ impl Store {
                 let _ = answer.send(failed.map_or(result, |error| Err(error.into())));
             })
         });
-        // The queue is bounded: whoever finds it full waits its turn.
         let sender = self.sender()?;
         let mut request = Some(request);
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
@@ -227,7 +248,7 @@ impl Store {
                 }
             }
         }
-        wait.recv().unwrap_or_else(|_| Err(Error::Closed.into()))
+        Ok(wait)
     }
 
     /// Reads in one transaction, on the calling thread.
@@ -434,6 +455,20 @@ impl Store {
         self.shared.synced.wait()?;
         read
     }
+
+    /// As `call`, after what was begun.
+    fn call_next<T: Send + 'static>(
+        &mut self,
+        f: impl FnOnce(&mut Db) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.end_merging()?;
+        self.call(f)
+    }
+
+    fn end_merging(&mut self) -> Result<()> {
+        let Some(merging) = lock(&self.merging).take() else { return Ok(()) };
+        merging.recv().unwrap_or(Err(Error::Closed))
+    }
 }
 
 impl Replica for Store {
@@ -472,7 +507,7 @@ impl Replica for Store {
         self.log(|log| log.ops(lane, from_pos, known, max_ops, max_bytes))
     }
     fn apply(&mut self, ops: Vec<Op>) -> Result<Applied> {
-        self.call(move |db| db.apply_in_group(ops))
+        self.call_next(move |db| db.apply_in_group(ops))
     }
     fn snapshot_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex> {
         self.log(|log| log.snapshot_index(stream))
@@ -494,18 +529,24 @@ impl Replica for Store {
     }
     fn merge_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()> {
         let chunk = chunk.clone();
-        self.call(move |db| db.merge_chunk_in_group(&chunk))
+        self.call_next(move |db| db.merge_chunk_in_group(&chunk))
+    }
+    fn begin_chunk(&mut self, chunk: SnapshotChunk) -> Result<()> {
+        let next = self.begin_call(move |db| db.merge_chunk_in_group(&chunk))?;
+        self.end_merging()?;
+        *lock(&self.merging) = Some(next);
+        Ok(())
     }
     fn hold(&mut self, stream: &StreamId, ranges: &[RecordRange], vector: &Vector) -> Result<()> {
         let (stream, ranges, vector) = (stream.clone(), ranges.to_vec(), vector.clone());
-        self.call(move |db| db.hold_in_group(&stream, &ranges, &vector))
+        self.call_next(move |db| db.hold_in_group(&stream, &ranges, &vector))
     }
     fn finish_snapshot(&mut self, stream: &StreamId, vector: &Vector) -> Result<()> {
         let (stream, vector) = (stream.clone(), vector.clone());
-        self.call(move |db| db.finish_snapshot_in_group(&stream, &vector))
+        self.call_next(move |db| db.finish_snapshot_in_group(&stream, &vector))
     }
     fn finish_held(&mut self, stream: &StreamId) -> Result<bool> {
         let stream = stream.clone();
-        self.call(move |db| db.finish_held_in_group(&stream))
+        self.call_next(move |db| db.finish_held_in_group(&stream))
     }
 }

@@ -1,7 +1,8 @@
 //! The store as a whole: groups of requests, what fails alone, what is there after a new start.
 
 use atoll_storage::{
-    Changes, Clock, Error, Field, Id, Kind, NodeId, OpenOptions, Query, Read, Replica, Store,
+    Changes, Clock, Error, Field, Id, Kind, NodeId, OpenOptions, Query, Read, Replica,
+    SnapshotChunk, Store, StreamId,
 };
 
 const TITLE: Field = Field::text(1, "title").column();
@@ -10,7 +11,11 @@ static KINDS: &[&Kind] = &[&DOC];
 const TENANT: Id = Id([7; 16]);
 
 fn open(dir: &std::path::Path) -> Store {
-    let (dir, node) = (dir.to_owned(), NodeId([1; 16]));
+    open_as(dir, 1)
+}
+
+fn open_as(dir: &std::path::Path, node: u8) -> Store {
+    let (dir, node) = (dir.to_owned(), NodeId([node; 16]));
     Store::open(OpenOptions { dir, kinds: KINDS, node, clock: Clock::system() }).unwrap()
 }
 
@@ -63,4 +68,27 @@ async fn writes_that_meet_no_other_and_writes_that_do_are_seen_alike() {
         assert_eq!(heads.iter().map(|head| head.records).sum::<u64>(), n + 1);
     }
     store.close();
+}
+
+#[test]
+fn chunks_that_were_begun_are_there_when_the_next_write_returns_and_their_errors_come_with_it() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (mut from, mut to) = (open_as(dirs[0].path(), 1), open_as(dirs[1].path(), 2));
+    (0..200).for_each(|n| make(&from, n, false).unwrap());
+    let stream = StreamId { tenant: TENANT, scope: "content".into() };
+    let index = from.snapshot_index(&stream).unwrap();
+    let all = from.snapshot_chunk(&stream, None, None).unwrap();
+    let [one, two] = [60, 130].map(|n| Some((all.records[n].kind, all.records[n].key)));
+    for (after, upto) in [(None, one), (one, two), (two, None)] {
+        to.begin_chunk(from.snapshot_chunk(&stream, after, upto).unwrap()).unwrap();
+    }
+    to.finish_snapshot(&stream, &index.vector).unwrap();
+    assert_eq!(to.root().unwrap(), from.root().unwrap());
+    // Its records are not in the range that it names.
+    let bad = SnapshotChunk { after: one, ..all };
+    to.begin_chunk(bad).unwrap();
+    assert!(matches!(to.finish_snapshot(&stream, &index.vector), Err(Error::Malformed(_))));
+    // It was told once.
+    to.finish_snapshot(&stream, &index.vector).unwrap();
+    assert_eq!(to.root().unwrap(), from.root().unwrap());
 }

@@ -178,12 +178,13 @@ impl Session {
         if chunk.stream != pull.stream || !is_part((chunk.after, chunk.upto), range) {
             return Err(Reason::Malformed("a snapshot chunk that was not asked for".into()));
         }
-        replica.merge_chunk(&chunk)?;
+        let upto = chunk.upto;
+        replica.begin_chunk(chunk)?;
         pull.asked.remove(&request);
         pull.chunks += 1;
         (pull.progress_ms, pull.misses) = (now_ms, 0);
-        if chunk.upto != range.1 {
-            pull.todo.push_front((chunk.upto, range.1));
+        if upto != range.1 {
+            pull.todo.push_front((upto, range.1));
         }
         self.busy_ms = now_ms;
         self.pulls.learn(now_ms.saturating_sub(asked_ms), &self.options);
