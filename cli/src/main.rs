@@ -45,6 +45,9 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(error) => return misunderstood(&error),
     };
+    if matches!(flags.command, Command::Serve(_) | Command::Demo(_)) {
+        surroundings::keep_memory_small();
+    }
     let as_json = flags.json;
     match run(flags).and_then(|()| out::finish()) {
         Ok(()) => ExitCode::SUCCESS,
