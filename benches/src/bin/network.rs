@@ -1,147 +1,26 @@
 //! Real nodes over QUIC on loopback: how soon a commit is readable on the peer, what a greeting with nothing new costs,
 //! how fast a peer's ops come in, and how long a new node takes to have everything, with the memory of both.
-//! Prints one JSON object. `cargo run --release -p atoll-benches --bin network [live|greeting|catch-up|bootstrap]`:
-//! without a name all four. The nodes of the bootstrap are processes of their own.
+//! Prints one JSON object. `cargo run --release -p atoll-benches --bin network [live|greeting|catch-up|bootstrap|documents]`:
+//! without a name all five. `documents` is a bootstrap of 10,000 posts and nothing else. The nodes of bootstraps are processes
+//! of their own.
 
 use atoll_benches::histogram::Histogram;
-use atoll_benches::text;
-use atoll_node::community::comment::{self, COMMENT};
-use atoll_node::content::post::{self, Draft, POST};
-use atoll_node::runtime::Workers;
-use atoll_node::{Actor, Config, Node, Role, identity, peer};
-use atoll_storage::{Changes, Digest, Id, Read};
+use atoll_benches::nodes::{Apart, PATIENCE, POST_BYTES, Pair, Running};
+use atoll_benches::nodes::{draft, make_comments, make_posts, memory_kb};
+use atoll_node::content::post::POST;
+use atoll_storage::Read;
 use serde_json::{Value as Json, json};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::process::Command;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
+
+/// The one of the binary `atoll`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LIVE_WRITES: usize = 1_000;
 /// Between two of them.
 const LIVE_PAUSE: Duration = Duration::from_millis(15);
-const POST_BYTES: usize = 2_048;
-const PATIENCE: Duration = Duration::from_secs(300);
-/// In one transaction.
-const GROUP: usize = 500;
-
-struct Running {
-    node: Arc<Node>,
-    workers: Workers,
-}
-
-impl Running {
-    async fn start(data: &Path) -> Self {
-        let any = ([127, 0, 0, 1], 0).into();
-        let data = data.to_owned();
-        let config = Config { data, listen: any, sync_listen: any, ..Config::default() };
-        let node = Node::open(config).expect("the node opens");
-        let workers = node.start().await.expect("the node starts");
-        Self { node, workers }
-    }
-
-    fn root(&self) -> Digest {
-        self.node.store.read(|reader| reader.root()).expect("the root")
-    }
-
-    async fn ticket(&self) -> String {
-        let system = Actor::system(Id::NIL);
-        let hour = Duration::from_secs(3_600);
-        peer::ticket(&self.node, &system, hour, vec![]).await.expect("a ticket").line
-    }
-
-    async fn join(&self, ticket: &str) {
-        peer::join(&self.node, &Actor::system(Id::NIL), ticket).await.expect("it joins");
-    }
-
-    async fn set_up(&self) -> Actor {
-        let made = identity::setup(&self.node, "admin@example.org", "a long enough password").await;
-        let made = made.expect("the first admin");
-        Actor::of(made.tenant.key, made.user.key, Role::Superadmin)
-    }
-
-    fn pause(&self, pauses: bool) {
-        let links = self.node.sync().expect("it talks to others");
-        if pauses { links.pause() } else { links.resume() }
-    }
-}
-
-struct Pair {
-    a: Running,
-    b: Running,
-    author: Actor,
-    _folders: [TempDir; 2],
-}
-
-impl Pair {
-    async fn start() -> Self {
-        let folders = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
-        let a = Running::start(folders[0].path()).await;
-        let author = a.set_up().await;
-        let b = Running::start(folders[1].path()).await;
-        b.join(&a.ticket().await).await;
-        let pair = Self { a, b, author, _folders: folders };
-        pair.until_equal().await;
-        pair
-    }
-
-    /// Looks with each commit of the second.
-    async fn until_equal(&self) {
-        let wait = async {
-            let mut commits = self.b.node.store.subscribe();
-            while self.a.root() != self.b.root() {
-                commits.changed().await.expect("the store is open");
-            }
-        };
-        tokio::time::timeout(PATIENCE, wait).await.expect("they become equal");
-    }
-
-    async fn stop(self) {
-        self.a.workers.shutdown().await;
-        self.b.workers.shutdown().await;
-    }
-}
-
-fn draft(n: usize) -> Draft {
-    let mut body = text::words(n as u64, POST_BYTES);
-    body.truncate(POST_BYTES);
-    let changes = Changes::new().set(&post::TITLE, format!("Post {n}")).body(&post::BODY, body);
-    Draft::new(changes).expect("a good draft")
-}
-
-async fn make_posts(node: &Node, author: Actor, from: usize, count: usize) -> Vec<Id> {
-    let mut keys = Vec::with_capacity(count);
-    for first in (from..from + count).step_by(GROUP) {
-        let last = (first + GROUP).min(from + count);
-        let made = node.store.write(move |tx| {
-            let posts = (first..last).map(|n| Ok(draft(n).create(tx, &author, None)?.key));
-            posts.collect::<Result<Vec<Id>, atoll_node::Error>>()
-        });
-        keys.extend(made.await.expect("posts are made"));
-    }
-    keys
-}
-
-async fn make_comments(node: &Node, author: Actor, posts: &[Id], count: usize) {
-    let posts: Arc<[Id]> = posts.into();
-    for first in (0..count).step_by(GROUP) {
-        let posts = posts.clone();
-        let made = node.store.write(move |tx| {
-            for n in first..(first + GROUP).min(count) {
-                let changes = Changes::new()
-                    .set(&comment::POST_ID, posts[n % posts.len()])
-                    .set(&comment::TEXT, text::words(n as u64, 120))
-                    .set(&comment::AUTHOR_ID, author.user)
-                    .set(&comment::STATUS, comment::APPROVED);
-                let key = tx.new_id();
-                tx.create(&COMMENT, author.tenant, key, changes)?;
-            }
-            Ok::<_, atoll_node::Error>(())
-        });
-        made.await.expect("comments are made");
-    }
-}
 
 /// One write after another; each is looked for on the peer until it is readable there.
 async fn live() -> Json {
@@ -154,7 +33,8 @@ async fn live() -> Json {
         pace.tick().await;
         let author = pair.author;
         let called = Instant::now();
-        let made = pair.a.node.store.write(move |tx| draft(n).create(tx, &author, None)).await;
+        let made =
+            pair.a.node.store.write(move |tx| draft(n, POST_BYTES).create(tx, &author, None)).await;
         let (key, committed) = (made.expect("a post").key, Instant::now());
         loop {
             commits.mark_unchanged();
@@ -180,8 +60,10 @@ async fn greeting() -> Json {
     let mut shown = serde_json::Map::new();
     let mut there = 0;
     for records in [100, 100_000] {
-        let posts = make_posts(&pair.a.node, pair.author, there, records / 10).await;
-        make_comments(&pair.a.node, pair.author, &posts, records - records / 10 - there).await;
+        let posts =
+            make_posts(&pair.a.node, pair.author, there..there + records / 10, POST_BYTES).await;
+        let comments = there..records - records / 10;
+        make_comments(&pair.a.node, pair.author, &posts, comments).await;
         there = records;
         pair.until_equal().await;
         pair.a.pause(true);
@@ -207,16 +89,17 @@ async fn greeting() -> Json {
 /// Ops that come in after the cable was out.
 async fn catch_up() -> Json {
     let pair = Pair::start().await;
-    let posts = make_posts(&pair.a.node, pair.author, 0, 500).await;
-    make_comments(&pair.a.node, pair.author, &posts, 500).await;
+    let posts = make_posts(&pair.a.node, pair.author, 0..500, POST_BYTES).await;
+    make_comments(&pair.a.node, pair.author, &posts, 0..500).await;
     pair.until_equal().await;
     let mut shown = serde_json::Map::new();
     for (what, count) in [("posts", 20_000), ("comments", 80_000)] {
         pair.a.pause(true);
-        match what {
-            "posts" => drop(make_posts(&pair.a.node, pair.author, 1_000, count).await),
-            _ => make_comments(&pair.a.node, pair.author, &posts, count).await,
-        }
+        let news = 1_000..1_000 + count;
+        let _keys = match what {
+            "posts" => make_posts(&pair.a.node, pair.author, news, POST_BYTES).await,
+            _ => make_comments(&pair.a.node, pair.author, &posts, news).await,
+        };
         let status = || pair.a.node.sync().expect("it talks to others").status()[0].clone();
         let begun = Instant::now();
         pair.a.pause(false);
@@ -233,85 +116,66 @@ async fn catch_up() -> Json {
     Json::Object(shown)
 }
 
-/// A node in a process of its own; it talks by lines of JSON, and ends when its input does.
-struct Apart {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-}
-
-impl Apart {
-    fn start(data: &Path, ticket: &str) -> Self {
-        let program = std::env::current_exe().expect("this program");
-        let mut command = Command::new(program);
-        command.arg("node").arg(data).arg(ticket).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("a process");
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().expect("its output"));
-        Self { child, input, output }
-    }
-
-    fn hear(&mut self) -> Json {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("a line");
-        serde_json::from_str(&line).expect("JSON")
-    }
-
-    fn end(mut self) -> Json {
-        drop(self.input.take());
-        let last = self.hear();
-        self.child.wait().expect("it ends");
-        last
-    }
-}
-
-/// Kilobytes of memory at the most, as the system counts them.
-fn peak_kb() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-async fn be_a_node(data: &Path, ticket: &str) {
+/// A full node tells a ticket and its root. A new one tells how long it took until its root was the same: from joining,
+/// and from when the link stood.
+async fn be_a_node(data: &Path, ticket: &str, root: &str) {
     let running = Running::start(data).await;
     if ticket.is_empty() {
-        println!("{}", json!({ "ticket": running.ticket().await }));
+        let root = running.root().to_string();
+        println!("{}", json!({ "ticket": running.ticket().await, "root": root }));
     } else {
+        let mut commits = running.node.store.subscribe();
         let begun = Instant::now();
         running.join(ticket).await;
-        let is_level = running.node.sync().expect("it talks to others").level(PATIENCE).await;
-        println!("{}", json!({ "is_level": is_level, "took_s": begun.elapsed().as_secs_f64() }));
+        let links = running.node.sync().expect("it talks to others");
+        while !links.status().iter().any(|peer| peer.is_linked()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let linked = Instant::now();
+        let coming = async {
+            while running.root().to_string() != root {
+                commits.changed().await.expect("the store is open");
+            }
+        };
+        let is_equal = tokio::time::timeout(PATIENCE, coming).await.is_ok();
+        let [took_s, linked_s] = [begun, linked].map(|since| since.elapsed().as_secs_f64());
+        println!("{}", json!({ "is_equal": is_equal, "took_s": took_s, "linked_s": linked_s }));
     }
     let ended = tokio::task::spawn_blocking(|| std::io::stdin().lines().count());
     ended.await.expect("the input ends");
-    println!("{}", json!({ "root": running.root().to_string(), "peak_kb": peak_kb() }));
+    println!("{}", json!({ "root": running.root().to_string(), "peak_kb": memory_kb("VmHWM") }));
     running.workers.shutdown().await;
 }
 
 /// In a process of its own, whose end gives the folder free.
-async fn be_filled(data: &Path) {
+async fn be_filled(data: &Path, posts: usize, comments: usize) {
     let full = Running::start(data).await;
     let author = full.set_up().await;
-    let posts = make_posts(&full.node, author, 0, 40_000).await;
-    make_comments(&full.node, author, &posts, 60_000).await;
+    let posts = make_posts(&full.node, author, 0..posts, POST_BYTES).await;
+    make_comments(&full.node, author, &posts, 0..comments).await;
     full.workers.shutdown().await;
 }
 
-/// A new node and one with 100,000 records.
-fn bootstrap() -> Json {
+/// A new node, and one with so many posts and comments.
+fn bootstrap(posts: usize, comments: usize) -> Json {
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
+    let [full, new] = folders.each_ref().map(|folder| folder.path().to_str().expect("a path"));
     let this = std::env::current_exe().expect("this program");
-    let filled = Command::new(this).arg("fill").arg(folders[0].path()).status();
+    let counts = [posts, comments].map(|count| count.to_string());
+    let filled = Command::new(this).args(["fill", full]).args(&counts).status();
     assert!(filled.expect("it starts").success(), "the full node was not made");
-    let mut full = Apart::start(folders[0].path(), "");
-    let ticket = full.hear()["ticket"].as_str().expect("a ticket").to_owned();
-    let mut new = Apart::start(folders[1].path(), &ticket);
-    let told = new.hear();
-    assert_eq!(told["is_level"], true, "the new node is not level in time");
+    let mut full = Apart::start(&["node", full, "", ""]);
+    let told = full.hear();
+    let told = |name: &str| told[name].as_str().expect("a word").to_owned();
+    let mut new = Apart::start(&["node", new, &told("ticket"), &told("root")]);
+    let took = new.hear();
+    assert_eq!(took["is_equal"], true, "the new node is not equal in time");
     let (of_new, of_full) = (new.end(), full.end());
     assert_eq!(of_new["root"], of_full["root"]);
+    let linked_s = took["linked_s"].as_f64().expect("a time");
     json!({
-        "posts": 40_000, "comments": 60_000, "took_s": told["took_s"],
+        "posts": posts, "comments": comments, "took_s": took["took_s"], "linked_s": linked_s,
+        "records_per_s": ((posts + comments) as f64 / linked_s).round(),
         "peak_kb": { "new": of_new["peak_kb"], "full": of_full["peak_kb"] },
     })
 }
@@ -319,15 +183,14 @@ fn bootstrap() -> Json {
 #[tokio::main]
 async fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [what, data, ticket] = args.as_slice()
-        && what == "node"
-    {
-        return be_a_node(Path::new(data), ticket).await;
-    }
-    if let [what, data] = args.as_slice()
-        && what == "fill"
-    {
-        return be_filled(Path::new(data)).await;
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words[..] {
+        ["node", data, ticket, root] => return be_a_node(Path::new(data), ticket, root).await,
+        ["fill", data, posts, comments] => {
+            let [posts, comments] = [posts, comments].map(|n| n.parse().expect("a number"));
+            return be_filled(Path::new(data), posts, comments).await;
+        }
+        _ => {}
     }
     let is_wanted = |name: &str| args.is_empty() || args.iter().any(|arg| arg == name);
     let mut report = serde_json::Map::new();
@@ -341,7 +204,10 @@ async fn main() {
         report.insert("catch_up".into(), catch_up().await);
     }
     if is_wanted("bootstrap") {
-        report.insert("bootstrap".into(), bootstrap());
+        report.insert("bootstrap".into(), bootstrap(40_000, 60_000));
+    }
+    if is_wanted("documents") {
+        report.insert("documents".into(), bootstrap(10_000, 0));
     }
     println!("{:#}", Json::Object(report));
 }
