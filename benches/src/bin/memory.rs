@@ -114,6 +114,10 @@ async fn be_a_node(data: &Path, ticket: &str, part: &str, made: &str) {
                 forget_the_most();
                 json!({})
             }
+            ["rest"] => {
+                tokio::time::sleep(REST).await;
+                json!({})
+            }
             ["memory"] => memory(),
             ["root"] => json!({ "root": running.root().to_string() }),
             _ => json!({ "unknown": line }),
@@ -140,7 +144,7 @@ fn measure(records: usize, whole: usize) -> Json {
         eprintln!("{name}: {told}");
         report.insert(name.to_owned(), told);
     };
-    std::thread::sleep(REST);
+    full.ask("rest");
     note("alone_at_rest", full.ask("memory"));
     full.ask("forget");
     let mut peers: Vec<Apart> = (0..PEERS)
@@ -158,9 +162,9 @@ fn measure(records: usize, whole: usize) -> Json {
     assert_eq!(level["is_level"], true, "the peers are not level in time");
     note("while_all_peers_bootstrap", full.ask("memory"));
     note("all_peers_level", level);
-    std::thread::sleep(REST);
+    full.ask("rest");
     full.ask("forget");
-    std::thread::sleep(REST);
+    full.ask("rest");
     note("linked_at_rest", full.ask("memory"));
     full.ask("pause");
     full.ask(&format!("write {records} {NEWS}"));
@@ -173,9 +177,9 @@ fn measure(records: usize, whole: usize) -> Json {
     for peer in peers.iter_mut().take(whole) {
         assert_eq!(peer.ask("root"), root);
     }
-    std::thread::sleep(REST);
+    full.ask("rest");
     full.ask("forget");
-    std::thread::sleep(REST);
+    full.ask("rest");
     note("linked_at_rest_after_that", full.ask("memory"));
     for (n, peer) in peers.into_iter().enumerate() {
         let told = peer.end();
