@@ -446,10 +446,31 @@ impl Session {
             self.note_equal();
             return Ok(());
         }
-        let quiet = self.busy_ms + self.options.quiet_ms <= self.now.elapsed_ms && !self.is_busy();
         // A link that is never quiet compares all the same, now and then.
-        let due = self.rounds.finished_ms + 10 * self.options.root_every_ms <= self.now.elapsed_ms;
-        if self.rounds.is_waiting() || !self.compared || !(quiet || due) {
+        if self.rounds.is_waiting() || !self.compared || !(self.is_quiet() || self.is_due()) {
+            return Ok(());
+        }
+        self.start_round(replica)
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.busy_ms + self.options.quiet_ms <= self.now.elapsed_ms && !self.is_busy()
+    }
+
+    fn is_due(&self) -> bool {
+        self.rounds.finished_ms + 10 * self.options.root_every_ms <= self.now.elapsed_ms
+    }
+
+    /// Roots say nothing of streams that do not go both ways whole: of those, what is missing is a reason for a round by
+    /// itself. If a round brought nothing, the next one has time.
+    fn mind_what_no_root_tells(&mut self, replica: &mut dyn Replica) -> Result<()> {
+        if self.is_unlimited() || self.rounds.is_waiting() || !self.is_quiet() {
+            return Ok(());
+        }
+        let lag = self.lag(replica.heads(None)?);
+        let is_as_before = self.rounds.lag == lag;
+        self.rounds.lag = lag;
+        if lag == (0, 0) || (is_as_before && !self.is_due()) {
             return Ok(());
         }
         self.start_round(replica)
@@ -475,6 +496,7 @@ impl Session {
             let heads = self.shared_heads(replica, None)?;
             let root = self.root_over(replica, &heads);
             self.send(&Message::Root { root, time_ms: self.now.wall_ms });
+            self.mind_what_no_root_tells(replica)?;
         }
         self.count(replica)
     }

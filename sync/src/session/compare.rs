@@ -18,6 +18,8 @@ pub(super) struct Rounds {
     /// Since when the peer's part of a round is awaited.
     waiting_since_ms: Option<u64>,
     pub finished_ms: u64,
+    /// What was missing on either side when a round was last begun because of it.
+    pub lag: (u64, u64),
     /// Streams that did not advance since the last round though the peer is ahead, and for how many rounds.
     stuck: BTreeMap<StreamId, (Vector, u32)>,
     compares: Collector<(Id, Digest)>,
