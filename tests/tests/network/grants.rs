@@ -11,7 +11,7 @@ use atoll_tests::harness::{Client, TestNode};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const HOUR_MS: u64 = 3_600_000;
@@ -193,8 +193,7 @@ async fn until_answered(client: &Client, path: &str, body: &Json) {
 
 /// A clock that a test turns.
 fn turned() -> (Arc<AtomicU64>, Clock) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let now = Arc::new(AtomicU64::new(now.as_millis() as u64));
+    let now = Arc::new(AtomicU64::new(Clock::system().now_ms()));
     let read = now.clone();
     (now, Clock::from_fn(move || read.load(Ordering::Relaxed)))
 }
