@@ -113,9 +113,9 @@ impl Round<'_> {
         let object = ObjectName::Want(name);
         let mut volume = One::default();
         let tells = Tells::Wants { refused: &refused };
-        let no_streams = |_: &StreamId| false;
+        let all = |_: &StreamId| true;
         let volume_bytes = bundle::MAX_VOLUME_BYTES;
-        let order = self.order(tells, Has::new(), &no_streams, vec![], volume_bytes);
+        let order = self.order(tells, Has::new(), &all, vec![], volume_bytes);
         bundle::export(&mut self.store.clone(), self.node.key(), &order, &mut volume, |_, _| {})
             .map_err(Trouble::of_bundle)?;
         self.go_on()?;

@@ -40,7 +40,7 @@ pub enum Tells<'a> {
 pub struct Order<'a> {
     /// What the receiver has, as far as it is known; nothing for a new node.
     pub known: BTreeMap<StreamId, Vector>,
-    /// Which streams to pack: those that the receiver carries.
+    /// Which streams to pack and to tell of: those that the receiver carries, and may have.
     pub carries: &'a dyn Fn(&StreamId) -> bool,
     /// Without any, whoever has the file can read it.
     pub recipients: Vec<Recipient>,
@@ -85,23 +85,21 @@ pub fn export<V: Volumes>(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Exported> {
     let mut heads = replica.heads(None)?;
-    heads.retain(|head| !head.is_empty());
+    heads.retain(|head| (order.carries)(&head.stream) && !head.is_empty());
     // Who may do what goes before everything else, also out of a bundle that is cut off.
     heads.sort_by_key(|head| !head.stream.is_urgent());
-    let has = heads.clone();
-    heads.retain(|head| (order.carries)(&head.stream));
     let plan = plan(&heads, order);
     let carries = replica.carries();
     let mut out = Writer::begin(key, order, volumes)?;
     match order.tells {
-        Tells::Has => out.put_want(&has, &carries, order.lacks)?,
+        Tells::Has => out.put_want(&heads, &carries, order.lacks)?,
         Tells::Brings => {
             let covers = heads.iter().filter_map(|head| plan.cover(head, &order.known));
             out.done.covers = covers.collect();
             out.put_pieces(out.done.covers.clone().into_iter(), Part::Covers)?;
         }
         Tells::Wants { refused } => {
-            out.put_want(&has, &carries, order.lacks)?;
+            out.put_want(&heads, &carries, order.lacks)?;
             if !refused.is_empty() {
                 out.put(&Part::Refused(refused.iter().take(MAX_REFUSED).cloned().collect()))?;
             }
