@@ -250,7 +250,9 @@ class Writer(threading.Thread):
             self.stop.wait(0.1)
 
     def own(self):
-        mine = [post for post in self.book.posts.values() if post["at"] == self.node.number and post["alive"] is True]
+        with self.book.lock:
+            posts = list(self.book.posts.values())
+        mine = [post for post in posts if post["at"] == self.node.number and post["alive"] is True]
         return self.random.choice(mine) if mine else None
 
     def create(self):
@@ -616,6 +618,8 @@ def main():
     if reason:
         print(f"SKIPPED: {reason}")
         return SKIPPED
+    # Whoever ends it finds no namespace left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))
     say(f"seed {args.seed}, {args.nodes} nodes, {args.seconds:g} s")
     folder = tempfile.mkdtemp(prefix="atoll-netns-")
     nodes, net, lacking = [], None, ["it did not come to an end"]
