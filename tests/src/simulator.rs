@@ -5,6 +5,7 @@
 mod act;
 mod courier;
 pub(crate) mod kinds;
+mod limit;
 mod model;
 mod nemesis;
 mod node;

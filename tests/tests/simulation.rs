@@ -135,3 +135,18 @@ fn a_node_that_is_removed_from_the_network_leaves_the_others_equal() {
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
     assert!(refused >= to - from, "only {refused} links were refused");
 }
+
+/// What it is let do arrives, nothing else does, and the day it is trusted with everything all are equal.
+#[test]
+fn a_node_that_is_limited_gets_and_gives_what_it_may_and_nothing_else() {
+    let (from, to) = asked().unwrap_or((0, 120));
+    let (mut limits, mut failures) = (0, vec![]);
+    for seed in from..to {
+        match simulator::run_plan(seed, simulator::Plan::limiting(seed)) {
+            Ok(outcome) => limits += outcome.limits,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
+    assert!(limits >= 3 * (to - from), "the limit was another one only {limits} times");
+}

@@ -2,6 +2,7 @@
 
 use super::courier;
 use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
+use super::limit;
 use super::parts;
 use super::removal;
 use super::rng::Rng;
@@ -54,6 +55,9 @@ pub fn strike(world: &mut World) -> Outcome {
     }
     if plan.revokes {
         removal::strike(world)?;
+    }
+    if plan.limits {
+        limit::strike(world)?;
     }
     if plan.kills && world.rng.percent(3) {
         kill(world, node)?;
@@ -135,6 +139,9 @@ pub fn heal(world: &mut World) -> Outcome {
     }
     if world.plan.revokes {
         removal::finish(world)?;
+    }
+    if world.plan.limits {
+        limit::stand(world);
     }
     world.say(|| "healed".into());
     Ok(())

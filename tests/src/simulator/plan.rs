@@ -47,6 +47,8 @@ pub struct Plan {
     pub rots: bool,
     /// The last node is removed from the network: whoever has heard of it says nothing to it and hears nothing of it.
     pub revokes: bool,
+    /// The others limit what the last node may do, and change their minds.
+    pub limits: bool,
 }
 
 impl Plan {
@@ -87,6 +89,7 @@ impl Plan {
             upgrades: in_files && rng.percent(50),
             rots: rng.percent(20),
             revokes: false,
+            limits: false,
         }
     }
 
@@ -124,6 +127,7 @@ impl Plan {
             upgrades: false,
             rots: false,
             revokes: false,
+            limits: false,
         }
     }
 
@@ -144,6 +148,22 @@ impl Plan {
             old: None,
             upgrades: false,
             revokes: true,
+            ..plan
+        }
+    }
+
+    /// The last node is limited by the others, under all evils but two: what is carried by hand is told apart elsewhere, and
+    /// what a damaged log holds comes to others as a state, which it may not always send.
+    pub fn limiting(seed: u64) -> Self {
+        let plan = Self::of(seed);
+        Self {
+            latecomer: false,
+            couriers: false,
+            partial: false,
+            old: None,
+            upgrades: false,
+            rots: false,
+            limits: true,
             ..plan
         }
     }

@@ -2,6 +2,7 @@
 //! everything heals, and the oracles look.
 
 use super::act;
+use super::limit::{self, Limit};
 use super::model::Model;
 use super::nemesis;
 use super::node::Node;
@@ -33,6 +34,8 @@ pub struct World {
     pub outcome: Outcome,
     /// What each node last heard that another one carries.
     pub heard_parts: BTreeMap<(usize, usize), Carries>,
+    /// What the last node may do, where the others limit it.
+    pub limit: Option<Limit>,
     dir: Option<TempDir>,
     /// Steps that sessions took; at which of them the node that takes it is killed.
     steps: u64,
@@ -76,6 +79,8 @@ pub struct Outcome {
     pub rotten: u64,
     /// Links that were cut because one end had heard that the other was removed.
     pub refused: u64,
+    /// Times that the others let a node do something else than before.
+    pub limits: u64,
 }
 
 impl World {
@@ -91,6 +96,7 @@ impl World {
             model: Model::default(),
             outcome: Outcome::default(),
             heard_parts: BTreeMap::new(),
+            limit: None,
             dir,
             steps: 0,
             kill_at: None,
@@ -99,6 +105,9 @@ impl World {
         };
         for number in 0..world.plan.nodes {
             world.add_node(world.plan.old == Some(number))?;
+        }
+        if world.plan.limits {
+            world.limit = Some(Limit::any(&mut world.rng));
         }
         Ok(world)
     }
@@ -139,6 +148,13 @@ impl World {
             nemesis::strike(&mut self)?;
         }
         nemesis::heal(&mut self)?;
+        if self.plan.limits {
+            let settled = self.settle_until(limit::is_level);
+            if let (Err(failure), Some(lack)) = (settled, limit::what_lacks(&mut self)?) {
+                return Err(format!("{lack}\n  {failure}"));
+            }
+            limit::trust(&mut self)?;
+        }
         self.settle()?;
         oracle::check(&mut self)?;
         self.outcome.frames = self.wire.sent;
@@ -173,7 +189,7 @@ impl World {
                 let [a, b] = self.links[link].nodes;
                 let is_up = self.links[link].down_until_ms <= now_ms;
                 let is_there = !self.nodes[a].is_away && !self.nodes[b].is_away;
-                let is_up = is_up && !self.links[link].is_refused;
+                let is_up = is_up && !self.links[link].is_refused && limit::may_meet(self, [a, b]);
                 if is_up && is_there && (self.wire.calm || self.rng.percent(40)) {
                     self.connect(link)?;
                 }
@@ -214,7 +230,7 @@ impl World {
             batch_bytes: 64 << 10,
             quick_ms: 600,
             slow_ms: 1_200,
-            lets: atoll_storage::Rights::everything(),
+            lets: limit::lets(self, me, peer),
         }
     }
 
@@ -270,6 +286,7 @@ impl World {
                 let is_expected = match &reason {
                     Reason::Malformed(_) => self.plan.flips,
                     Reason::Store(_) | Reason::Full => is_full,
+                    Reason::GrantExpired => self.plan.limits,
                     _ => false,
                 };
                 if !is_expected {
@@ -302,10 +319,17 @@ impl World {
 
     /// Beats on until all nodes are equal and nothing is on its way.
     fn settle(&mut self) -> Result<(), String> {
+        self.settle_until(oracle::roots_are_equal)
+    }
+
+    fn settle_until(
+        &mut self,
+        is_level: fn(&mut Self) -> Result<bool, String>,
+    ) -> Result<(), String> {
         let begin_ms = self.now();
         loop {
             self.beat()?;
-            if self.now().is_multiple_of(5 * BEAT_MS) && self.is_settled()? {
+            if self.now().is_multiple_of(5 * BEAT_MS) && self.are_live() && is_level(self)? {
                 self.outcome.heal_ms = self.now() - begin_ms;
                 return Ok(());
             }
@@ -315,12 +339,12 @@ impl World {
         }
     }
 
-    fn is_settled(&mut self) -> Result<bool, String> {
+    fn are_live(&self) -> bool {
         let is_live = |link: &Link| {
             let ends = link.ends.as_ref();
             ends.is_some_and(|ends| ends.iter().all(|e| e.status().phase == Phase::Live))
         };
-        Ok(self.links.iter().all(is_live) && oracle::roots_are_equal(self)?)
+        self.links.iter().all(|link| is_live(link) || !limit::may_meet(self, link.nodes))
     }
 }
 
@@ -357,5 +381,6 @@ impl Outcome {
         self.upgrades += other.upgrades;
         self.rotten += other.rotten;
         self.refused += other.refused;
+        self.limits += other.limits;
     }
 }
