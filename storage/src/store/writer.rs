@@ -136,10 +136,10 @@ fn run_group(
     mut others: Option<&mut mpsc::Receiver<Request>>,
     shared: &Shared,
 ) -> Group {
-    let number = shared.synced.begun.fetch_add(1, Ordering::AcqRel) + 1;
     let mut group =
-        Group { number, replies: vec![], failed: None, changed_access: false, queued: 0 };
+        Group { number: 0, replies: vec![], failed: None, changed_access: false, queued: 0 };
     if let Err(error) = db.begin() {
+        group.number = shared.synced.begun.fetch_add(1, Ordering::AcqRel) + 1;
         group.replies.push(first(db));
         group.failed = Some(error);
         return group;
@@ -154,8 +154,10 @@ fn run_group(
     {
         group.replies.push(next(db));
     }
+    // No sooner: whoever reads meanwhile sees nothing of it, and shall not wait for it.
+    group.number = shared.synced.begun.fetch_add(1, Ordering::AcqRel) + 1;
     group.failed = db.commit().err();
-    shared.listings.committed(number, db.take_touched().kinds());
+    shared.listings.committed(group.number, db.take_touched().kinds());
     group.changed_access = group.failed.is_some() || db.heads.changed_access;
     shared.parked.store(db.parked() as u64, Ordering::Relaxed);
     shared.epoch.store(db.origin().epoch, Ordering::Relaxed);
