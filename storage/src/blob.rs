@@ -6,8 +6,8 @@ mod partial;
 mod slice;
 pub mod tree;
 
-pub use partial::Partial;
-pub use slice::Slice;
+pub use partial::{DIRECT_ALIGNMENT, Partial};
+pub use slice::{PART_BYTES, Slice};
 
 use bincode::{Decode, Encode};
 use std::fmt;

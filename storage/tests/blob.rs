@@ -1,7 +1,9 @@
 //! Blobs on a real disk: what is acknowledged, what a broken-off writer leaves, damage and limits.
 
 use atoll_storage::blob::tree::{self, Checker, Run, Step};
-use atoll_storage::blob::{BlobId, Blobs, Error, MAX_RANGE_BYTES, Partial, Verified};
+use atoll_storage::blob::{
+    BlobId, Blobs, DIRECT_ALIGNMENT, Error, MAX_RANGE_BYTES, Partial, Verified,
+};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -273,6 +275,41 @@ fn a_blob_comes_in_parts_over_two_lives_of_the_process_and_serves_as_it_was_serv
     assert_eq!(third.verify(&id).unwrap(), Verified::Intact);
     assert!(third.remove(&id).unwrap());
     assert_eq!(files(dirs[2].path()), Vec::<PathBuf>::new());
+}
+
+/// In memory that begins at such an address, and some that does not; on a disk, and in memory as some have `/tmp`.
+#[test]
+fn groups_come_to_the_disk_from_whatever_memory_they_stand_in() {
+    let shm = Path::new("/dev/shm");
+    let in_memory = shm.is_dir().then(|| tempfile::tempdir_in(shm).unwrap());
+    for dir in [Some(tempfile::tempdir().unwrap()), in_memory].into_iter().flatten() {
+        let bytes = bytes_of(40 * tree::GROUP_BYTES + 77);
+        let size = bytes.len() as u64;
+        let id = BlobId(*blake3::hash(&bytes).as_bytes());
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let partial = blobs.partial(&id, size).unwrap();
+        let mut memory = vec![0; bytes.len() + DIRECT_ALIGNMENT];
+        let start = memory.as_ptr().align_offset(DIRECT_ALIGNMENT);
+        memory[start..start + bytes.len()].copy_from_slice(&bytes);
+        let aligned: Vec<&[u8]> =
+            memory[start..start + bytes.len()].chunks(tree::GROUP_BYTES).collect();
+        let others: Vec<&[u8]> = bytes.chunks(tree::GROUP_BYTES).collect();
+        let one = |index: usize| {
+            let from = if index.is_multiple_of(3) { &others } else { &aligned };
+            (index as u64, from[index])
+        };
+        for batch in [30..41, 0..8, 9..16, 16..30, 8..9] {
+            let groups: Vec<(u64, &[u8])> = match batch.start {
+                0 => batch.map(|index| (index as u64, aligned[index])).collect(),
+                _ => batch.map(one).collect(),
+            };
+            partial.write(&groups, &[]).unwrap();
+        }
+        assert_eq!(partial.progress(), (41, 41));
+        partial.finish().unwrap();
+        assert_eq!(blobs.verify(&id).unwrap(), Verified::Intact);
+        assert_eq!(fs::read(path_of(dir.path(), &id)).unwrap(), bytes);
+    }
 }
 
 #[test]

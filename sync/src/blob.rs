@@ -113,6 +113,7 @@ struct Shared {
     checking: Semaphore,
     /// To be used again by slices that come.
     buffers: Mutex<Vec<Vec<u8>>>,
+    pieces: Mutex<serve::Pieces>,
     fetched_bytes: AtomicU64,
     served_bytes: AtomicU64,
     false_parts: AtomicU64,
@@ -184,6 +185,7 @@ impl Exchange {
             lost: Mutex::default(),
             checking: Semaphore::new(1),
             buffers: Mutex::default(),
+            pieces: Mutex::default(),
             fetched_bytes: AtomicU64::new(0),
             served_bytes: AtomicU64::new(0),
             false_parts: AtomicU64::new(0),

@@ -6,7 +6,7 @@ use super::tree::{self, GROUP_BYTES, PAIR_BYTES, Pair, Run};
 use super::{BlobId, Blobs, Error, Result, found};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub(super) const FOLDER: &str = "partial";
@@ -20,23 +20,77 @@ pub struct Partial(Arc<Shared>);
 /// Those that somebody is at.
 pub(super) type Open = std::collections::HashMap<BlobId, Weak<Shared>>;
 
+/// Groups that begin at such an address in memory, and are whole, go to the disk from there: the system copies nothing and
+/// keeps nothing of them.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
 #[derive(Debug)]
 pub(super) struct Shared {
     blobs: Blobs,
     id: BlobId,
     size: u64,
     inner: Mutex<Inner>,
+    /// Held while something is written, which may take long. Taken before `inner`, never within it.
+    files: Mutex<Files>,
     /// Held while the map is brought to the disk, so that a newer one is never replaced by an older.
     keeping: Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    data: File,
-    tree: File,
     have: Bits,
     /// It has its place among the others.
     is_finished: bool,
+}
+
+#[derive(Debug)]
+struct Files {
+    data: File,
+    /// The same file, past the system's cache; none where that is not to be had.
+    direct: Option<File>,
+    tree: File,
+}
+
+impl Files {
+    fn open(data: &Path, tree: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        let [data_file, tree] = [options.open(data)?, options.open(tree)?];
+        Ok(Self { data: data_file, direct: open_direct(data), tree })
+    }
+
+    /// Writes neighbouring groups, the first of which has this index.
+    fn write_groups(&mut self, first: u64, groups: &[&[u8]], is_direct: bool) -> Result<()> {
+        let start = SeekFrom::Start(first * GROUP_BYTES as u64);
+        if is_direct && let Some(direct) = &mut self.direct {
+            direct.seek(start)?;
+            match write_all(direct, groups) {
+                // This disk wants more than memory at such an address.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => self.direct = None,
+                outcome => return Ok(outcome?),
+            }
+        }
+        self.data.seek(start)?;
+        Ok(write_all(&mut self.data, groups)?)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_direct(path: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+    OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_: &Path) -> Option<File> {
+    None
+}
+
+/// Whether a group can go to the disk from where it is.
+fn is_direct(group: &[u8]) -> bool {
+    group.len().is_multiple_of(DIRECT_ALIGNMENT)
+        && group.as_ptr().addr().is_multiple_of(DIRECT_ALIGNMENT)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,19 +170,14 @@ impl Blobs {
         if have.is_none() {
             self.drop_partial(id)?;
         }
-        let open =
-            |path: &PathBuf| OpenOptions::new().create(true).truncate(false).write(true).open(path);
-        let inner = Inner {
-            data: open(&data)?,
-            tree: open(&self.partial_path(id, "tree"))?,
-            have: have.unwrap_or_else(|| Bits::new(groups)),
-            is_finished: false,
-        };
+        let files = Files::open(&data, &self.partial_path(id, "tree"))?;
+        let have = have.unwrap_or_else(|| Bits::new(groups));
         let shared = Arc::new(Shared {
             blobs: self.clone(),
             id: *id,
             size: size_bytes,
-            inner: Mutex::new(inner),
+            inner: Mutex::new(Inner { have, is_finished: false }),
+            files: Mutex::new(files),
             keeping: Mutex::new(()),
         });
         all.retain(|_, one| one.strong_count() > 0);
@@ -175,40 +224,56 @@ impl Partial {
         self.lock().have.missing(within)
     }
 
-    /// Writes groups that were proved, in their order, and the pairs that prove them.
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes groups that were proved, in their order, and the pairs that prove them. See [`DIRECT_ALIGNMENT`].
     pub fn write(&self, groups: &[(u64, &[u8])], pairs: &[(u64, Pair)]) -> Result<()> {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
+        let mut files = self.files();
         for run in pairs.chunk_by(|(place, _), (next, _)| place + 1 == *next) {
-            inner.tree.seek(SeekFrom::Start(run[0].0 * PAIR_BYTES as u64))?;
-            let bytes: Vec<IoSlice<'_>> = run.iter().map(|(_, pair)| IoSlice::new(pair)).collect();
-            write_all(&mut inner.tree, bytes)?;
+            files.tree.seek(SeekFrom::Start(run[0].0 * PAIR_BYTES as u64))?;
+            let pairs: Vec<&[u8]> = run.iter().map(|(_, pair)| &pair[..]).collect();
+            write_all(&mut files.tree, &pairs)?;
         }
-        for run in groups.chunk_by(|(index, _), (next, _)| index + 1 == *next) {
-            inner.data.seek(SeekFrom::Start(run[0].0 * GROUP_BYTES as u64))?;
-            let bytes: Vec<IoSlice<'_>> =
-                run.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
-            write_all(&mut inner.data, bytes)?;
+        let goes_on = |(index, group): &(u64, &[u8]), (next, after): &(u64, &[u8])| {
+            index + 1 == *next && is_direct(group) == is_direct(after)
+        };
+        for run in groups.chunk_by(goes_on) {
+            let bytes: Vec<&[u8]> = run.iter().map(|(_, group)| *group).collect();
+            files.write_groups(run[0].0, &bytes, is_direct(run[0].1))?;
         }
+        let mut inner = self.lock();
         groups.iter().for_each(|(index, _)| inner.have.set(*index));
         Ok(())
     }
 
-    /// Brings the groups to the disk, so that little is left to be brought there by what counts them. Counts nothing.
+    /// Brings groups to the disk that are on their way there, so that little is left to be brought there by what counts
+    /// them. Counts nothing.
     pub fn flush(&self) -> Result<()> {
-        let data = self.lock().data.try_clone()?;
+        let data = {
+            let files = self.files();
+            if files.direct.is_some() {
+                return Ok(());
+            }
+            files.data.try_clone()?
+        };
         Ok(data.sync_data()?)
     }
 
     /// Brings to the disk what was written, and then the map that says so.
     pub fn keep(&self) -> Result<()> {
         let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
-        let (have, data, tree) = {
+        let have = {
             let inner = self.lock();
             if inner.is_finished {
                 return Ok(());
             }
-            (inner.have.clone(), inner.data.try_clone()?, inner.tree.try_clone()?)
+            inner.have.clone()
+        };
+        let (data, tree) = {
+            let files = self.files();
+            (files.data.try_clone()?, files.tree.try_clone()?)
         };
         data.sync_data()?;
         tree.sync_data()?;
@@ -226,6 +291,7 @@ impl Partial {
     /// `Io` if a group is missing.
     pub fn finish(&self) -> Result<()> {
         let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files();
         let mut inner = self.lock();
         if inner.is_finished {
             return Ok(());
@@ -233,8 +299,8 @@ impl Partial {
         if inner.have.ones < inner.have.len {
             return Err(Error::Io(io::Error::other("a part of the blob is missing")));
         }
-        inner.data.sync_all()?;
-        inner.tree.sync_all()?;
+        files.data.sync_all()?;
+        files.tree.sync_all()?;
         let (blobs, id) = (&self.0.blobs, &self.0.id);
         let tree = blobs.partial_path(id, "tree");
         let tree = super::keeps_tree(self.0.size).then_some(tree.as_path());
@@ -245,7 +311,8 @@ impl Partial {
     }
 }
 
-fn write_all(file: &mut File, mut bytes: Vec<IoSlice<'_>>) -> io::Result<()> {
+fn write_all(file: &mut File, parts: &[&[u8]]) -> io::Result<()> {
+    let mut bytes: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
     let mut left = &mut bytes[..];
     while left.iter().any(|slice| !slice.is_empty()) {
         match file.write_vectored(left) {
@@ -268,7 +335,7 @@ fn map_of(size: u64, have: &Bits) -> Vec<u8> {
 }
 
 /// Size and bits; none if there is no map, or none that is whole.
-fn read_map(path: &std::path::Path) -> Result<Option<(u64, Vec<u8>)>> {
+fn read_map(path: &Path) -> Result<Option<(u64, Vec<u8>)>> {
     let Some(bytes) = found(fs::read(path))? else { return Ok(None) };
     let Some((body, seal)) = bytes.split_last_chunk::<SEAL_BYTES>() else { return Ok(None) };
     if blake3::hash(body).as_bytes()[..SEAL_BYTES] != seal[..] || body.first() != Some(&MAP_VERSION)

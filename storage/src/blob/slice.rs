@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::iter::Peekable;
 
+/// No part of a slice is longer.
+pub const PART_BYTES: usize = GROUP_BYTES + PAIR_BYTES;
 /// Of a tree, what is read at once.
 const BLOCK_PAIRS: u64 = 128;
 
@@ -75,28 +77,41 @@ impl Slice {
         self.size
     }
 
+    /// Fills a buffer with the parts that come next, as many as fit, and says how many bytes they are; 0 at the end. A
+    /// buffer that is shorter than [`PART_BYTES`] may hold none.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while let Some(step) = self.walk.peek().copied() {
+            let len = match step {
+                Step::Pair(_) => PAIR_BYTES,
+                Step::Group { len, .. } => len,
+            };
+            let Some(place) = buffer.get_mut(filled..filled + len) else { break };
+            match step {
+                Step::Pair(pair) => place.copy_from_slice(&self.tree.pair(pair)?),
+                Step::Group { index, .. } => self.read_group(index, place)?,
+            }
+            self.walk.next();
+            filled += len;
+        }
+        Ok(filled)
+    }
+
     /// Some more parts, about as many bytes as asked for; none at the end.
     pub fn next_piece(&mut self, about_bytes: usize) -> Result<Option<Vec<u8>>> {
-        let mut piece = Vec::with_capacity(about_bytes + GROUP_BYTES + PAIR_BYTES);
-        while piece.len() < about_bytes {
-            let Some(step) = self.walk.next() else { break };
-            match step {
-                Step::Pair(place) => piece.extend(self.tree.pair(place)?),
-                Step::Group { index, len } => self.read_group(index, len, &mut piece)?,
-            }
-        }
+        let mut piece = vec![0; about_bytes + PART_BYTES];
+        let filled = self.fill(&mut piece)?;
+        piece.truncate(filled);
         Ok((!piece.is_empty()).then_some(piece))
     }
 
-    fn read_group(&mut self, index: u64, len: usize, piece: &mut Vec<u8>) -> Result<()> {
+    fn read_group(&mut self, index: u64, place: &mut [u8]) -> Result<()> {
         let start = index * GROUP_BYTES as u64;
         if self.at != start {
             self.data.seek(SeekFrom::Start(start))?;
         }
-        let old = piece.len();
-        piece.resize(old + len, 0);
-        self.data.read_exact(&mut piece[old..])?;
-        self.at = start + len as u64;
+        self.data.read_exact(place)?;
+        self.at = start + place.len() as u64;
         Ok(())
     }
 }

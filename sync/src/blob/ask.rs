@@ -5,7 +5,8 @@ use super::serve::WORD_PRIORITY;
 use super::{FetchError, Linked, SLICES_AT_ONCE, Shared, lock};
 use crate::quic::{Error, SideStream, StopCode};
 use atoll_storage::blob::tree::{Checker, PAIR_BYTES, Pair, Run, Step};
-use atoll_storage::blob::{BlobId, Partial};
+use atoll_storage::blob::{BlobId, DIRECT_ALIGNMENT, Partial};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ const STALLED: Duration = Duration::from_secs(10);
 /// So much is taken in before it is written.
 const BUFFER_BYTES: usize = 512 << 10;
 const KEPT_BUFFERS: usize = 2 * SLICES_AT_ONCE;
+/// Of what has come, taken at once: some dozens of packets.
+const CHUNKS_AT_ONCE: usize = 64;
 
 /// Why a slice did not come whole.
 #[derive(Debug)]
@@ -211,12 +214,13 @@ impl Inquiry {
     }
 }
 
-/// Bytes as they came, and which of them are proved. They are written from where they stand.
+/// Groups as they came, in memory from where they can go to the disk, with the pairs that prove them.
 #[derive(Default)]
 struct Catch {
-    bytes: Vec<u8>,
-    /// What came and was not looked at yet.
+    memory: Vec<u8>,
+    /// Where the first group begins.
     start: usize,
+    /// Where the next one begins.
     end: usize,
     groups: Vec<(u64, Range<usize>)>,
     pairs: Vec<(u64, Pair)>,
@@ -226,32 +230,72 @@ impl Catch {
     /// In memory that was used before, if there is some: fresh pages cost as much as what is done with them.
     fn new(shared: &Shared) -> Self {
         let used = lock(&shared.buffers).pop();
-        Self { bytes: used.unwrap_or_else(|| vec![0; BUFFER_BYTES]), ..Self::default() }
+        Self::within(used.unwrap_or_else(|| vec![0; BUFFER_BYTES + DIRECT_ALIGNMENT]))
+    }
+
+    fn within(memory: Vec<u8>) -> Self {
+        let start =
+            memory.as_ptr().addr().next_multiple_of(DIRECT_ALIGNMENT) - memory.as_ptr().addr();
+        Self { memory, start, end: start, ..Self::default() }
     }
 
     fn give_back(self, shared: &Shared) {
         let mut buffers = lock(&shared.buffers);
-        if self.bytes.len() == BUFFER_BYTES && buffers.len() < KEPT_BUFFERS {
-            buffers.push(self.bytes);
+        if !self.memory.is_empty() && buffers.len() < KEPT_BUFFERS {
+            buffers.push(self.memory);
         }
     }
 
-    /// Moves what was not looked at yet to the beginning.
-    fn make_room(&mut self) {
-        self.bytes.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
+    fn has_room(&self, len: usize) -> bool {
+        self.end + len <= self.start + BUFFER_BYTES
     }
 
     fn begin_anew(&mut self) {
-        self.make_room();
+        self.end = self.start;
         self.groups.clear();
         self.pairs.clear();
     }
 
     fn write_to(&self, partial: &Partial) -> atoll_storage::blob::Result<()> {
         let groups: Vec<(u64, &[u8])> =
-            self.groups.iter().map(|(index, at)| (*index, &self.bytes[at.clone()])).collect();
+            self.groups.iter().map(|(index, at)| (*index, &self.memory[at.clone()])).collect();
         partial.write(&groups, &self.pairs)
+    }
+}
+
+/// What has come of a stream and was not looked at yet, as it came.
+struct Coming<'a> {
+    stream: &'a mut SideStream,
+    chunks: [Bytes; CHUNKS_AT_ONCE],
+    /// The first that is not used up; all from `came` on are.
+    at: usize,
+    came: usize,
+}
+
+impl<'a> Coming<'a> {
+    fn of(stream: &'a mut SideStream) -> Self {
+        Self { stream, chunks: [const { Bytes::new() }; CHUNKS_AT_ONCE], at: 0, came: 0 }
+    }
+
+    /// Fills all of `place`.
+    async fn fill(&mut self, mut place: &mut [u8]) -> Result<(), AskError> {
+        while !place.is_empty() {
+            if self.at == self.came {
+                let coming = timeout(STALLED, self.stream.recv_chunks(&mut self.chunks)).await;
+                let came =
+                    coming.map_err(|_| AskError::Cut("nothing came in time".to_owned()))??;
+                let came = came.ok_or_else(|| AskError::Cut("it ended too early".to_owned()))?;
+                (self.at, self.came) = (0, came);
+                continue;
+            }
+            let chunk = &mut self.chunks[self.at];
+            let taken = chunk.split_to(chunk.len().min(place.len()));
+            let (filled, rest) = place.split_at_mut(taken.len());
+            filled.copy_from_slice(&taken);
+            place = rest;
+            self.at += usize::from(chunk.is_empty());
+        }
+        Ok(())
     }
 }
 
@@ -272,20 +316,16 @@ impl Landing {
 
     async fn put_down(&mut self, shared: &Shared, catch: &mut Catch) -> Result<(), FetchError> {
         if catch.groups.is_empty() {
-            catch.make_room();
             return Ok(());
         }
         let taken = std::mem::take(catch);
         if let Some(partial) = &self.partial {
             *catch = write(partial.clone(), taken).await?;
+            catch.begin_anew();
         } else {
             *catch = Catch::new(shared);
-            let left = &taken.bytes[taken.start..taken.end];
-            catch.bytes[..left.len()].copy_from_slice(left);
-            catch.end = left.len();
             self.held.push(taken);
         }
-        catch.begin_anew();
         Ok(())
     }
 
@@ -343,30 +383,25 @@ async fn receive(
     landing: &mut Landing,
     catch: &mut Catch,
 ) -> Result<(), AskError> {
+    let mut coming = Coming::of(stream);
     while let Some(step) = checker.next_step() {
-        let len = match step {
-            Step::Pair(_) => PAIR_BYTES,
-            Step::Group { len, .. } => len,
-        };
-        if catch.end - catch.start < len {
-            if catch.bytes.len() - catch.start < len {
-                landing.put_down(shared, catch).await.map_err(AskError::Here)?;
-            }
-            let coming = timeout(STALLED, stream.recv(&mut catch.bytes[catch.end..])).await;
-            let coming = coming.map_err(|_| AskError::Cut("nothing came in time".to_owned()))??;
-            catch.end += coming.ok_or_else(|| AskError::Cut("it ended too early".to_owned()))?;
-            continue;
-        }
-        let at = catch.start..catch.start + len;
-        let part = &catch.bytes[at.clone()];
-        checker.take(part).map_err(|_| AskError::False)?;
-        catch.start = at.end;
         match step {
             Step::Pair(place) => {
-                catch.pairs.push((place, Pair::try_from(part).map_err(|_| AskError::False)?));
+                let mut pair = [0; PAIR_BYTES];
+                coming.fill(&mut pair).await?;
+                checker.take(&pair).map_err(|_| AskError::False)?;
+                catch.pairs.push((place, pair));
             }
-            Step::Group { index, .. } => {
+            Step::Group { index, len } => {
+                if !catch.has_room(len) {
+                    landing.put_down(shared, catch).await.map_err(AskError::Here)?;
+                }
+                let at = catch.end..catch.end + len;
+                let group = &mut catch.memory[at.clone()];
+                coming.fill(group).await?;
+                checker.take(group).map_err(|_| AskError::False)?;
                 shared.fetched_bytes.fetch_add(len as u64, Ordering::Relaxed);
+                catch.end = at.end;
                 catch.groups.push((index, at));
             }
         }

@@ -7,6 +7,7 @@ use crate::quic::{Error, SideStream, SideStreams, StopCode};
 use atoll_storage::NodeId;
 use atoll_storage::blob::tree::Run;
 use atoll_storage::blob::{BlobId, Verified};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 
 /// What is read from the disk and sent at once.
 const PIECE_BYTES: usize = 512 << 10;
+const KEPT_PIECES: usize = 2 * SLICES_AT_ONCE;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that takes nothing for so long is given up.
 const STALLED: Duration = Duration::from_secs(30);
@@ -33,6 +35,62 @@ struct Slots {
     count: AtomicI32,
     small: Semaphore,
     large: Semaphore,
+}
+
+/// What is read and sent, in memory that is used again once the peer has it: fresh pages cost as much as the reading.
+struct Piece {
+    bytes: Vec<u8>,
+    len: usize,
+    shared: Arc<Shared>,
+}
+
+/// Memory for pieces, kept while slices are sent.
+#[derive(Default)]
+pub(super) struct Pieces {
+    slices: usize,
+    kept: Vec<Vec<u8>>,
+}
+
+struct Sending<'a>(&'a Shared);
+
+impl<'a> Sending<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        lock(&shared.pieces).slices += 1;
+        Self(shared)
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        let mut pieces = lock(&self.0.pieces);
+        pieces.slices -= 1;
+        if pieces.slices == 0 {
+            pieces.kept = Vec::new();
+        }
+    }
+}
+
+impl Piece {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let used = lock(&shared.pieces).kept.pop();
+        let bytes = used.unwrap_or_else(|| vec![0; PIECE_BYTES]);
+        Self { bytes, len: 0, shared: shared.clone() }
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut pieces = lock(&self.shared.pieces);
+        if pieces.slices > 0 && pieces.kept.len() < KEPT_PIECES {
+            pieces.kept.push(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 /// A link's place among the others.
@@ -216,18 +274,23 @@ async fn slice(
     stream.set_priority(if is_small { SMALL_PRIORITY } else { LARGE_PRIORITY } - age);
     let slot = if is_small { &slots.small } else { &slots.large };
     let _slot = slot.acquire().await.map_err(|error| error.to_string())?;
+    let _sending = Sending::begin(shared);
     let mut sent = send(stream.send_frame(&Answer::Slice { size_bytes }.encode())).await;
     while sent.is_ok() {
-        let (back, piece) = blocking(move || {
-            let piece = slice.next_piece(PIECE_BYTES);
-            (slice, piece)
+        let mut piece = Piece::new(shared);
+        let (back, read) = blocking(move || {
+            let read = slice.fill(&mut piece.bytes);
+            piece.len = *read.as_ref().unwrap_or(&0);
+            (slice, read.map(|_| piece))
         })
         .await?;
         slice = back;
-        let Some(piece) = piece.map_err(|error| error.to_string())? else { break };
-        let len = piece.len() as u64;
-        sent = send(stream.send(piece)).await;
-        shared.served_bytes.fetch_add(len, Ordering::Relaxed);
+        let piece = read.map_err(|error| error.to_string())?;
+        if piece.len == 0 {
+            break;
+        }
+        shared.served_bytes.fetch_add(piece.len as u64, Ordering::Relaxed);
+        sent = send(stream.send(Bytes::from_owner(piece))).await;
     }
     if sent.is_ok() {
         stream.finish();

@@ -72,7 +72,7 @@ impl SideStream {
         Ok(self.send.write_all_chunks(&mut parts).await?)
     }
 
-    pub async fn send(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
+    pub async fn send(&mut self, bytes: impl Into<Bytes>) -> Result<(), Error> {
         Ok(self.send.write_chunk(bytes.into()).await?)
     }
 
@@ -106,6 +106,11 @@ impl SideStream {
         let mut body = vec![0; announced];
         self.recv.read_exact(&mut body).await.map_err(cut)?;
         Ok(body)
+    }
+
+    /// What has come as it came, not copied: fills the first of these and says how many; none at the end.
+    pub async fn recv_chunks(&mut self, chunks: &mut [Bytes]) -> Result<Option<usize>, Error> {
+        self.recv.read_chunks(chunks).await.map_err(lost)
     }
 
     /// What has come, at least one byte; none at the end.
