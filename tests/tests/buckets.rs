@@ -5,7 +5,7 @@ mod parts;
 
 use atoll_node::bucket::{self, Access, Found, NewBucket, Standing};
 use atoll_node::runtime::Workers;
-use atoll_node::{Actor, Error};
+use atoll_node::{Actor, Config, Error};
 use atoll_storage::{Digest, Id, Read as _};
 use atoll_tests::harness::{Client, TestNode, noise};
 use atoll_tests::object_store::{BUCKET, Fault, KEY_ID, ObjectStore, SECRET_KEY};
@@ -35,11 +35,28 @@ struct Awake {
 }
 
 impl Asleep {
+    /// Up again, and over with the visit that a node makes when it starts.
     async fn wake(self) -> Awake {
-        let rarely = |config: &mut atoll_node::Config| config.sync.bucket_s = 604_800;
-        let test = TestNode::reopen_with(self.folder, rarely, self.tenant, self.admin).await;
-        let workers = test.node.start().await.unwrap();
-        Awake { test, workers }
+        self.wake_with(|_| {}).await
+    }
+
+    async fn wake_with(self, turn: impl FnOnce(&mut Config)) -> Awake {
+        let test = self.open(turn).await;
+        let node = test.node.clone();
+        // Asked for before the workers are there to answer: it is one visit.
+        let actor = system();
+        let first = bucket::visit(&node, &actor, PATIENCE);
+        let (visited, workers) = futures_util::future::join(first, node.start()).await;
+        assert!(visited.unwrap(), "a visit ends in time");
+        Awake { test, workers: workers.unwrap() }
+    }
+
+    async fn open(self, turn: impl FnOnce(&mut Config)) -> TestNode {
+        let rarely = |config: &mut Config| {
+            config.sync.bucket_s = 604_800;
+            turn(config);
+        };
+        TestNode::reopen_with(self.folder, rarely, self.tenant, self.admin).await
     }
 }
 
@@ -132,7 +149,7 @@ async fn each_visits(nodes: Vec<Asleep>) -> (Vec<Asleep>, Vec<Digest>) {
     let (mut after, mut roots) = (Vec::new(), Vec::new());
     for node in nodes {
         let node = node.wake().await;
-        let standing = node.visit().await;
+        let standing = node.standing();
         assert_eq!(standing.obstacle, None, "{standing:?}");
         roots.push(node.root());
         node.sound();
@@ -475,8 +492,9 @@ async fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
     let store = ObjectStore::open().await;
     let mut nodes = village(1, &in_store(&store)).await;
     store.fail(|_, _| true, Fault::Hang);
-    let node = nodes.remove(0).wake().await;
+    let node = nodes.remove(0).open(|_| {}).await;
+    let workers = node.node.start().await.unwrap();
     store.hung().await;
-    let ended = tokio::time::timeout(Duration::from_secs(5), node.workers.shutdown()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), workers.shutdown()).await;
     ended.expect("the workers end before the store answers");
 }
