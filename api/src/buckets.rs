@@ -68,11 +68,13 @@ fn found(found: &Found) -> Json {
             "name": seen.name,
             "lacks_ops": seen.lacks_ops,
             "carries": (!seen.carries.is_everything()).then(|| seen.carries.to_string()),
+            "lacks_files": seen.lacks_files,
             "absent": seen.is_absent,
         })
     };
     let refused =
         |(object, reason): &(String, String)| json!({ "object": object, "reason": reason });
+    let left_out = |(file, reason): &(String, String)| json!({ "file": file, "reason": reason });
     json!({
         "members": found.members.iter().map(member).collect::<Vec<_>>(),
         "objects": found.objects,
@@ -81,5 +83,9 @@ fn found(found: &Found) -> Json {
         "waiting": found.waiting,
         "refused": found.refused.iter().map(refused).collect::<Vec<_>>(),
         "foreign": found.foreign,
+        "files_asked": found.files_asked,
+        "files_taken": found.files_taken,
+        "files_left_out": found.files_left_out.iter().map(left_out).collect::<Vec<_>>(),
+        "parcels": found.parcels,
     })
 }

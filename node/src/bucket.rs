@@ -2,6 +2,7 @@
 //! What is left there is bundles, signed, and locked for the peers that come there; see docs/SYNC.md. A bucket is this node's
 //! own: every node adds it for itself, and takes only from nodes that it lists as peers.
 
+mod files;
 mod folder;
 mod leave;
 mod location;

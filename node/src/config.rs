@@ -158,6 +158,10 @@ pub struct Sync {
     pub carries: Vec<String>,
     /// Between two visits to a bucket.
     pub bucket_s: u64,
+    /// What files take in one bucket.
+    pub bucket_files_bytes: u64,
+    /// What of files goes, and comes, in one visit.
+    pub bucket_visit_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -192,7 +196,13 @@ impl Default for Config {
             tenants: Tenants { keep_days: 30 },
             import: Import { max_bytes: 1 << 30 },
             export: Export { keep_hours: 48 },
-            sync: Sync { discover: false, carries: vec![], bucket_s: 60 },
+            sync: Sync {
+                discover: false,
+                carries: vec![],
+                bucket_s: 60,
+                bucket_files_bytes: 4 << 30,
+                bucket_visit_bytes: 256 << 20,
+            },
             backup: Backup { every_hours: 0, keep: 7, folder: PathBuf::new() },
             blobs: Blobs::default(),
         }

@@ -50,6 +50,9 @@ pub struct Member {
     pub bundle_key: [u8; 32],
     /// Names of bundles that it could not use.
     pub refused: Vec<String>,
+    /// Files that it asks for, as whoever reads buckets encoded them, and the object that says it; empty: it asks for none.
+    pub lacks: Vec<u8>,
+    pub lacks_object: String,
     /// When this node first saw that object, by its own clock.
     pub seen_ms: u64,
 }
@@ -130,7 +133,7 @@ pub fn forget_objects(tx: &mut Tx<'_>, id: i64, names: &[String]) -> Result<()> 
 }
 
 pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
-    let sql = "SELECT node, name, object, has, bundle_key, refused, seen_ms, carries \
+    let sql = "SELECT node, name, object, has, bundle_key, refused, seen_ms, carries, lacks, lacks_object \
                FROM bucket_member WHERE bucket = ?1";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
@@ -145,6 +148,8 @@ pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
             carries: carries.map(|bytes| codec::decode(&bytes)).transpose()?.unwrap_or_default(),
             bundle_key: row.get(4)?,
             refused: codec::decode(row.get_ref(5)?.as_blob().unwrap_or_default())?,
+            lacks: row.get(8)?,
+            lacks_object: row.get(9)?,
             seen_ms: row.get::<_, i64>(6)? as u64,
         });
     }
@@ -152,13 +157,25 @@ pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
 }
 
 pub fn note_member(tx: &mut Tx<'_>, id: i64, member: &Member) -> Result<()> {
-    let Member { node, name, object, has, carries, bundle_key, refused, seen_ms } = member;
-    let (has, carries) = (codec::encode(has), codec::encode(carries));
-    let (refused, seen_ms) = (codec::encode(refused), *seen_ms as i64);
+    let Member { node, name, object, bundle_key, lacks, lacks_object, .. } = member;
+    let (has, carries) = (codec::encode(&member.has), codec::encode(&member.carries));
+    let (refused, seen_ms) = (codec::encode(&member.refused), member.seen_ms as i64);
     let sql = "INSERT OR REPLACE INTO bucket_member \
-               (bucket, node, name, object, has, bundle_key, refused, seen_ms, carries) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let args = params![id, node.0, name, object, has, bundle_key, refused, seen_ms, carries];
+               (bucket, node, name, object, has, bundle_key, refused, seen_ms, carries, lacks, lacks_object) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let args = params![
+        id,
+        node.0,
+        name,
+        object,
+        has,
+        bundle_key,
+        refused,
+        seen_ms,
+        carries,
+        lacks,
+        lacks_object
+    ];
     tx.conn().execute(sql, args)?;
     Ok(())
 }

@@ -122,6 +122,8 @@ const LATER_COLUMNS: &[(&str, &str, &str)] = &[
     ("invitation", "rights", "BLOB"),
     ("courier", "carries", "BLOB"),
     ("bucket_member", "carries", "BLOB"),
+    ("bucket_member", "lacks", "BLOB NOT NULL DEFAULT x''"),
+    ("bucket_member", "lacks_object", "TEXT NOT NULL DEFAULT ''"),
 ];
 
 const LATER_INDEXES: &str = "

@@ -1,18 +1,20 @@
 //! A bucket: a store of objects where nodes leave bundles for each other that are never up together. Decides what to
-//! take, what to leave and what to clear away, from what stands in the bucket. Does no I/O and reads no clock.
+//! take, what to leave and what to clear away, of what is written and of files, from what stands in the bucket. Does no I/O and reads no clock.
 //!
 //! Each node writes under its own name alone, and never writes an object twice: a name stands for the same bytes as long as
 //! it is there. So nobody overwrites anything, whatever the order, and whatever a store shows late.
 
 mod listing;
 mod name;
+mod parcels;
 mod plan;
 
 pub use listing::{Listed, Listing, MAX_OBJECTS, Pile, WantObject};
 pub use name::{BundleName, ObjectName};
+pub use parcels::{Asker, Parcel, foreseen, obsolete_parcels, parcels, wanted_parcels};
 pub use plan::{Has, Left, Member, lead, merge, obsolete, publications, reach, wanted};
 
-use crate::bundle::Cover;
+use crate::bundle::{Contents, Cover, Lack};
 use atoll_storage::NodeId;
 use bincode::{Decode, Encode};
 
@@ -35,4 +37,16 @@ pub enum About {
         /// As it was then: a folder that something else keeps in sync may show a part before the whole.
         size_bytes: u64,
     },
+    Parcel {
+        /// None: everybody.
+        readers: Option<Vec<NodeId>>,
+        contents: Contents,
+    },
+}
+
+/// Which files a node asked for last, and who could read that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Asks {
+    pub lacks: Vec<Lack>,
+    pub readers: Vec<NodeId>,
 }

@@ -14,6 +14,7 @@ mod import;
 mod land;
 mod lock;
 mod pack;
+mod parcel;
 mod slice;
 mod volume;
 
@@ -22,6 +23,7 @@ pub use import::{Damage, Report, import};
 pub use land::{FULL, Landing, LeftOut};
 pub use lock::{BundleKey, Recipient};
 pub use pack::{Left, Packing};
+pub use parcel::{Contents, MAX_SHARES, Share, export_parcel};
 pub use slice::{Lack, MAX_LACKS, all_of};
 pub use volume::{Head, Volume};
 
@@ -123,11 +125,13 @@ enum Part {
     Slice(BlobSlice),
     /// What of the network the maker carries; told with what it has, unless it is everything.
     Carries(Carries),
+    /// What of files a parcel brings, before anything else.
+    Contents(Contents),
 }
 
 impl Part {
     /// Kinds of parts that this release knows. Others are counted and left, whatever stands in them.
-    const KINDS: u32 = 9;
+    const KINDS: u32 = 10;
 
     /// Whether bytes begin as a part of a kind does that came later than this release.
     fn is_newer(bytes: &[u8]) -> bool {

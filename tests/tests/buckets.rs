@@ -1,5 +1,7 @@
 //! Nodes that are never up together, and a bucket where they meet: over HTTP with a real S3 server, and in a folder.
 
+#[path = "buckets/files.rs"]
+mod files;
 #[path = "buckets/parts.rs"]
 mod parts;
 
@@ -175,7 +177,7 @@ async fn until_equal(mut nodes: Vec<Asleep>) -> (Vec<Asleep>, usize) {
 }
 
 fn bundles(objects: &[String]) -> Vec<&String> {
-    objects.iter().filter(|name| !name.contains("/want-")).collect()
+    objects.iter().filter(|name| !name.contains("/want-") && !name.contains("/lacks-")).collect()
 }
 
 async fn read(node: &Awake, slug: &str) -> Json {

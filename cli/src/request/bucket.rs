@@ -55,6 +55,7 @@ pub fn json(standing: &Standing) -> Json {
                 "name": seen.name,
                 "lacks_ops": seen.lacks_ops,
                 "carries": (!seen.carries.is_everything()).then(|| seen.carries.to_string()),
+                "lacks_files": seen.lacks_files,
                 "absent": seen.is_absent,
             })
         };
@@ -67,6 +68,12 @@ pub fn json(standing: &Standing) -> Json {
         row["waiting"] = found.waiting.into();
         row["refused"] = found.refused.iter().map(refused).collect();
         row["foreign"] = json!(found.foreign);
+        row["files_asked"] = found.files_asked.into();
+        row["files_taken"] = found.files_taken.into();
+        let left_out =
+            |(file, reason): &(String, String)| json!({ "file": file, "reason": reason });
+        row["files_left_out"] = found.files_left_out.iter().map(left_out).collect();
+        row["parcels"] = found.parcels.into();
     }
     row
 }

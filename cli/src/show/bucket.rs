@@ -53,12 +53,25 @@ fn one(bucket: &Json) {
             None => String::new(),
         };
         let [name, ops] = ["name", "lacks_ops"].map(|field| text(&member[field]));
-        say!("  {name} lacks {ops} ops{carries}{absent}");
+        let files = match member["lacks_files"].as_u64() {
+            Some(files) if files > 0 => format!(" and asks for {files} files"),
+            _ => String::new(),
+        };
+        say!("  {name} lacks {ops} ops{files}{carries}{absent}");
     }
     if let Some(waiting) = bucket["waiting"].as_u64().filter(|waiting| *waiting > 0) {
         say!(
             "  {waiting} bundles build on what is not here: who has it leaves it at its next visit"
         );
+    }
+    if let Some(asked) = bucket["files_asked"].as_u64().filter(|asked| *asked > 0) {
+        say!(
+            "  this node asks for {asked} files; {} parcels with files there",
+            text(&bucket["parcels"])
+        );
+    }
+    for left in bucket["files_left_out"].as_array().into_iter().flatten() {
+        say!("  not taken {}: {}", text(&left["file"]), text(&left["reason"]));
     }
     for refused in bucket["refused"].as_array().into_iter().flatten() {
         say!("  passed over {}: {}", text(&refused["object"]), text(&refused["reason"]));

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::Replica as _;
 use atoll_storage::blob::BlobId;
+use atoll_storage::blob::tree::GROUP_BYTES;
 use atoll_storage::reference;
 use atoll_storage::tx::Tx;
 use atoll_sync::bundle::{FULL, Lack, MAX_LACKS};
@@ -90,7 +91,14 @@ pub(crate) fn admit(
         return Err("there is no room for it (blobs.quota_bytes)".to_owned());
     }
     let kept_bytes = node.config.blobs.keep_free_bytes;
-    let has_room = |free_bytes: u64| free_bytes >= kept_bytes.saturating_add(needed_bytes);
+    // What is here of it takes no more.
+    let missing = node.blobs.partial_missing(id).map_err(|error| error.to_string())?;
+    let missing_bytes = missing.map_or(size_bytes, |(_, runs)| {
+        let groups: u64 = runs.iter().map(|run| run.count).sum();
+        size_bytes.min(groups.saturating_mul(GROUP_BYTES as u64))
+    });
+    let taken_bytes = missing_bytes.saturating_add(coming_bytes);
+    let has_room = |free_bytes: u64| free_bytes >= kept_bytes.saturating_add(taken_bytes);
     if !node.exchange.look_for_room() || !node.blobs.free_bytes().map_or(true, has_room) {
         return Err(FULL.to_owned());
     }

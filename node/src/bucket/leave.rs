@@ -3,12 +3,14 @@
 
 use super::round::{Round, scratch};
 use super::trouble::{Result, Trouble};
+use atoll_storage::blob::BlobId;
 use atoll_storage::bucket::Member as Kept;
-use atoll_storage::{Carries, NodeId, Replica as _, StreamId};
+use atoll_storage::{Carries, NodeId, Replica as _, StreamId, reference};
 use atoll_sync::bucket::{
     About, BundleName, Has, Left, Member, ObjectName, merge, obsolete, publications,
 };
-use atoll_sync::bundle::{self, Order, Recipient, Tells, Volumes};
+use atoll_sync::bundle::{self, Order, Packing, Recipient, Tells, Volumes};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
@@ -16,7 +18,7 @@ use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
 /// A volume is sent from memory, and one that was cut off is sent again.
 const VOLUME_BYTES: u64 = 4 << 20;
 /// So often a node shows that it is there, though it has nothing to say.
-const SAID_EVERY_MS: u64 = 24 * 3_600_000;
+pub(super) const SAID_EVERY_MS: u64 = 24 * 3_600_000;
 
 impl Round<'_> {
     pub(super) fn leave(&mut self) -> Result<()> {
@@ -25,10 +27,12 @@ impl Round<'_> {
         self.remove_remains()?;
         let mine = self.has()?;
         self.say(&mine)?;
+        self.say_lacks()?;
         let members = self.members();
         let all: Vec<Left> = self.bundles.values().cloned().collect();
         for known in publications(&mine, &members, &all) {
-            self.leave_bundle(known)?;
+            let named = self.leave_bundle(known)?;
+            self.note_named(named)?;
         }
         let all: Vec<Left> = self.bundles.values().cloned().collect();
         let gone = obsolete(me, &mine, &members, &all);
@@ -37,6 +41,7 @@ impl Round<'_> {
         let lost: Vec<BundleName> =
             self.damaged.iter().filter(|name| name.node == me).copied().collect();
         self.remove_bundles(&lost)?;
+        self.leave_parcels(&mine)?;
         self.count();
         Ok(())
     }
@@ -44,6 +49,7 @@ impl Round<'_> {
     fn merge(&mut self, mine: &Has, members: &[Member]) -> Result<()> {
         let left: Vec<Left> = self.bundles.values().cloned().collect();
         let Some((known, names)) = merge(self.me(), mine, members, &left) else { return Ok(()) };
+        // Files of what was left before went along then.
         self.leave_bundle(known)?;
         self.remove_bundles(&names)
     }
@@ -60,10 +66,15 @@ impl Round<'_> {
         for name in old {
             self.remove(ObjectName::Want(name))?;
         }
+        let old: Vec<BundleName> =
+            self.listing.old_lacks.iter().filter(|name| name.node == me).copied().collect();
+        for name in old {
+            self.remove(ObjectName::Lacks(name))?;
+        }
         Ok(())
     }
 
-    fn remove(&mut self, object: ObjectName) -> Result<()> {
+    pub(super) fn remove(&mut self, object: ObjectName) -> Result<()> {
         self.go_on()?;
         self.place.remove(&object.to_string())?;
         self.listing.objects = self.listing.objects.saturating_sub(1);
@@ -87,7 +98,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    fn new_name(&mut self) -> BundleName {
+    pub(super) fn new_name(&mut self) -> BundleName {
         let me = self.me();
         let number = self.listing.next_number(me, self.node.clock.now_ms());
         let random = u32::from_le_bytes(self.node.random());
@@ -121,6 +132,7 @@ impl Round<'_> {
         self.go_on()?;
         let size_bytes = volume.0.len() as u64;
         self.place.put(&object.to_string(), volume.0)?;
+        let before = self.said.get(&me).cloned();
         let said = Kept {
             node: me,
             name: self.node.config.name.clone(),
@@ -129,6 +141,8 @@ impl Round<'_> {
             carries: Carries::clone(&carries),
             bundle_key: self.key.public(),
             refused,
+            lacks: before.as_ref().map(|before| before.lacks.clone()).unwrap_or_default(),
+            lacks_object: before.map(|before| before.lacks_object).unwrap_or_default(),
             seen_ms: now_ms,
         };
         self.note_said(said)?;
@@ -141,7 +155,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    fn order<'o>(
+    pub(super) fn order<'o>(
         &'o self,
         tells: Tells<'o>,
         known: Has,
@@ -165,7 +179,7 @@ impl Round<'_> {
     }
 
     /// All peers that ever came here, and this node itself: it may need what it left.
-    fn recipients(&self) -> Vec<Recipient> {
+    pub(super) fn recipients(&self) -> Vec<Recipient> {
         if self.bucket.is_open {
             return vec![];
         }
@@ -175,15 +189,29 @@ impl Round<'_> {
         others.take(bundle::MAX_RECIPIENTS - 1).chain([me]).collect()
     }
 
-    /// Of the streams that are named, what goes beyond what stands there.
-    fn leave_bundle(&mut self, known: Has) -> Result<()> {
+    /// Of the streams that are named, what goes beyond what stands there; the files that records in it name.
+    fn leave_bundle(&mut self, known: Has) -> Result<BTreeSet<BlobId>> {
         let name = self.new_name();
         let recipients = self.recipients();
         let readers: Option<Vec<NodeId>> =
             (!recipients.is_empty()).then(|| recipients.iter().map(|one| one.node).collect());
         let streams: BTreeSet<StreamId> = known.keys().cloned().collect();
         let carries = |stream: &StreamId| streams.contains(stream);
-        let order = self.order(Tells::Brings, known, &carries, recipients, VOLUME_BYTES);
+        let named = RefCell::new(BTreeSet::new());
+        // Noted and not packed: files have parcels of their own.
+        let note = |kind, key| {
+            let of_record = self.store.read(|reader| reference::of_record(reader, kind, key));
+            named.borrow_mut().extend(of_record?);
+            Ok(vec![])
+        };
+        let mut order = self.order(Tells::Brings, known, &carries, recipients, VOLUME_BYTES);
+        order.files = Some(Packing {
+            blobs: &self.node.blobs,
+            named_by: &note,
+            asked: vec![],
+            up_to_bytes: 0,
+            room_bytes: &|| 0,
+        });
         let mut outgoing = Outgoing { round: self, name, held: None, sent: vec![], trouble: None };
         let done = bundle::export(
             &mut self.store.clone(),
@@ -198,6 +226,7 @@ impl Round<'_> {
             (None, Ok(done)) => done,
         };
         let sent = outgoing.finish()?;
+        let named = named.into_inner();
         let size_bytes = sent.iter().map(|(_, bytes)| *bytes).sum();
         self.listing.objects += sent.len();
         self.listing.put(&sent);
@@ -207,14 +236,17 @@ impl Round<'_> {
         self.note(&name.to_string(), &about)?;
         self.bundles.insert(name, Left { name, readers, covers, size_bytes });
         self.found.left += 1;
-        Ok(())
+        Ok(named)
     }
 
     fn count(&mut self) {
         let me = self.me();
         let own = self.listing.bundles.iter().filter(|(name, _)| name.node == me);
         let own: usize = own.map(|(name, pile)| pile.objects(*name).count()).sum();
-        self.found.own_objects = own as u64 + u64::from(self.listing.wants.contains_key(&me));
+        let parcels = self.listing.parcels.keys().filter(|name| name.node == me).count();
+        let said = [&self.listing.wants, &self.listing.lacks];
+        let said = said.iter().filter(|said| said.contains_key(&me)).count();
+        self.found.own_objects = (own + parcels + said) as u64;
         self.found.objects = self.listing.objects as u64;
         self.found.size_bytes = self.listing.size_bytes;
     }
@@ -222,7 +254,7 @@ impl Round<'_> {
 
 /// A bundle in memory, of one volume.
 #[derive(Default)]
-struct One(Vec<u8>);
+pub(super) struct One(pub Vec<u8>);
 
 impl Volumes for One {
     type File = Vec<u8>;

@@ -6,11 +6,14 @@ use super::trouble::{Result, Trouble};
 use super::watch::{Found, MAX_TOLD, Seen};
 use crate::peer::revocation;
 use crate::runtime::{Node, Stop};
+use atoll_storage::blob::BlobId;
 use atoll_storage::bucket::{self as kept, Bucket, Member as Kept};
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
-use atoll_storage::{NodeId, Replica, Store, codec, peer};
-use atoll_sync::bucket::{About, BundleName, Has, Left, Listing, Member, ObjectName, Pile, lead};
+use atoll_storage::{NodeId, Replica, Store, StreamId, codec, peer};
+use atoll_sync::bucket::{
+    About, BundleName, Has, Left, Listing, Member, ObjectName, Parcel, Pile, lead,
+};
 use atoll_sync::bundle::{self, BundleKey, Volume};
 use atoll_sync::grant::standing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +26,7 @@ const ABSENT_MS: u64 = 30 * 24 * 3_600_000;
 /// As much of a bundle as tells, nearly always, what it brings.
 const PEEK_BYTES: u64 = 256 << 10;
 /// Scratch files that wait to be read.
-const MAX_OPEN: usize = 64;
+pub(super) const MAX_OPEN: usize = 64;
 /// What a node has, of all streams.
 const MAX_WANT_BYTES: u64 = 64 << 20;
 pub(super) const MAX_OBJECT_BYTES: u64 = bundle::MAX_VOLUME_BYTES + (16 << 20);
@@ -42,12 +45,15 @@ pub(super) struct Round<'a> {
     pub said: BTreeMap<NodeId, Kept>,
     /// Whole bundles that this node could look into.
     pub bundles: BTreeMap<BundleName, Left>,
-    /// Volumes of them that were taken in.
+    pub parcels: BTreeMap<BundleName, Parcel>,
+    /// Volumes of bundles that were taken in.
     pub taken: BTreeMap<BundleName, u32>,
-    /// First volumes that came whole when they were looked into.
+    /// First volumes, and parcels, that came whole when they were looked into.
     pub here: BTreeMap<BundleName, Open>,
-    /// Bundles that nobody could take in as they are.
+    /// Bundles and parcels that nobody could take in as they are.
     pub damaged: BTreeSet<BundleName>,
+    /// Files that records name which were left in this round, with the streams of these records.
+    pub named: BTreeMap<BlobId, Vec<StreamId>>,
     pub found: Found,
 }
 
@@ -71,15 +77,6 @@ pub(super) fn open(name: NodeId, file: File) -> Result<Open, bundle::Error> {
 /// For a thread that may wait.
 pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop) -> Result<Found> {
     let listing = Listing::of(place.list()?);
-    let mut peers = node.store.read(|reader| peer::list(reader))?;
-    let revoked = revocation::nodes(node)?;
-    let (standing, now_ms) =
-        (node.store.read(|reader| standing(reader, node.id()))?, node.clock.now_ms());
-    // A bundle of a bucket is taken and left whole: whoever may not have, or write, all of it has no part in it.
-    let may_all = |one: &NodeId| {
-        standing.get(one).is_none_or(|rights| rights.is_whole() && !rights.is_over(now_ms))
-    };
-    peers.retain(|peer| !revoked.contains(&peer.node) && may_all(&peer.node));
     let said = node.store.read(|reader| kept::members(reader, bucket.id))?;
     let mut round = Round {
         node,
@@ -89,19 +86,39 @@ pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop)
         stop,
         key: BundleKey::of(node.key()).map_err(Trouble::of_bundle)?,
         listing,
-        peers: peers.into_iter().map(|peer| (peer.node, peer.name)).collect(),
+        peers: peers_of(node)?,
         said: said.into_iter().map(|member| (member.node, member)).collect(),
         bundles: BTreeMap::new(),
+        parcels: BTreeMap::new(),
         taken: BTreeMap::new(),
         here: BTreeMap::new(),
         damaged: BTreeSet::new(),
+        named: BTreeMap::new(),
         found: Found::default(),
     };
     round.hear()?;
+    round.hear_lacks()?;
     round.look()?;
     round.take()?;
+    // What came may say of one that it may not have all any more.
+    round.peers = peers_of(node)?;
+    round.take_parcels()?;
     round.leave()?;
     round.sum_up()
+}
+
+/// Those that this node lists, with their names. A bundle of a bucket is taken and left whole: whoever may not have, or
+/// write, all of it has no part in it.
+fn peers_of(node: &Node) -> Result<BTreeMap<NodeId, String>> {
+    let peers = node.store.read(|reader| peer::list(reader))?;
+    let revoked = revocation::nodes(node)?;
+    let standing = node.store.read(|reader| standing(reader, node.id()))?;
+    let now_ms = node.clock.now_ms();
+    let may_all = |one: &NodeId| {
+        standing.get(one).is_none_or(|rights| rights.is_whole() && !rights.is_over(now_ms))
+    };
+    let known = peers.into_iter().filter(|one| !revoked.contains(&one.node) && may_all(&one.node));
+    Ok(known.map(|one| (one.node, one.name)).collect())
 }
 
 impl Round<'_> {
@@ -118,11 +135,11 @@ impl Round<'_> {
         Ok(heads.map(|head| (head.stream, head.vector)).collect())
     }
 
-    fn knows(&self, maker: NodeId) -> bool {
+    pub fn knows(&self, maker: NodeId) -> bool {
         maker == self.me() || self.peers.contains_key(&maker)
     }
 
-    fn tell_refused(&mut self, name: &str, why: &str) {
+    pub fn tell_refused(&mut self, name: &str, why: &str) {
         if self.found.refused.len() < MAX_TOLD {
             self.found.refused.push((name.to_owned(), why.to_owned()));
         }
@@ -188,6 +205,9 @@ impl Round<'_> {
         if !report.is_sound() {
             return Ok(Err("it is cut off or damaged".to_owned()));
         }
+        let before = self.said.get(&object.node());
+        let lacks = before.map(|before| (before.lacks.clone(), before.lacks_object.clone()));
+        let (lacks, lacks_object) = lacks.unwrap_or_default();
         let said = Kept {
             node: object.node(),
             name: head.name.clone(),
@@ -196,6 +216,8 @@ impl Round<'_> {
             carries: report.carries.unwrap_or_default(),
             bundle_key: head.reply_key,
             refused: report.refused,
+            lacks,
+            lacks_object,
             seen_ms: self.node.clock.now_ms(),
         };
         if said.node != self.me() {
@@ -223,8 +245,12 @@ impl Round<'_> {
     /// Looks into bundles that are new here, and forgets those that are gone.
     fn look(&mut self) -> Result<()> {
         let known = self.store.read(|reader| kept::objects(reader, self.bucket.id))?;
-        let is_there = |name: &String| {
-            BundleName::parse(name).is_some_and(|name| self.listing.bundles.contains_key(&name))
+        let is_there = |name: &String| match ObjectName::parse(name) {
+            Some(ObjectName::Parcel(name)) => self.listing.parcels.contains_key(&name),
+            _ => {
+                let name = BundleName::parse(name);
+                name.is_some_and(|name| self.listing.bundles.contains_key(&name))
+            }
         };
         let gone: Vec<String> = known.keys().filter(|name| !is_there(name)).cloned().collect();
         if !gone.is_empty() {
@@ -261,10 +287,10 @@ impl Round<'_> {
                     }
                     self.tell_refused(&name.to_string(), &why);
                 }
-                Some(About::Closed) | None => {}
+                Some(About::Closed | About::Parcel { .. }) | None => {}
             }
         }
-        Ok(())
+        self.look_at_parcels(&known)
     }
 
     /// None if it cannot be told now.
@@ -312,7 +338,7 @@ impl Round<'_> {
     }
 
     /// Those others who are there and whom this node lists, with whom is absent.
-    fn others(&self) -> impl Iterator<Item = (&Kept, bool)> {
+    pub fn others(&self) -> impl Iterator<Item = (&Kept, bool)> {
         let now_ms = self.node.clock.now_ms();
         let me = self.me();
         let others = self.said.values().filter(move |said| said.node != me);
@@ -343,6 +369,7 @@ impl Round<'_> {
             name: self.peers.get(&said.node).unwrap_or(&said.name).clone(),
             lacks_ops: lead(&mine, &said.has, &said.carries),
             carries: said.carries.clone(),
+            lacks_files: super::files::asked_by(said),
             is_absent,
         };
         let members = self.others().map(seen).collect();
@@ -351,7 +378,7 @@ impl Round<'_> {
     }
 }
 
-const STRANGER: &str = "it was left by a node that this one does not list as a peer, or that may not do everything here";
+pub(super) const STRANGER: &str = "it was left by a node that this one does not list as a peer, or that may not do everything here";
 
 fn damage(why: &str, pile: &Pile) -> About {
     About::Refused { why: why.to_owned(), is_damage: true, size_bytes: pile.size_bytes() }

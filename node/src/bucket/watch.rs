@@ -23,6 +23,8 @@ pub struct Seen {
     /// Ops that it lacks of what it carries, as far as it said.
     pub lacks_ops: u64,
     pub carries: Carries,
+    /// Files that it asks for.
+    pub lacks_files: u64,
     /// It did not come for long: nothing is left for it until it comes.
     pub is_absent: bool,
 }
@@ -46,6 +48,14 @@ pub struct Found {
     pub left: u64,
     /// Own objects that were cleared away.
     pub removed: u64,
+    /// Files that this node asks for, and those that came whole in this round.
+    pub files_asked: u64,
+    pub files_taken: u64,
+    /// Files that could have come and were not taken, with the reason.
+    pub files_left_out: Vec<(String, String)>,
+    /// Parcels with files after the round, and those that this node left in it.
+    pub parcels: u64,
+    pub parcels_left: u64,
 }
 
 #[derive(Clone, Debug, Default)]

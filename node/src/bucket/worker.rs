@@ -58,9 +58,9 @@ async fn visit(node: &Arc<Node>, bucket: Bucket, stop: &Stop) {
     let done = done.unwrap_or_else(|error| Err(Trouble::new(Obstacle::Other, error.to_string())));
     match done {
         Ok(found) => {
-            if found.taken + found.left + found.removed > 0 {
-                let watch::Found { taken, left, removed, .. } = found;
-                tracing::info!(bucket = %name, taken, left, removed, "a bucket was visited");
+            let watch::Found { taken, left, removed, files_taken, parcels_left, .. } = found;
+            if taken + left + removed + files_taken + parcels_left > 0 {
+                tracing::info!(bucket = %name, taken, left, removed, files_taken, parcels_left, "a bucket was visited");
             }
             let pause = jittered(usual, u64::from(node.random::<1>()[0]));
             node.buckets.went_well(id, found, Instant::now() + pause);

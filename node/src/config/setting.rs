@@ -333,6 +333,20 @@ pub static SETTINGS: &[Setting] = &[
         |value| within(value, 0, 3_600)
     ),
     setting!(
+        "sync.bucket_files_bytes",
+        "a number from 0 to 1152921504606846976",
+        "This node leaves files for others in a bucket while all that are there take no more than this; 0 to leave none.",
+        sync.bucket_files_bytes,
+        |value| within(value, 0, 1 << 60)
+    ),
+    setting!(
+        "sync.bucket_visit_bytes",
+        "a number from 8388608 to 1152921504606846976",
+        "What of files this node leaves, and takes, in one visit to a bucket at most; the rest follows with the next.",
+        sync.bucket_visit_bytes,
+        |value| within(value, 8 << 20, 1 << 60)
+    ),
+    setting!(
         "sync.carries",
         "rules such as *, -*/community, with tenants by id, or nothing",
         "What of the network a new node carries: tenant/scope with * for any, and - in front of what is left out; the last \

@@ -57,6 +57,11 @@ pub struct Listing {
     /// Those that a later one took the place of.
     pub old_wants: Vec<BundleName>,
     pub bundles: BTreeMap<BundleName, Pile>,
+    /// What each node asks for, of each the latest.
+    pub lacks: BTreeMap<NodeId, WantObject>,
+    pub old_lacks: Vec<BundleName>,
+    /// With their sizes.
+    pub parcels: BTreeMap<BundleName, u64>,
     /// Names of what no node wrote.
     pub foreign: Vec<String>,
     pub objects: usize,
@@ -66,18 +71,38 @@ pub struct Listing {
 impl Listing {
     pub fn of(listed: impl IntoIterator<Item = Listed>) -> Self {
         let mut listing = Self::default();
+        listing.add(listed);
+        listing
+    }
+
+    pub fn add(&mut self, listed: impl IntoIterator<Item = Listed>) {
         for Listed { name, size_bytes } in listed {
-            listing.objects += 1;
-            listing.size_bytes += size_bytes;
+            self.objects += 1;
+            self.size_bytes += size_bytes;
             match ObjectName::parse(&name) {
-                None => listing.foreign.push(name),
-                Some(ObjectName::Want(name)) => listing.put_want(WantObject { name, size_bytes }),
+                None => self.foreign.push(name),
+                Some(ObjectName::Want(name)) => {
+                    put_latest(
+                        &mut self.wants,
+                        &mut self.old_wants,
+                        WantObject { name, size_bytes },
+                    );
+                }
+                Some(ObjectName::Lacks(name)) => {
+                    put_latest(
+                        &mut self.lacks,
+                        &mut self.old_lacks,
+                        WantObject { name, size_bytes },
+                    );
+                }
+                Some(ObjectName::Parcel(name)) => {
+                    self.parcels.insert(name, size_bytes);
+                }
                 Some(ObjectName::Volume { bundle, volume, is_last }) => {
-                    listing.put_volume(bundle, volume, is_last, size_bytes);
+                    self.put_volume(bundle, volume, is_last, size_bytes);
                 }
             }
         }
-        listing
     }
 
     /// Counts in what was just written.
@@ -97,23 +122,29 @@ impl Listing {
         }
     }
 
-    fn put_want(&mut self, mut want: WantObject) {
-        if let Some(other) = self.wants.get_mut(&want.name.node) {
-            if want.name > other.name {
-                std::mem::swap(&mut want, other);
-            }
-            self.old_wants.push(want.name);
-        } else {
-            self.wants.insert(want.name.node, want);
-        }
-    }
-
     /// Above the number of everything that this node left: what it leaves next shall count as later.
     pub fn next_number(&self, node: NodeId, now_ms: u64) -> u64 {
-        let wants = self.wants.get(&node).map(|want| want.name);
-        let bundles = self.bundles.keys().filter(|name| name.node == node).copied();
-        let highest = wants.into_iter().chain(bundles).map(|name| name.number).max();
+        let said = [self.wants.get(&node), self.lacks.get(&node)];
+        let said = said.into_iter().flatten().map(|said| said.name);
+        let left = self.bundles.keys().chain(self.parcels.keys());
+        let left = left.filter(|name| name.node == node).copied();
+        let highest = said.chain(left).map(|name| name.number).max();
         highest.map_or(now_ms, |number| now_ms.max(number + 1))
+    }
+}
+
+fn put_latest(
+    latest: &mut BTreeMap<NodeId, WantObject>,
+    old: &mut Vec<BundleName>,
+    mut one: WantObject,
+) {
+    if let Some(other) = latest.get_mut(&one.name.node) {
+        if one.name > other.name {
+            std::mem::swap(&mut one, other);
+        }
+        old.push(one.name);
+    } else {
+        latest.insert(one.name.node, one);
     }
 }
 

@@ -4,6 +4,8 @@
 //! NODE/want-NUMBER-RANDOM.atoll           what the node has
 //! NODE/NUMBER-RANDOM-0001.atoll           a bundle's volumes,
 //! NODE/NUMBER-RANDOM-0002-last.atoll      of which the last one says that it is
+//! NODE/lacks-NUMBER-RANDOM.atoll          the files that the node asks for
+//! NODE/files-NUMBER-RANDOM.atoll          a parcel: files, or a part of one
 //! ```
 //!
 //! NODE is the id of who wrote it. NUMBER is a time in milliseconds, and higher than that of all that the node left before.
@@ -13,6 +15,8 @@ use std::fmt;
 
 const EXTENSION: &str = ".atoll";
 const WANT: &str = "want-";
+const LACKS: &str = "lacks-";
+const FILES: &str = "files-";
 const LAST: &str = "-last";
 const NUMBER_DIGITS: usize = 12;
 const RANDOM_DIGITS: usize = 8;
@@ -34,7 +38,12 @@ pub enum ObjectName {
         volume: u32,
         is_last: bool,
     },
+    Lacks(BundleName),
+    Parcel(BundleName),
 }
+
+/// Makes the name of an object that is alone.
+type Make = fn(BundleName) -> ObjectName;
 
 impl fmt::Display for BundleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,7 +75,10 @@ impl BundleName {
 impl ObjectName {
     pub fn node(&self) -> NodeId {
         match self {
-            Self::Want(name) | Self::Volume { bundle: name, .. } => name.node,
+            Self::Want(name)
+            | Self::Lacks(name)
+            | Self::Parcel(name)
+            | Self::Volume { bundle: name, .. } => name.node,
         }
     }
 
@@ -75,8 +87,11 @@ impl ObjectName {
         let (node, file) = text.split_once('/')?;
         let node = NodeId::parse(node)?;
         let stem = file.strip_suffix(EXTENSION)?;
-        let name = match stem.strip_prefix(WANT) {
-            Some(stem) => Self::Want(BundleName::of_stem(node, stem)?),
+        let kinds: [(&str, Make); 3] =
+            [(WANT, Self::Want), (LACKS, Self::Lacks), (FILES, Self::Parcel)];
+        let single = kinds.iter().find_map(|(head, make)| Some((stem.strip_prefix(head)?, make)));
+        let name = match single {
+            Some((stem, make)) => make(BundleName::of_stem(node, stem)?),
             None => {
                 let (stem, is_last) =
                     stem.strip_suffix(LAST).map_or((stem, false), |stem| (stem, true));
@@ -93,6 +108,8 @@ impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Want(name) => write!(f, "{}/{WANT}{}{EXTENSION}", name.node, name.stem()),
+            Self::Lacks(name) => write!(f, "{}/{LACKS}{}{EXTENSION}", name.node, name.stem()),
+            Self::Parcel(name) => write!(f, "{}/{FILES}{}{EXTENSION}", name.node, name.stem()),
             Self::Volume { bundle, volume, is_last } => {
                 let last = if *is_last { LAST } else { "" };
                 write!(f, "{bundle}-{volume:04}{last}{EXTENSION}")
@@ -110,7 +127,13 @@ mod tests {
         let node = NodeId([0xab; 16]);
         let bundle = BundleName { number: 0x018f_0000_0001, random: 7, node };
         let volume = |volume, is_last| ObjectName::Volume { bundle, volume, is_last };
-        for name in [ObjectName::Want(bundle), volume(1, false), volume(12_345, true)] {
+        for name in [
+            ObjectName::Want(bundle),
+            ObjectName::Lacks(bundle),
+            ObjectName::Parcel(bundle),
+            volume(1, false),
+            volume(12_345, true),
+        ] {
             assert_eq!(ObjectName::parse(&name.to_string()), Some(name), "{name}");
         }
         assert_eq!(BundleName::parse(&bundle.to_string()), Some(bundle));

@@ -67,7 +67,7 @@ impl Left {
     }
 }
 
-fn includes(has: &Has, stream: &StreamId, vector: &Vector) -> bool {
+pub(super) fn includes(has: &Has, stream: &StreamId, vector: &Vector) -> bool {
     match has.get(stream) {
         Some(mine) => mine.includes(vector),
         None => vector.0.values().all(|seq| *seq == 0),

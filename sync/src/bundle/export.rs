@@ -33,6 +33,8 @@ pub enum Tells<'a> {
     Has,
     /// The same and nothing else, with the names of bundles that the maker could not use.
     Wants { refused: &'a [String] },
+    /// The files that the maker asks for, and nothing else.
+    Lacks,
     /// What this bundle brings, of the streams of which it brings something.
     Brings,
 }
@@ -105,6 +107,10 @@ pub fn export<V: Volumes>(
             }
             return out.finish();
         }
+        Tells::Lacks => {
+            out.put_pieces(order.lacks.iter().take(MAX_LACKS).cloned(), Part::Lacks)?;
+            return out.finish();
+        }
     }
     let of = plan.records + plan.ops;
     let mut pack = order.files.as_ref().map(Pack::new);
@@ -161,7 +167,7 @@ fn plan<'h>(heads: &'h [StreamHead], order: &Order<'_>) -> Plan<'h> {
     plan
 }
 
-struct Writer<'a, V: Volumes> {
+pub(super) struct Writer<'a, V: Volumes> {
     key: &'a NodeKey,
     head: Head,
     locker: Option<Locker>,
@@ -172,7 +178,7 @@ struct Writer<'a, V: Volumes> {
 }
 
 impl<'a, V: Volumes> Writer<'a, V> {
-    fn begin(key: &'a NodeKey, order: &Order<'_>, volumes: &'a mut V) -> Result<Self> {
+    pub fn begin(key: &'a NodeKey, order: &Order<'_>, volumes: &'a mut V) -> Result<Self> {
         let mut bundle = [0; 16];
         getrandom::fill(&mut bundle).map_err(|_| Error::Random)?;
         let (locker, sealed) = match order.recipients.as_slice() {
@@ -197,7 +203,7 @@ impl<'a, V: Volumes> Writer<'a, V> {
         Ok(Self { key, head, locker, volumes, volume_bytes, open: None, done })
     }
 
-    fn put(&mut self, part: &Part) -> Result<()> {
+    pub fn put(&mut self, part: &Part) -> Result<()> {
         let number = self.done.parts;
         let mut bytes = codec::encode(part);
         if let Some(locker) = &self.locker {
@@ -353,7 +359,7 @@ impl<'a, V: Volumes> Writer<'a, V> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Exported> {
+    pub fn finish(mut self) -> Result<Exported> {
         let (parts, volumes) = (self.done.parts + 1, self.done.volumes.max(1));
         self.put(&Part::End { parts, volumes })?;
         self.end_volume()?;

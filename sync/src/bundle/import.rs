@@ -184,6 +184,8 @@ impl Taking {
                 let left = MAX_LACKS.saturating_sub(self.report.lacks.len());
                 self.report.lacks.extend(lacks.into_iter().take(left).map(Lack::bounded));
             }
+            // Its slices tell the same, and prove it.
+            Part::Contents(_) => {}
             Part::Slice(slice) => self.take_slice(landing, number, &slice),
             Part::End { parts, .. } => self.report.of_parts = Some(parts),
             Part::Ops(packed) => match unpack_ops(&packed) {

@@ -2,7 +2,7 @@
 
 use super::frame::{self, Frame, Frames, Header, KIND_HEAD, KIND_LOCKED, KIND_PLAIN, Read1};
 use super::lock::{Locker, Sealed};
-use super::{BundleKey, Cover, Error, FORMAT, MAX_RECIPIENTS, Part, Result};
+use super::{BundleKey, Contents, Cover, Error, FORMAT, MAX_RECIPIENTS, MAX_SHARES, Part, Result};
 use crate::key::{NodeKey, PublicKey, SIGNATURE_BYTES};
 use atoll_storage::{NodeId, codec};
 use bincode::{Decode, Encode};
@@ -187,6 +187,19 @@ impl<R: Read + Seek> Volume<R> {
         }
         self.frames.rewind();
         Ok(all.filter(|_| is_whole))
+    }
+
+    /// What a parcel brings of files, read from its beginning; none if it does not tell. To be called before the parts are
+    /// read.
+    pub fn contents(&mut self) -> Result<Option<Contents>> {
+        let first = self.next()?;
+        self.frames.rewind();
+        Ok(match first {
+            Some(Item::Part { part: Part::Contents(contents), .. }) => {
+                Some(contents).filter(|contents| contents.shares.len() <= MAX_SHARES)
+            }
+            _ => None,
+        })
     }
 
     /// Bytes read so far, and of how many.

@@ -12,7 +12,7 @@ const ALL: &[&str] = &["*"];
 
 impl Awake {
     /// Whoever meets others in buckets alone has to force it: nobody is linked who has what is dropped.
-    async fn carry(&self, rules: &[&str]) {
+    pub(super) async fn carry(&self, rules: &[&str]) {
         let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
         carries::set(&self.test.node, &system(), &rules, true).await.unwrap();
         let store = self.test.node.store.clone();
