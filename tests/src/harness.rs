@@ -261,6 +261,11 @@ impl Client {
         self.send("DELETE", path, &[], b"").await
     }
 
+    /// For what asks for more than the path says, such as a password.
+    pub async fn delete_with(&self, path: &str, body: &Json) -> Answer {
+        self.send_json("DELETE", path, body).await
+    }
+
     async fn send_json(&self, method: &str, path: &str, body: &Json) -> Answer {
         self.send(
             method,

@@ -24,9 +24,8 @@ use atoll_storage::{Derived, Field, Id, Kind, Record, Type, Value};
 use serde_json::json;
 
 pub use super::names::username_from;
-use password::prove_again;
 pub(super) use password::{attempt, check_new, has_signed_out, hash, prove, reprove, signed_out};
-pub use password::{change_password, reset_password, sign_out_elsewhere};
+pub use password::{change_password, confirm_in_person, reset_password, sign_out_elsewhere};
 
 pub const EMAIL: Field = Field::text(1, "email")
     .required()

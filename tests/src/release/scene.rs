@@ -211,7 +211,7 @@ async fn remove_a_node(a: &TestNode, admin: &Client) {
     join(a, &lost).await;
     until_equal(a, &lost).await;
     let path = format!("/api/v1/sync/peers/{}?everywhere=true&reason=stolen", lost.node.id());
-    admin.delete(&path).await.expect(204);
+    admin.delete_with(&path, &json!({ "password": PASSWORD })).await.expect(204);
     worker.shutdown().await;
 }
 

@@ -4,7 +4,7 @@ use super::{join, root, until};
 use atoll_node::courier::{self, Order};
 use atoll_node::{Actor, kinds, peer};
 use atoll_storage::{Id, Kind, Read};
-use atoll_tests::harness::{Client, TestNode};
+use atoll_tests::harness::{Client, PASSWORD, TestNode};
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn records(node: &TestNode) -> u64 {
 
 async fn remove(admin: &Client, node: &TestNode) {
     let path = format!("/api/v1/sync/peers/{}?everywhere=true&reason=stolen", node.node.id());
-    admin.delete(&path).await.expect(204);
+    admin.delete_with(&path, &json!({ "password": PASSWORD })).await.expect(204);
 }
 
 /// The row of `node`.
@@ -113,6 +113,38 @@ async fn a_node_removed_everywhere_is_cut_off_and_refused_by_all_and_stays_so() 
     for worker in keep {
         worker.shutdown().await;
     }
+}
+
+/// What is over once and for all takes more than a session left open, or a key in a script.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_everywhere_takes_the_password_of_whoever_asks_and_one_from_a_node_does_not() {
+    let (a, c) = (TestNode::start().await, TestNode::start_empty(|_| {}).await);
+    let key = c.node.key().public().to_string();
+    peer::add(&a.node, &system(), &key, "c", None).await.unwrap();
+    let admin = a.admin().await;
+    let path = format!("/api/v1/sync/peers/{}?everywhere=true", c.node.id());
+    let bare = admin.delete(&path).await.expect(422);
+    assert_eq!(bare.json()["errors"][0]["field"], "password", "{}", bare.text());
+    for (body, code) in [
+        (json!({ "password": "not this one" }), "wrong"),
+        (json!({}), "required"),
+        (json!({ "password": PASSWORD, "reason": "stolen" }), "unknown_field"),
+    ] {
+        let told = admin.delete_with(&path, &body).await.expect(422);
+        assert_eq!(told.json()["errors"][0]["code"], code, "{}", told.text());
+    }
+    let robot = json!({ "name": "robot", "scopes": ["sync.administer"] });
+    let robot = admin.post("/api/v1/api-keys", &robot).await.expect(201).data();
+    let robot = a.stranger().with_token(robot["key"].as_str().unwrap());
+    robot.delete_with(&path, &json!({ "password": PASSWORD })).await.refused(403, "denied");
+    assert!(lists(&a, &c));
+    assert_eq!(records(&a), 0);
+
+    robot.delete(&format!("/api/v1/sync/peers/{}", c.node.id())).await.expect(204);
+    assert!(!lists(&a, &c));
+    assert_eq!(records(&a), 0);
+    remove(&admin, &c).await;
+    assert_eq!(records(&a), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

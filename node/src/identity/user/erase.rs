@@ -4,7 +4,7 @@
 
 use super::{
     DELETED_AT, DISPLAY_NAME, EMAIL, KEPT_SESSION, MUST_CHANGE_PASSWORD, ROLE, SIGNED_OUT_BEFORE,
-    STATUS, USER, USERNAME, administered, keep_an_admin, prove_again, require_version,
+    STATUS, USER, USERNAME, administered, keep_an_admin, require_version,
 };
 use crate::access::{Actor, Role};
 use crate::audit;
@@ -108,9 +108,7 @@ pub async fn erase(node: &Node, actor: &Actor, id: Id, expected: Option<[u8; 16]
 
 /// Deletes one's own account. The password proves that it is no session left open.
 pub async fn erase_me(node: &Node, actor: &Actor, password: String) -> Result<()> {
-    actor.require_in_person()?;
-    let me = super::me(node, actor)?;
-    prove_again(node, &me, "password", password).await?;
+    let me = super::confirm_in_person(node, actor, password).await?;
     let actor = *actor;
     node.store.write(move |tx| erase_in(tx, &actor, me.key)).await
 }

@@ -22,8 +22,20 @@ pub async fn change_password(node: &Node, actor: &Actor, old: String, new: Strin
     replace_password(node, actor, me, new, actor.session, false).await
 }
 
+/// Asks whoever is signed in for his password again, before what cannot be taken back: this is no session left open.
+///
+/// # Errors
+/// `Invalid` on `password`; `Denied` for an API key, and for somebody who acts in another's name.
+pub async fn confirm_in_person(node: &Node, actor: &Actor, password: String) -> Result<Record> {
+    actor.require_session()?;
+    actor.require_in_person()?;
+    let me = me(node, actor)?;
+    prove_again(node, &me, "password", password).await?;
+    Ok(me)
+}
+
 /// As [`reprove`], and the try ends well.
-pub(super) async fn prove_again(
+async fn prove_again(
     node: &Node,
     me: &Record,
     field: &'static str,
