@@ -7,4 +7,5 @@ pub mod histogram;
 pub mod http;
 pub mod nodes;
 pub mod relay;
+pub mod shape;
 pub mod text;

@@ -1,39 +1,27 @@
-//! A path between two UDP sockets, made narrow, long and lossy: for measuring where the kernel has no such queue.
-//! Never looks into what it carries.
+//! A path between two UDP sockets, made narrow, long and lossy in this process: for measuring where there are no network
+//! namespaces. Never looks into what it carries.
 
+use crate::shape::{Lane, Shape};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-
-/// One way of a path is like this; the other alike.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    pub name: &'static str,
-    pub delay: Duration,
-    pub bytes_per_s: u64,
-    /// Of a thousand packets.
-    pub lost: u64,
-    /// What waits where the path narrows; more is dropped.
-    pub queue: Duration,
-}
 
 /// The address that leads to `target` over such a path.
 pub async fn start(target: SocketAddr, shape: Shape) -> std::io::Result<SocketAddr> {
     let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
     let address = front.local_addr()?;
     tokio::spawn(async move {
-        let mut callers: Vec<(SocketAddr, Lane)> = Vec::new();
+        let mut callers: Vec<(SocketAddr, Way)> = Vec::new();
         let mut packet = vec![0; 65_536];
         while let Ok((length, caller)) = front.recv_from(&mut packet).await {
             if !callers.iter().any(|(known, _)| *known == caller) {
-                let Ok(lane) = open(&front, caller, target, shape).await else { return };
-                callers.push((caller, lane));
+                let Ok(way) = open(&front, caller, target, shape).await else { return };
+                callers.push((caller, way));
             }
-            for (_, lane) in callers.iter_mut().filter(|(known, _)| *known == caller) {
-                lane.push(&packet[..length]);
+            for (_, way) in callers.iter_mut().filter(|(known, _)| *known == caller) {
+                way.push(&packet[..length]);
             }
         }
     });
@@ -46,10 +34,10 @@ async fn open(
     caller: SocketAddr,
     target: SocketAddr,
     shape: Shape,
-) -> std::io::Result<Lane> {
+) -> std::io::Result<Way> {
     let behind = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
-    let there = Lane::new(shape, behind.clone(), target);
-    let mut back = Lane::new(shape, front.clone(), caller);
+    let there = Way::new(shape, 1, behind.clone(), target);
+    let mut back = Way::new(shape, 2, front.clone(), caller);
     tokio::spawn(async move {
         let mut packet = vec![0; 65_536];
         while let Ok((length, _)) = behind.recv_from(&mut packet).await {
@@ -59,15 +47,13 @@ async fn open(
     Ok(there)
 }
 
-struct Lane {
-    shape: Shape,
-    free_at: Instant,
-    chance: u64,
+struct Way {
+    lane: Lane,
     due: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
 }
 
-impl Lane {
-    fn new(shape: Shape, socket: Arc<UdpSocket>, to: SocketAddr) -> Self {
+impl Way {
+    fn new(shape: Shape, seed: u64, socket: Arc<UdpSocket>, to: SocketAddr) -> Self {
         let (due, mut waiting) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
         tokio::spawn(async move {
             while let Some((at, packet)) = waiting.recv().await {
@@ -75,20 +61,12 @@ impl Lane {
                 let _ = socket.send_to(&packet, to).await;
             }
         });
-        Self { shape, free_at: Instant::now(), chance: 0x9E37_79B9_7F4A_7C15, due }
+        Self { lane: Lane::new(shape, Instant::now().into_std(), seed), due }
     }
 
     fn push(&mut self, packet: &[u8]) {
-        self.chance ^= self.chance << 13;
-        self.chance ^= self.chance >> 7;
-        self.chance ^= self.chance << 17;
-        let now = Instant::now();
-        let begin = self.free_at.max(now);
-        if self.chance % 1_000 < self.shape.lost || begin - now > self.shape.queue {
-            return;
+        if let Some(at) = self.lane.pass(Instant::now().into_std(), packet.len()) {
+            let _ = self.due.send((at.into(), packet.to_vec()));
         }
-        let took_us = packet.len() as u64 * 1_000_000 / self.shape.bytes_per_s;
-        self.free_at = begin + Duration::from_micros(took_us);
-        let _ = self.due.send((self.free_at + self.shape.delay, packet.to_vec()));
     }
 }

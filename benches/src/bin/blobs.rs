@@ -2,9 +2,10 @@
 //! both ends in this process, one after the other in turns. A blob's time ends when it is proved, on disk and synced; the
 //! plain stream's bytes are thrown away as they come. Beside the blob, small frames go over the link's own stream, as ops do:
 //! how long each takes to arrive is told, with a blob beside it and without.
-//! Prints one JSON object. `cargo run --release -p atoll-benches --bin blobs [loopback|lan|wifi|satellite] [MIB] [ROUNDS]`
+//! Prints one JSON object. `cargo run --release -p atoll-benches --bin blobs [loopback|satellite|wifi|3g|lan] [MIB] [ROUNDS]`
 
-use atoll_benches::relay::{self, Shape};
+use atoll_benches::relay;
+use atoll_benches::shape::{PATHS, Shape};
 use atoll_storage::blob::{BlobId, Blobs};
 use atoll_sync::blob::Exchange;
 use atoll_sync::key::NodeKey;
@@ -45,17 +46,6 @@ impl Peer {
         Self { endpoint: endpoint.expect("a socket"), exchange, blobs, _folder: folder }
     }
 }
-
-const fn shape(name: &'static str, ms: u64, bytes_per_s: u64, lost: u64, queue_ms: u64) -> Shape {
-    let (delay, queue) = (Duration::from_millis(ms), Duration::from_millis(queue_ms));
-    Shape { name, delay, bytes_per_s, lost, queue }
-}
-
-const PATHS: [Shape; 3] = [
-    shape("lan", 0, 125_000_000, 0, 20),
-    shape("wifi", 10, 6_250_000, 20, 60),
-    shape("satellite", 300, 1_250_000, 10, 600),
-];
 
 async fn link(from: &Peer, to: &Peer, path: Option<Shape>) -> [Link; 2] {
     let mut addr = to.endpoint.local_addr().expect("an address");

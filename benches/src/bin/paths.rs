@@ -1,18 +1,30 @@
 //! Two nodes that become equal over a path like a satellite's, a Wi-Fi's, a 3G's and a LAN's, with CUBIC and with BBR.
-//! Prints one JSON object: for each the seconds, and the bytes of the stream against those of the LAN.
-//! `cargo run --release -p atoll-benches --bin paths [NAME]...`.
+//! Prints one JSON object: for each the seconds, the bytes of the stream, and what part of the path's rate they took.
+//! `cargo run --release -p atoll-benches --bin paths [NAME]...` goes over a relay between two sockets of this process.
+//! `benches/paths.py` gives each node a network namespace and packets to be carried in between, as `--between` says.
 
-use atoll_benches::relay::{self, Shape};
-use atoll_benches::text;
+use atoll_benches::shape::{PATHS, Shape};
+use atoll_benches::{relay, text};
 use atoll_storage::blob::Blobs;
-use atoll_storage::{Changes, Clock, Error, Field, Id, Kind, OpenOptions, Replica, Store};
+use atoll_storage::{Changes, Clock, Error, Field, Id, Kind, OpenOptions, Replica, Rights, Store};
 use atoll_sync::blob::Exchange;
 use atoll_sync::key::NodeKey;
 use atoll_sync::quic::{Congestion, Limits};
 use atoll_sync::runner::{Options, Runner};
+use clap::Parser;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// The one of the binary `atoll`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TITLE: Field = Field::text(1, "title").column();
 const BODY: Field = Field::body(2, "body");
@@ -20,47 +32,84 @@ static NOTE: Kind = Kind { fields: &[TITLE, BODY], ..Kind::new(100, "note", "not
 static KINDS: &[&Kind] = &[&NOTE];
 const TENANT: Id = Id([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(200);
+/// Nobody answers there: the one that joins dials.
+const NOWHERE: &str = "127.0.0.1:9";
 
-/// Each with the number of notes of 2 KiB that go over it.
-const PATHS: [(Shape, usize); 4] = [
-    (shape("satellite", 300, 1_250_000, 10, 600), 8_000),
-    (shape("wifi", 10, 6_250_000, 20, 60), 20_000),
-    (shape("3g", 75, 190_000, 5, 500), 2_000),
-    (shape("lan", 0, 125_000_000, 0, 20), 20_000),
-];
+#[derive(Parser)]
+#[command(about = "How soon two nodes are equal over bad paths, with CUBIC and with BBR")]
+struct Args {
+    /// Which of satellite, wifi, 3g and lan; all of them if none is named
+    paths: Vec<String>,
+    /// Two network namespaces, each with an address: NAME=ADDRESS NAME=ADDRESS. What is between them is the path
+    #[arg(long, num_args = 2, value_names = ["NAME=ADDRESS", "NAME=ADDRESS"])]
+    between: Option<Vec<String>>,
+}
 
-const fn shape(name: &'static str, ms: u64, bytes_per_s: u64, lost: u64, queue_ms: u64) -> Shape {
-    let (delay, queue) = (Duration::from_millis(ms), Duration::from_millis(queue_ms));
-    Shape { name, delay, bytes_per_s, lost, queue }
+/// Notes of 2 KiB that go over a path.
+fn notes(path: &str) -> usize {
+    match path {
+        "satellite" => 8_000,
+        "3g" => 2_000,
+        _ => 20_000,
+    }
+}
+
+/// Where a node is: sockets that are made on this runtime are in its namespace.
+struct Place {
+    runtime: Runtime,
+    ip: IpAddr,
+}
+
+impl Place {
+    fn here() -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        Self { runtime, ip: Ipv4Addr::LOCALHOST.into() }
+    }
+
+    /// Threads stay in the namespace of the one that made them.
+    fn in_namespace(told: &str) -> Self {
+        let (name, ip) = told.split_once('=').expect("NAME=ADDRESS");
+        let namespace = File::open(format!("/run/netns/{name}")).expect("a network namespace");
+        let made = std::thread::spawn(move || {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), network).expect("to enter it takes root");
+            Runtime::new().expect("a runtime")
+        });
+        Self { runtime: made.join().expect("a runtime"), ip: ip.parse().expect("an IP address") }
+    }
+
+    /// Sockets that the task makes are of this place; those that another future makes, of the thread that waits for it.
+    fn run<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> T {
+        self.runtime.block_on(self.runtime.spawn(task)).expect("the task ends")
+    }
 }
 
 struct Side {
     store: Store,
     runner: Runner,
-    _folder: TempDir,
 }
 
 impl Side {
-    fn start(congestion: Congestion, address: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+    fn start(place: &Place, congestion: Congestion, folder: &TempDir) -> Self {
         let key = NodeKey::generate().expect("a key");
         let (dir, clock) = (folder.path().to_owned(), Clock::system());
         let open = OpenOptions { dir, kinds: KINDS, node: key.node_id(), clock: clock.clone() };
         let store = Store::open(open).expect("the store opens");
         let blobs = Blobs::open(&folder.path().join("blobs")).expect("a folder of blobs");
-        let runner = Runner::start(Options {
+        let options = Options {
             store: store.clone(),
             key,
             clock,
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen: (place.ip, 0).into(),
             name: "bench".into(),
-            address: Some(address.to_owned()),
+            address: Some(NOWHERE.to_owned()),
             limits: Limits { congestion, ..Limits::default() },
             discover: false,
             blobs: Exchange::over(blobs, 0),
-            revoked: std::collections::BTreeSet::new(),
-        });
-        Self { store, runner: runner.expect("the node starts"), _folder: folder }
+            revoked: BTreeSet::new(),
+        };
+        let runner = place.run(async { Runner::start(options) });
+        Self { store, runner: runner.expect("the node starts") }
     }
 
     fn fill(&self, count: usize) {
@@ -77,64 +126,78 @@ impl Side {
             made.expect("notes are made");
         }
     }
+
+    async fn stop(self) {
+        self.runner.stop().await;
+        self.store.close();
+    }
 }
 
-async fn measure(shape: Shape, notes: usize, congestion: Congestion) -> Json {
-    // Nobody answers there: the one that joins dials, over the relay.
-    let nowhere = "127.0.0.1:9";
-    let (full, new) = (Side::start(congestion, nowhere), Side::start(congestion, nowhere));
-    let relay = relay::start(full.runner.local_addr(), shape).await.expect("the relay starts");
-    let hour = Duration::from_secs(3_600);
-    let ticket = full
-        .runner
-        .ticket(vec![relay.to_string()], hour, atoll_storage::Rights::everything())
-        .await
-        .expect("a ticket");
-    new.runner.join(&ticket).await.expect("it joins");
+fn measure(places: &[Place; 2], is_apart: bool, shape: Shape, congestion: Congestion) -> Json {
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
+    let full = Side::start(&places[0], congestion, &folders[0]);
+    let new = Side::start(&places[1], congestion, &folders[1]);
+    let mut address = full.runner.local_addr();
+    if !is_apart {
+        let relay = places[0].run(async move { relay::start(address, shape).await });
+        address = relay.expect("the relay starts");
+    }
+    join(places, &full, &new, address.to_string());
     // A stream that is there already comes by ops.
     full.fill(1);
-    assert!(level(&full, &new).await, "not level in time");
+    assert!(level(places, &full, &new), "not level in time");
     full.runner.pause();
-    full.fill(notes);
+    full.fill(notes(shape.name));
     let before = full.runner.status()[0].sent_bytes;
     let begun = Instant::now();
     full.runner.resume();
     new.runner.sync_now();
-    let is_level = level(&full, &new).await;
+    let is_level = level(places, &full, &new);
     let took_s = begun.elapsed().as_secs_f64();
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    // Bytes are told every half second.
+    places[0].runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1_200)).await });
     let sent = full.runner.status()[0].sent_bytes.saturating_sub(before);
-    full.runner.stop().await;
-    new.runner.stop().await;
-    full.store.close();
-    new.store.close();
+    places[0].runtime.block_on(full.stop());
+    places[1].runtime.block_on(new.stop());
     let used = sent as f64 / took_s / shape.bytes_per_s as f64;
     json!({ "is_level": is_level, "took_s": took_s, "stream_bytes": sent, "part_of_rate": used })
 }
 
-async fn level(full: &Side, new: &Side) -> bool {
-    let mut commits = new.store.subscribe();
-    let wait = async {
-        while full.store.clone().root().expect("a root")
-            != new.store.clone().root().expect("a root")
-        {
-            commits.changed().await.expect("the store is open");
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.is_ok()
+fn join(places: &[Place; 2], full: &Side, new: &Side, address: String) {
+    let hour = Duration::from_secs(3_600);
+    let ticket = full.runner.ticket(vec![address], hour, Rights::everything());
+    let ticket = places[0].runtime.block_on(ticket).expect("a ticket");
+    places[1].runtime.block_on(new.runner.join(&ticket)).expect("it joins");
 }
 
-#[tokio::main]
-async fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+fn level(places: &[Place; 2], full: &Side, new: &Side) -> bool {
+    let (mut full, mut new, mut commits) =
+        (full.store.clone(), new.store.clone(), new.store.subscribe());
+    places[1].runtime.block_on(async move {
+        let wait = async {
+            while full.root().expect("a root") != new.root().expect("a root") {
+                commits.changed().await.expect("the store is open");
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.is_ok()
+    })
+}
+
+fn main() {
+    let args = Args::parse();
+    let is_apart = args.between.is_some();
+    let places = match &args.between {
+        Some(names) => [&names[0], &names[1]].map(|name| Place::in_namespace(name)),
+        None => [Place::here(), Place::here()],
+    };
     let mut report = serde_json::Map::new();
-    for (shape, notes) in PATHS {
-        if !wanted.is_empty() && !wanted.iter().any(|name| name == shape.name) {
+    for shape in PATHS {
+        if !args.paths.is_empty() && !args.paths.iter().any(|name| name == shape.name) {
             continue;
         }
         let mut of_path = serde_json::Map::new();
         for (name, congestion) in [("cubic", Congestion::Cubic), ("bbr", Congestion::Bbr)] {
-            of_path.insert(name.into(), measure(shape, notes, congestion).await);
+            of_path.insert(name.into(), measure(&places, is_apart, shape, congestion));
         }
         report.insert(shape.name.into(), Json::Object(of_path));
     }
