@@ -14,7 +14,8 @@ use atoll_node::{Node, Permission, blob, bucket, carries as parts, kinds, peer};
 use atoll_storage::blob::BlobId;
 use atoll_storage::conflict::{Conflict, ConflictValue};
 use atoll_storage::heads::StreamHead;
-use atoll_storage::{Field, Id, NodeId, Shown, Type, Value, Vector};
+use atoll_storage::op::BodyEdit;
+use atoll_storage::{Field, Id, NodeId, Op, Payload, Shown, Type, Value, Vector};
 use atoll_sync::blob::TransferStatus;
 use atoll_sync::runner::{Obstacle, PeerStatus};
 use axum::http::StatusCode;
@@ -42,7 +43,7 @@ pub fn routes() -> Vec<Route> {
         ),
         get("/api/v1/sync/quarantine", node, quarantine).gives_fields(QUARANTINED).pages()
             .query(&["limit"]).doc(
-            "Ops that could not be applied, newest first: kept, passed on, not shown to readers.",
+            "Ops that could not be applied, and what nodes wrote after they were removed, newest first: kept, passed on, not shown to readers. `values` tells what an op wrote.",
         ),
         get("/api/v1/sync/nearby", node, nearby).gives_fields(NEIGHBOUR).pages().doc(
             "The nodes that were heard on this network. It takes a ticket to join one, whatever it says of itself.",
@@ -88,6 +89,7 @@ const STATUS: &[Field] = &[
     Field::int(11, "peers").required(),
     Field::int(12, "connected").required(),
     Field::flag(13, "disk_full").required().doc("No files are fetched before there is room again."),
+    Field::int(15, "late").required().doc("Ops that removed nodes wrote too late."),
     Field::int(14, "removed").required().doc("Nodes that the whole network refuses."),
 ];
 const PEER: &[Field] = &[
@@ -163,6 +165,8 @@ const QUARANTINED: &[Field] = &[
     Field::text(4, "key").required(),
     Field::time(5, "at").required(),
     Field::text(6, "reason").required(),
+    Field::text(7, "did").required().doc("created, changed, deleted, counted or erased."),
+    Field::time(8, "written_at").required().doc("By the clock of the node that wrote it."),
 ];
 const CONFLICT: &[Field] = &[
     Field::text(1, "id").required(),
@@ -191,6 +195,7 @@ async fn status(call: Call) -> Answer {
         "records": status.records,
         "conflicts": status.conflicts,
         "quarantined": status.quarantined,
+        "late": status.late,
         "parked": status.parked,
         "peers": status.peers.len(),
         "connected": status.peers.iter().filter(|peer| peer.is_linked()).count(),
@@ -356,10 +361,55 @@ async fn quarantine(call: Call) -> Answer {
             "key": op.key,
             "at": Moment::of(quarantined.at_ms),
             "reason": quarantined.reason,
+            "did": peer::did(op),
+            "written_at": Moment::of(op.hlc.ms()),
+            "values": values_of(&call, op),
         })
     };
     let rows: Vec<Json> = ops.iter().map(row).collect();
     Reply::rows(&call, &rows, None, rows.len() as u64)
+}
+
+/// What an op wrote, by the names of the fields, as far as the caller may see them: the value of a register, the elements
+/// that a set got, a body's first text. Of a change to a body, that there was one.
+fn values_of(call: &Call, op: &Op) -> Map<String, Json> {
+    let mut values = Map::new();
+    let Some(kind) = kinds::ALL.iter().find(|kind| kind.code == op.kind) else { return values };
+    let Payload::Write(write) = &op.payload else { return values };
+    let seen = |code: u16| {
+        let field = kind.field_by_code(code)?;
+        let is_seen = match field.shown {
+            Shown::Always => true,
+            Shown::Privately => show::administers(&call.actor, kind),
+            Shown::Never => false,
+        };
+        is_seen.then_some(field)
+    };
+    for cell in &write.cells {
+        let Some(field) = seen(cell.field) else { continue };
+        match (&cell.element, &cell.value) {
+            (Some(element), Some(_)) => {
+                let list = values.entry(field.name).or_insert_with(|| json!([]));
+                if let Json::Array(list) = list {
+                    list.push(shown(element, Some(field)));
+                }
+            }
+            (Some(_), None) => {}
+            (None, value) => {
+                let value = value.as_ref().map(|value| shown(value, Some(field)));
+                values.insert(field.name.to_owned(), json!(value));
+            }
+        }
+    }
+    for body in &write.bodies {
+        let Some(field) = seen(body.field) else { continue };
+        let text = match &body.edit {
+            BodyEdit::Born(text) => json!(text),
+            BodyEdit::Change { .. } => json!("(changed)"),
+        };
+        values.insert(field.name.to_owned(), text);
+    }
+    values
 }
 
 fn kind_name(code: u16) -> String {

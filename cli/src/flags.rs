@@ -420,6 +420,12 @@ pub enum Sync {
     /// What of the network this node carries
     #[command(subcommand)]
     Carry(Carry),
+    /// Ops that could not be applied, and what nodes wrote after they were removed
+    Quarantine {
+        /// How many, the newest first
+        #[arg(long, default_value_t = 50, value_parser = at_least_one)]
+        limit: usize,
+    },
     /// What was written on two nodes apart from each other
     Conflicts {
         /// How many, the newest first

@@ -284,6 +284,7 @@ fn request_of(command: Command) -> Outcome<Request> {
         Command::Sync(flags::Sync::Carry(flags::Carry::Drop { rules, force })) => {
             Request::CarryChange { added: vec![], dropped: rules, force }
         }
+        Command::Sync(flags::Sync::Quarantine { limit }) => Request::SyncQuarantine { limit },
         Command::Sync(flags::Sync::Conflicts { limit }) => Request::SyncConflicts { limit },
         Command::Bundle(bundle) => bundle_of(bundle)?,
         Command::Import(import) => import_of(import)?,

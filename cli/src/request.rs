@@ -13,10 +13,10 @@ use atoll_node::exchange::export;
 use atoll_node::identity::user::table;
 use atoll_node::identity::{NewUser, tenant, user};
 use atoll_node::job::{self, Job};
-use atoll_node::{Actor, Node, Role, blob, carries, conflict, courier, peer, seal};
-use atoll_storage::Record;
+use atoll_node::{Actor, Node, Role, blob, carries, conflict, courier, kinds, peer, seal};
 use atoll_storage::job::Wanted;
 use atoll_storage::query::Query;
+use atoll_storage::{Id, Record};
 use atoll_sync::blob::TransferStatus;
 use atoll_sync::runner::{Obstacle, PeerStatus};
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,7 @@ pub enum Request {
     SyncStatus,
     SyncPlan,
     SyncNow { timeout_s: u64 },
+    SyncQuarantine { limit: usize },
     SyncConflicts { limit: usize },
     BundleExport { file: PathBuf, order: courier::Order },
     BundleVerify { files: Vec<PathBuf> },
@@ -149,6 +150,7 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
             Ok(Json::Array(plans.iter().map(plan_json).collect()))
         }
         Request::SyncNow { timeout_s } => sync_now(node, timeout_s).await,
+        Request::SyncQuarantine { limit } => quarantine(node, limit),
         Request::SyncConflicts { limit } => conflicts(node, limit),
         Request::BundleExport { file, order } => {
             let node = node.clone();
@@ -433,6 +435,7 @@ fn status(node: &Node) -> Outcome<Json> {
         "records": status.records,
         "conflicts": status.conflicts,
         "quarantined": status.quarantined,
+        "late": status.late,
         "parked": status.parked,
         "backup": standing_json(node),
         "seals": seals_json(node)?,
@@ -508,6 +511,24 @@ async fn sync_now(node: &Node, timeout_s: u64) -> Outcome<Json> {
         format!("not level after {timeout_s} s")
     };
     Err(Failure::failed(format!("{what}: {}", told.join("; "))))
+}
+
+fn quarantine(node: &Node, limit: usize) -> Outcome<Json> {
+    let rows = peer::quarantined(node, &Actor::system(Id::NIL), limit)?;
+    let row = |row: &atoll_storage::read::Quarantined| {
+        let op = &row.op;
+        let kind = kinds::ALL.iter().find(|kind| kind.code == op.kind);
+        json!({
+            "at": Moment::of(row.at_ms).to_string(),
+            "reason": row.reason,
+            "node": op.dot.origin.node.to_string(),
+            "kind": kind.map_or_else(|| format!("unknown ({})", op.kind), |kind| kind.name.into()),
+            "key": op.key,
+            "did": peer::did(op),
+            "written_at": Moment::of(op.hlc.ms()).to_string(),
+        })
+    };
+    Ok(Json::Array(rows.iter().map(row).collect()))
 }
 
 fn conflicts(node: &Node, limit: usize) -> Outcome<Json> {

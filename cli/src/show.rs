@@ -73,6 +73,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         }
         Request::SyncStatus | Request::SyncNow { .. } => status(answer),
         Request::SyncPlan => plan(answer),
+        Request::SyncQuarantine { .. } => quarantine(answer),
         Request::SyncConflicts { .. } => conflicts(answer),
         Request::CarryList | Request::CarryChange { .. } => carries(answer),
         Request::Import(_) => return imported(answer),
@@ -270,7 +271,7 @@ fn status(answer: &Json) {
         text(&answer["epoch"])
     );
     say!("digest {}  (equal on nodes that are equal)", text(&answer["digest"]));
-    let counts = ["records", "streams", "conflicts", "quarantined", "parked"];
+    let counts = ["records", "streams", "conflicts", "quarantined", "late", "parked"];
     let counts = counts.map(|name| format!("{} {name}", text(&answer[name])));
     say!("{}", counts.join(", "));
     seals(&answer["seals"]);
@@ -330,6 +331,21 @@ fn carries(answer: &Json) {
     for stream in answer["leaving"].as_array().into_iter().flatten() {
         say!("Being removed: {}", text(stream));
     }
+}
+
+fn quarantine(answer: &Json) {
+    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    if rows.is_empty() {
+        say!("Nothing is in quarantine.");
+        return;
+    }
+    for row in rows {
+        let [did, kind, key] = ["did", "kind", "key"].map(|name| text(&row[name]));
+        let [node, written] = ["node", "written_at"].map(|name| text(&row[name]));
+        say!("{did} {kind} {key}  on node {node} at {written}");
+        say!("  {}", text(&row["reason"]));
+    }
+    say!("What they wrote: GET /api/v1/sync/quarantine");
 }
 
 fn conflicts(answer: &Json) {

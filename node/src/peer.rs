@@ -17,7 +17,7 @@ use atoll_storage::heads::StreamHead;
 use atoll_storage::peer::MAX_PEERS;
 use atoll_storage::read::{Quarantined, Read};
 use atoll_storage::tx::Tx;
-use atoll_storage::{Digest, NodeId, Origin, Rights, StreamId, Vector, courier};
+use atoll_storage::{Digest, NodeId, Op, Origin, Payload, Rights, StreamId, Vector, courier, late};
 use atoll_sync::key::PublicKey;
 use atoll_sync::message::Hello;
 use atoll_sync::nearby::Heard;
@@ -39,6 +39,8 @@ pub struct Status {
     pub records: u64,
     pub conflicts: u64,
     pub quarantined: u64,
+    /// Written by removed nodes after they were removed.
+    pub late: u64,
     pub parked: u64,
     pub peers: Vec<PeerStatus>,
     /// Nodes that the whole network refuses.
@@ -53,7 +55,7 @@ pub struct Issued {
     pub addresses: Vec<String>,
 }
 
-/// Looked at for the number of ops in quarantine.
+/// Of one page.
 const MOST_QUARANTINED: usize = 1_000;
 
 pub fn status(node: &Node, actor: &Actor) -> Result<Status> {
@@ -68,7 +70,8 @@ pub fn status(node: &Node, actor: &Actor) -> Result<Status> {
             records: streams.iter().map(|head| head.records).sum(),
             streams: streams.len() as u64,
             conflicts: reader.conflict_count(None)?,
-            quarantined: reader.quarantined(MOST_QUARANTINED)?.len() as u64,
+            quarantined: reader.quarantined_count()?.saturating_sub(late::count(reader)?),
+            late: late::count(reader)?,
             parked: node.store.parked(),
             peers: Vec::new(),
             removed: revocation::all(reader)?,
@@ -163,10 +166,25 @@ pub fn streams(node: &Node, actor: &Actor) -> Result<Vec<StreamHead>> {
     Ok(node.store.read(|reader| reader.streams())?)
 }
 
-/// Ops that could not be applied, newest first.
+/// Ops that could not be applied, and those that were written too late, newest first.
 pub fn quarantined(node: &Node, actor: &Actor, limit: usize) -> Result<Vec<Quarantined>> {
     actor.require(Permission::SyncAdminister)?;
-    Ok(node.store.read(|reader| reader.quarantined(limit.clamp(1, MOST_QUARANTINED)))?)
+    Ok(node.store.read(|reader| {
+        let mut rows = reader.quarantined(limit.clamp(1, MOST_QUARANTINED))?;
+        revocation::explain(reader, &mut rows)?;
+        Ok(rows)
+    })?)
+}
+
+/// What an op did, in one word.
+pub fn did(op: &Op) -> &'static str {
+    match &op.payload {
+        Payload::Write(write) if write.creates => "created",
+        Payload::Write(_) => "changed",
+        Payload::Delete { .. } => "deleted",
+        Payload::Count(_) => "counted",
+        Payload::Erased { .. } => "erased",
+    }
 }
 
 /// Makes a ticket that lets a node do everything. Without addresses it holds the one that the configuration names.

@@ -11,6 +11,7 @@ use crate::kind::Kind;
 use crate::op::Op;
 use crate::read::{Plans, Reader, load};
 use crate::record::Record;
+use crate::revoked::Cuts;
 use crate::schema;
 use crate::tx::Tx;
 use crate::view::Unsettled;
@@ -38,6 +39,8 @@ pub struct Db {
     pub(crate) clock: Clock,
     /// What of the network is here; all else is refused.
     pub(crate) carries: Arc<Carries>,
+    /// None until somebody asks.
+    pub(crate) known_cuts: Option<Arc<Cuts>>,
     kept: Kept,
     touched: RefCell<Touched>,
     parked: BTreeMap<StreamId, BTreeMap<Dot, Op>>,
@@ -108,6 +111,8 @@ pub struct Applied {
     pub skipped: usize,
     pub parked: usize,
     pub quarantined: usize,
+    /// Written by a removed node after it was removed: applied, and taken back.
+    pub late: usize,
     /// Of streams that are not carried here: dropped.
     pub refused: usize,
     pub streams: Vec<StreamId>,
@@ -174,6 +179,7 @@ impl Db {
             unsettled: Unsettled::default(),
             clock,
             carries,
+            known_cuts: None,
             kept: Kept::default(),
             touched: RefCell::default(),
             parked: BTreeMap::new(),
@@ -293,6 +299,7 @@ impl Db {
             let _ = self.conn.execute_batch("ROLLBACK");
             self.heads = Heads::load(&self.conn)?;
             self.kept.clear();
+            self.known_cuts = None;
             self.origin.epoch = kept_epoch(&self.conn)?.unwrap_or(self.origin.epoch);
             self.carries = Arc::new(crate::shed::kept_carries(&self.conn)?);
             return Err(error);
@@ -342,6 +349,7 @@ impl Db {
         }
         self.heads.roll_back();
         self.kept.clear();
+        self.known_cuts = None;
         self.is_logging = false;
         self.unsettled = Unsettled::default();
         if is_first {
@@ -426,9 +434,9 @@ impl Db {
             applied.parked += 1;
             return Ok(());
         }
-        self.accept(op, applied, one_by_one)?;
+        self.accept_in_time(op, applied, one_by_one)?;
         while let Some(next) = self.unpark(&op.stream) {
-            self.accept(&next, applied, one_by_one)?;
+            self.accept_in_time(&next, applied, one_by_one)?;
         }
         Ok(())
     }
@@ -470,13 +478,19 @@ impl Db {
 
     fn quarantine(&mut self, op: &Op, reason: &str, now_ms: u64) -> Result<()> {
         tracing::warn!(stream = %op.stream, dot = ?op.dot, reason, "an op cannot be applied and is kept in quarantine");
+        let stream = self.note_quarantine(op, reason, now_ms)?;
+        self.log(stream, op)
+    }
+
+    /// Shows an op among those in quarantine. The number of its stream.
+    pub(crate) fn note_quarantine(&mut self, op: &Op, reason: &str, now_ms: u64) -> Result<i64> {
         let stream = self.heads.stream_number(&self.conn, &op.stream)?;
         let origin = self.heads.origin_number(&self.conn, op.dot.origin)?;
         let sql = "INSERT OR REPLACE INTO quarantine VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let args =
             params![stream, origin, op.dot.seq as i64, now_ms as i64, reason, codec::encode(op)];
-        self.conn.execute(sql, args)?;
-        self.log(stream, op)
+        self.conn.prepare_cached(sql)?.execute(args)?;
+        Ok(stream)
     }
 
     fn park(&mut self, op: Op) {

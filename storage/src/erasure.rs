@@ -92,6 +92,8 @@ impl Db {
     pub(crate) fn note_erasure(&self, mark: &Record) -> Result<()> {
         let Some((kind, key)) = target_of(mark) else { return Ok(()) };
         conflict::remove(&self.conn, kind, key, Cause::LostWrite)?;
+        let sql = "DELETE FROM late WHERE kind = ?1 AND key = ?2";
+        self.conn.prepare_cached(sql)?.execute(params![kind, key.0])?;
         // Events may tell names beside ids.
         let sql = "DELETE FROM outbox WHERE instr(payload, ?1) > 0";
         self.conn.prepare_cached(sql)?.execute([key.to_string()])?;

@@ -255,6 +255,8 @@ pub struct Kind {
     pub erases: bool,
     /// Its records say what others' ops are made of: see [`crate::seal`].
     pub seals: bool,
+    /// Its records say that nodes were removed from the network: see [`crate::revoked`].
+    pub revokes: bool,
     /// True of a record whose removal was overruled by an edit made apart from it: the inbox shows it.
     pub revives: Option<fn(&Record) -> bool>,
     pub doc: &'static str,
@@ -283,6 +285,7 @@ impl Kind {
             kept: false,
             erases: false,
             seals: false,
+            revokes: false,
             revives: None,
             doc: "",
         }

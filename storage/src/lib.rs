@@ -23,6 +23,7 @@ pub mod id;
 pub mod idempotency;
 pub mod job;
 pub mod kind;
+pub mod late;
 mod listing;
 mod log;
 pub mod op;

@@ -258,6 +258,12 @@ pub trait Read {
         Ok(root)
     }
 
+    fn quarantined_count(&self) -> Result<u64> {
+        let sql = "SELECT count(*) FROM quarantine";
+        let n: i64 = self.conn().prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+        Ok(n as u64)
+    }
+
     fn quarantined(&self, limit: usize) -> Result<Vec<Quarantined>> {
         let sql = "SELECT op, at_ms, reason FROM quarantine ORDER BY at_ms DESC LIMIT ?1";
         let mut statement = self.conn().prepare_cached(sql)?;
@@ -277,7 +283,7 @@ pub trait Read {
     }
 }
 
-/// An op that could not be applied: kept raw, counted as received, shown.
+/// An op that could not be applied, or that was written after its node was removed: kept raw, counted as received, shown.
 #[derive(Clone, Debug)]
 pub struct Quarantined {
     pub op: crate::op::Op,

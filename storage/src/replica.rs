@@ -187,7 +187,8 @@ impl Db {
                 if was_ahead && let Some(more) = ahead::at(&db.conn, stream, (kind, key))? {
                     mine.merge(&more);
                 }
-                db.merge_record(&place, theirs.get(&(kind, key)).copied(), &mine, &chunk.vector)?;
+                let theirs = theirs.get(&(kind, key)).copied();
+                db.merge_record(&place, &chunk.stream, theirs, &mine, &chunk.vector)?;
             }
             db.note_ahead(stream, (chunk.after, chunk.upto), &chunk.vector)?;
             db.settle()
@@ -221,6 +222,7 @@ impl Db {
     fn merge_record(
         &mut self,
         place: &Place,
+        stream: &StreamId,
         theirs: Option<&SnapshotRecord>,
         mine: &Vector,
         vector: &Vector,
@@ -276,8 +278,9 @@ impl Db {
         if !lost.is_empty() && !self.is_erased(place)? {
             self.keep_lost(place, &lost)?;
         }
+        let after = (!self.cuts()?.is_empty()).then(|| state.clone());
         self.put_state(place, old, state)?;
-        Ok(())
+        after.map_or(Ok(()), |after| self.take_back_merged(place, stream, &before, &after))
     }
 
     /// Edits of bodies that were deleted here come with the text that the peer sent.

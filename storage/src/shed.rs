@@ -98,7 +98,7 @@ impl Db {
             if db.remove_records(number, &stream, most)? || db.remove_ops(number, most)? {
                 return Ok::<_, Error>(false);
             }
-            for table in ["conflict", "quarantine", "ahead", "sealed"] {
+            for table in ["conflict", "quarantine", "late", "ahead", "sealed"] {
                 db.conn.execute(&format!("DELETE FROM {table} WHERE stream = ?1"), [number])?;
             }
             db.conn.execute("DELETE FROM stream WHERE id = ?1", [number])?;

@@ -362,6 +362,18 @@ impl Store {
         self.outside(move |db| db.erase_step(max_ops))
     }
 
+    /// Shows in quarantine what removed nodes wrote late and the next `max_ops` of the log hold. False once nothing is left.
+    pub fn find_late(&self, max_ops: usize) -> Result<bool> {
+        let _alone = lock(&self.shared.rewriting);
+        self.outside(move |db| db.find_late(max_ops))
+    }
+
+    /// Takes back, as far as nobody has, at most so many of the late ops that came before a time, Unix milliseconds. False
+    /// if nothing is left of before then.
+    pub fn take_back_before(&self, at_ms: u64, most: usize) -> Result<bool> {
+        self.outside(move |db| db.take_back_before(at_ms, most))
+    }
+
     pub fn rebuild(&self, progress: impl FnMut(u64, u64) + Send + 'static) -> Result<()> {
         self.outside(move |db| db.rebuild(progress))
     }

@@ -7,7 +7,7 @@ use crate::conflict::{self, Cause, Entry};
 use crate::db::Db;
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::id::Id;
+use crate::id::{Id, StreamId};
 use crate::kind::{Field, Kind, Merge, confirmation_of};
 use crate::record::Record;
 use crate::schema::table_of;
@@ -89,6 +89,9 @@ impl Db {
         }
         if record.kind.erases {
             self.note_erasure(record)?;
+        }
+        if record.kind.revokes {
+            self.note_cuts(&StreamId::new(place.tenant, record.kind.scope), record)?;
         }
         self.move_claims(place, old, record)?;
         self.move_elements(old, Some(record))?;

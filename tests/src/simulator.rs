@@ -32,6 +32,14 @@ pub fn run_killed_at(seed: u64, by_snapshot: bool, step: u64) -> Result<u64, Str
     steps.map_err(|failure| format!("killed at step {step} of seed {seed}: {failure}"))
 }
 
+/// Nodes that are equal; then one of them is removed by another, and writes on alone, to whoever has not heard. What the
+/// others show in the end is what they showed before.
+pub fn run_removal(seed: u64, plan: Plan) -> Result<Outcome, String> {
+    let shown = format!("{plan:?}");
+    let outcome = World::with_plan(seed, plan).and_then(World::run_removal);
+    outcome.map_err(|failure| format!("removal, seed {seed}: {failure}\n  {shown}"))
+}
+
 /// One seed from its first write to the last check. The error says what went wrong and how to see it again.
 pub fn run(seed: u64) -> Result<Outcome, String> {
     run_plan(seed, Plan::of(seed))

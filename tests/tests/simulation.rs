@@ -91,6 +91,38 @@ fn a_node_killed_at_any_step_of_a_meeting_loses_nothing() {
     }
 }
 
+/// All but one write on as well, and do not know for a while.
+#[test]
+fn what_a_removed_node_wrote_late_is_in_no_state() {
+    let (from, to) = asked().unwrap_or((0, 150));
+    let (mut late, mut failures) = (0, vec![]);
+    for seed in from..to {
+        match simulator::run_plan(seed, simulator::Plan::removal(seed)) {
+            Ok(outcome) => late += u64::from(outcome.late > 0),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    failures.truncate(3);
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
+    assert!(late >= (to - from) / 4, "in only {late} runs something was late");
+}
+
+/// What the others show in the end is what they showed when it was removed.
+#[test]
+fn what_a_removed_node_wrote_late_shows_nowhere_in_the_end() {
+    let (from, to) = asked().unwrap_or((0, 150));
+    let (mut late, mut failures) = (0, vec![]);
+    for seed in from..to {
+        match simulator::run_removal(seed, simulator::Plan::quiet_removal(seed)) {
+            Ok(outcome) => late += u64::from(outcome.late > 0),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    failures.truncate(3);
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
+    assert!(late >= (to - from) / 4, "in only {late} runs something was late");
+}
+
 /// What one of the nodes between does not carry, the others get by another way or not at all; what it carries passes.
 #[test]
 fn three_hops_of_differently_partial_nodes_lose_nothing() {

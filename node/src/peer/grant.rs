@@ -234,6 +234,16 @@ pub(crate) fn may(node: &Node, one: NodeId) -> Result<Rights> {
     Ok(standing.remove(&one).unwrap_or_default())
 }
 
+/// Whether a peer of this node lets it do less than everything, as far as was heard.
+pub(super) fn is_limited(reader: &impl Read, me: NodeId) -> atoll_storage::Result<bool> {
+    let peers = peer::list(reader)?;
+    let is_by_peer = |one: &Statement| peers.iter().any(|peer| peer.node == one.issuer);
+    let of_me =
+        granted::list(reader)?.into_iter().filter(|one| one.holder == me && is_by_peer(one));
+    let mut said = of_me.filter_map(|one| grant::open_kept(&one).ok());
+    Ok(said.any(|grant| !grant.rights.is_whole()))
+}
+
 /// Says what a node may do from now on, here and with all nodes that trust this one. It is a peer, named by id, public key or
 /// name, or one of whom something was said. With `anew`, what is not asked for is not limited; else it stays as it was said.
 ///

@@ -2,7 +2,10 @@
 //! else; every node that hears of it refuses that node's key, for good. The record alone could be deleted by whoever
 //! holds the removed node, by way of a node that has not heard: so each node keeps a mark of its own, refuses by it,
 //! and writes the record anew if it is gone.
+//! The record also says what the node that wrote it had of the removed one: what comes beyond that was written late, and
+//! is taken back.
 
+use super::grant;
 use crate::access::{Actor, Permission};
 use crate::audit;
 use crate::error::{Error, Result};
@@ -12,10 +15,10 @@ use crate::moment::Moment;
 use crate::runtime::{Node, Stop};
 use atoll_storage::peer;
 use atoll_storage::query::Query;
-use atoll_storage::read::Read;
-use atoll_storage::revoked::{self, MAX_REVOKED, Mark};
+use atoll_storage::read::{Quarantined, Read};
+use atoll_storage::revoked::{self, MAX_REVOKED, Mark, REVOKED_CUTS, REVOKED_NODE as NODE};
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, NodeId, Record};
+use atoll_storage::{Field, Id, Kind, NodeId, Record, StreamId, Value, Vector, late};
 use atoll_sync::key::PublicKey;
 use atoll_sync::message::Hello;
 use serde::{Deserialize, Serialize};
@@ -23,7 +26,6 @@ use serde_json::{Map, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-const NODE: Field = Field::text(1, "node").required().max(32).read_only();
 const NAME: Field = Field::text(2, "name").required().max(200).read_only();
 const BY_NODE: Field =
     Field::text(3, "by_node").required().max(200).read_only().doc("The name of the node.");
@@ -31,9 +33,17 @@ const BY_USER: Field =
     Field::refers(4, "by_user", "user").read_only().doc("Nobody: by a command on the node.");
 const REASON: Field = Field::text(5, "reason").max(200).read_only();
 
+/// Rows of the log that are looked through in one transaction for what was written late.
+const FIND_OPS: usize = 5_000;
+/// How long the node that removed another one has to take back what comes late, before others do. Unix milliseconds.
+const TAKE_BACK_MS: u64 = 60_000;
+const TAKE_BACK_OPS: usize = 200;
+
 /// Under a natural key of the node.
 pub static REVOCATION: Kind = Kind {
-    fields: &[NODE, NAME, BY_NODE, BY_USER, REASON],
+    fields: &[NODE, NAME, BY_NODE, BY_USER, REASON, REVOKED_CUTS],
+    schema: 2,
+    revokes: true,
     doc: "That a node was removed from the whole network, for good.",
     ..Kind::new(3, "revocation", "revocations", "network")
 };
@@ -152,6 +162,10 @@ fn changes_of(node: NodeId, about: &About) -> Changes {
         .set(&REASON, about.reason.clone())
 }
 
+fn with_cuts(changes: Changes, cuts: impl IntoIterator<Item = Value>) -> Changes {
+    cuts.into_iter().fold(changes, |changes, cut| changes.add(&REVOKED_CUTS, cut))
+}
+
 /// Removes a node from the whole network, for good: its key is refused by every node that hears of it. It is named by
 /// its id, public key or name, and need not be a peer of this one.
 ///
@@ -181,6 +195,7 @@ pub async fn revoke(
         reason: reason.map(ToOwned::to_owned),
     };
     let (actor, me) = (*actor, node.id());
+    let elsewhere = known_elsewhere(node, one);
     let written = node.store.write(move |tx: &mut Tx| {
         let standing = standing(tx)?;
         if standing.contains_key(&one) {
@@ -195,7 +210,9 @@ pub async fn revoke(
         told.insert("node".to_owned(), json!({ "before": null, "after": one.to_string() }));
         let target = Some((REVOCATION.name, id_of(one)));
         audit::note_in(tx, actor.tenant, &actor, "peer.removed_everywhere", target, told)?;
-        tx.create(&REVOCATION, Id::NIL, id_of(one), changes_of(one, &about))?;
+        let cut = cut_of(tx, me, one, &elsewhere)?;
+        let changes = with_cuts(changes_of(one, &about), cut);
+        tx.create(&REVOCATION, Id::NIL, id_of(one), changes)?;
         signing_key::withdraw(tx, one)?;
         Ok(settle(tx, me)?)
     });
@@ -203,6 +220,29 @@ pub async fn revoke(
     cut(node)?;
     let all = node.store.read(|reader| all(reader))?;
     all.into_iter().find(|revoked| revoked.node == one).ok_or(Error::NotFound("peer"))
+}
+
+/// What this node has to say of what it has of a removed one. Nothing if a peer does not let it do everything: the others
+/// would not hear it, and what it took back by it they would.
+fn cut_of(
+    tx: &mut Tx,
+    me: NodeId,
+    removed: NodeId,
+    elsewhere: &BTreeMap<StreamId, Vector>,
+) -> atoll_storage::Result<Option<Value>> {
+    if grant::is_limited(tx, me)? { Ok(None) } else { tx.cut_of(removed, elsewhere) }
+}
+
+/// What other peers are known to have.
+fn known_elsewhere(node: &Node, removed: NodeId) -> BTreeMap<StreamId, Vector> {
+    let peers = node.sync().map(|runner| runner.status()).unwrap_or_default();
+    let mut all: BTreeMap<StreamId, Vector> = BTreeMap::new();
+    for peer in peers.into_iter().filter(|peer| peer.node != removed) {
+        for (stream, vector) in peer.acknowledged.iter().flat_map(|known| known.iter()) {
+            all.entry(stream.clone()).or_default().merge(vector);
+        }
+    }
+    all
 }
 
 /// All nodes that the network refuses, the earliest first.
@@ -253,6 +293,40 @@ async fn follow(node: &Node) -> Result<()> {
     if node.store.read(|reader| is_due(reader, me))? {
         node.store.write(move |tx: &mut Tx| settle(tx, me)).await?;
     }
+    let store = node.store.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        while store.find_late(FIND_OPS)? {}
+        Ok::<_, atoll_storage::Error>(())
+    });
+    Ok(found.await.map_err(crate::runtime::internal)??)
+}
+
+/// Takes back what removed nodes wrote late and what nobody else has taken back for a while. Not while this node lacks
+/// something that a peer has: that may be it. Nor if a peer does not let it do everything: it may be that nobody else would
+/// get what it writes then.
+pub(crate) fn take_back(node: &Node) -> atoll_storage::Result<()> {
+    let peers = node.sync().map(|runner| runner.status()).unwrap_or_default();
+    if peers.iter().any(|peer| peer.is_linked() && peer.behind > 0) {
+        return Ok(());
+    }
+    if node.store.read(|reader| grant::is_limited(reader, node.id()))? {
+        return Ok(());
+    }
+    let before_ms = node.clock.now_ms().saturating_sub(TAKE_BACK_MS);
+    while node.store.take_back_before(before_ms, TAKE_BACK_OPS)? {}
+    Ok(())
+}
+
+/// A late op, said of a row of the quarantine.
+pub(super) fn explain(reader: &impl Read, rows: &mut [Quarantined]) -> atoll_storage::Result<()> {
+    if !rows.iter().any(|row| row.reason == late::REASON) {
+        return Ok(());
+    }
+    let standing = standing(reader)?;
+    for row in rows.iter_mut().filter(|row| row.reason == late::REASON) {
+        let name = standing.get(&row.op.dot.origin.node).map(|one| one.about.name.as_str());
+        row.reason = format!("written by {} after it was removed", name.unwrap_or("a node"));
+    }
     Ok(())
 }
 
@@ -281,7 +355,15 @@ fn is_due(reader: &impl Read, me: NodeId) -> atoll_storage::Result<bool> {
         *node != me && !(one.is_marked && one.is_recorded)
             || listed.iter().any(|peer| peer.node == *node)
     };
-    Ok(standing.iter().any(is_behind))
+    if standing.iter().any(is_behind) {
+        return Ok(true);
+    }
+    for node in standing.into_keys().filter(|node| *node != me) {
+        if revoked::lacks_cut(reader, node)? {
+            return Ok(!grant::is_limited(reader, me)?);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes removed nodes off the list, marks what the records say, and says anew what only marks say.
@@ -294,8 +376,15 @@ fn settle(tx: &mut Tx, me: NodeId) -> atoll_storage::Result<()> {
             let about = serde_json::to_string(&one.about).unwrap_or_default();
             revoked::note(tx, &Mark { node, at_ms: one.at_ms, about })?;
         }
-        if !one.is_recorded {
-            let (key, changes) = (id_of(node), changes_of(node, &one.about));
+        let cut = cut_of(tx, me, node, &BTreeMap::new())?;
+        if one.is_recorded {
+            if let Some(cut) = cut {
+                tx.edit(&REVOCATION, id_of(node), with_cuts(Changes::new(), [cut]))?;
+            }
+        } else {
+            let key = id_of(node);
+            let changes = with_cuts(changes_of(node, &one.about), revoked::cuts(tx, node)?);
+            let changes = with_cuts(changes, cut);
             if tx.get(&REVOCATION, key)?.is_some() {
                 tx.edit(&REVOCATION, key, changes)?;
             } else {

@@ -9,6 +9,7 @@ use crate::courier;
 use crate::exchange::{self, export};
 use crate::identity::{api_key, session, tenant, user};
 use crate::peer;
+use crate::peer::revocation;
 use crate::runtime::Node;
 use crate::seal;
 use atoll_storage::read::Read;
@@ -102,6 +103,14 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
                 tracing::warn!(%error, "erased records could not be taken out of the log");
             }
             Err(error) => tracing::warn!(%error, "the erasing from the log was given up"),
+        }
+        let late = node.clone();
+        match tokio::task::spawn_blocking(move || revocation::take_back(&late)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what removed nodes wrote could not be taken back");
+            }
+            Err(error) => tracing::warn!(%error, "the taking back was given up"),
         }
         if let Err(error) = tenant::sweep(&node).await {
             tracing::warn!(%error, "tenants that were deleted long ago could not be removed");

@@ -179,6 +179,10 @@ fn edit_body(world: &mut World, node: usize) -> Outcome {
     } else {
         let word = format!("w{}", world.rng.number() % 1_000_000_000);
         words.insert(world.rng.below(words.len() + 1), word.clone());
+        if world.plan.revokes && node + 1 == world.plan.nodes {
+            // It may come too late.
+            world.model.unwritten.insert(word.clone());
+        }
         put_in = creation.map(|creation| (kind.code, key, field.code, creation, word));
     }
     let before = world.nodes[node].vectors()?;

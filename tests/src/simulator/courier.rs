@@ -99,10 +99,14 @@ fn take(world: &mut World, to: usize, bytes: &[u8], is_damaged: bool) -> Result<
         Err(Error::NoBundle | Error::Newer(_)) if is_damaged => return Ok(()),
         Err(error) => return Err(format!("a bundle could not be opened: {error}")),
     };
+    let had = world.nodes[to].vectors().map_err(|error| error.to_string())?;
     let node = &mut world.nodes[to];
     node.look_at_clock();
     let report =
         node.with_replica(|replica| bundle::import(Some(replica), None, vec![volume], |_, _| {}));
+    if world.removal.is_some() {
+        removal::acknowledge(world, to, &had)?;
+    }
     match report {
         Ok(report) if !is_damaged && (!report.damaged.is_empty() || report.of_parts.is_none()) => {
             Err(format!("a sound bundle was not read whole: {report:?}"))

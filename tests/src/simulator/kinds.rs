@@ -1,6 +1,7 @@
 //! A little domain of the simulator's own that has one of everything: names, sets, bodies, natural keys, counters,
 //! a tree, an urgent stream; and the same domain as an older release knew it.
 
+use atoll_storage::revoked::{REVOKED_CUTS, REVOKED_NODE};
 use atoll_storage::{Field, Kind, Type};
 
 pub const TITLE: Field = Field::text(1, "title").column();
@@ -16,7 +17,6 @@ pub const VISITORS: Field = Field::sketch(2, "visitors");
 pub const PARENT: Field = Field::refers(1, "parent", "place").column();
 pub const LABEL: Field = Field::text(2, "label").column();
 pub const LOGIN: Field = Field::text(1, "login").claim("member.login");
-pub const REMOVED: Field = Field::text(1, "node");
 pub const MARK: Field = Field::text(1, "mark");
 pub const TEXT: Field = Field::body(2, "text");
 
@@ -42,12 +42,16 @@ pub static PLACE: Kind = Kind {
 };
 pub static MEMBER: Kind =
     Kind { fields: &[LOGIN], ..Kind::new(204, "member", "members", "identity") };
-/// That a node was removed from the network.
-pub static REMOVAL: Kind =
-    Kind { fields: &[REMOVED], ..Kind::new(206, "removal", "removals", "identity") };
 /// Newer than the old release.
 pub static BADGE: Kind =
     Kind { fields: &[MARK, TEXT], ..Kind::new(205, "badge", "badges", "content") };
 
-pub static NEW: &[&Kind] = &[&NOTE, &LIKE, &STATS, &PLACE, &MEMBER, &REMOVAL, &BADGE];
-pub static OLD: &[&Kind] = &[&OLD_NOTE, &LIKE, &STATS, &PLACE, &MEMBER, &REMOVAL];
+/// That a node was removed from the network. Newer than the old release.
+pub static REVOCATION: Kind = Kind {
+    fields: &[REVOKED_NODE, REVOKED_CUTS],
+    revokes: true,
+    ..Kind::new(206, "revocation", "revocations", "network")
+};
+
+pub static NEW: &[&Kind] = &[&NOTE, &LIKE, &STATS, &PLACE, &MEMBER, &BADGE, &REVOCATION];
+pub static OLD: &[&Kind] = &[&OLD_NOTE, &LIKE, &STATS, &PLACE, &MEMBER];

@@ -96,7 +96,7 @@ pub fn strike(world: &mut World) -> Outcome {
         hang_up(world, node);
         world.say(|| format!("{node} is away"));
     }
-    if plan.latecomer && world.nodes.len() == plan.nodes && world.rng.percent(1) {
+    if !plan.revokes && plan.latecomer && world.nodes.len() == plan.nodes && world.rng.percent(1) {
         world.add_node(false)?;
     }
     if plan.partial {
@@ -107,7 +107,8 @@ pub fn strike(world: &mut World) -> Outcome {
 
 /// Ends all that is evil, but leaves the clocks as they are.
 pub fn heal(world: &mut World) -> Outcome {
-    if world.plan.latecomer && world.nodes.len() == world.plan.nodes {
+    let is_without = !world.plan.revokes && world.nodes.len() == world.plan.nodes;
+    if world.plan.latecomer && is_without {
         world.add_node(false)?;
     }
     if world.plan.trims {

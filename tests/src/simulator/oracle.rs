@@ -140,6 +140,12 @@ fn heads_are_equal(world: &mut World) -> Outcome {
     Err(format!("heads differ: {}", differences(world)?))
 }
 
+/// Everything that a reader of a node sees.
+pub fn shown_of(world: &World, node: usize) -> Result<String, String> {
+    let node = &world.nodes[node];
+    dump(&node.db, node.kinds, shown_kinds(world))
+}
+
 fn dumps(world: &World) -> Result<Vec<String>, String> {
     let kinds = shown_kinds(world);
     world.nodes.iter().map(|node| dump(&node.db, node.kinds, kinds)).collect()
@@ -397,7 +403,8 @@ fn node_lost_nothing(world: &World, node: usize, arrived: &dyn Fn(&Op) -> bool) 
     for node in &world.nodes {
         rows.extend(node.db.reader().conflicts(None, 1_000, None).map_err(text)?);
     }
-    for lost in lost {
+    let removed = world.removal.as_ref().map(|removal| removal.node);
+    for lost in lost.into_iter().filter(|lost| Some(lost.dot.origin.node) != removed) {
         let is_kept = rows.iter().any(|row| {
             row.cause == Cause::LostWrite
                 && (row.kind, row.key, row.field_code) == (lost.kind, lost.key, lost.field)

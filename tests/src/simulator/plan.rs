@@ -49,6 +49,8 @@ pub struct Plan {
     pub revokes: bool,
     /// The others limit what the last node may do, and change their minds.
     pub limits: bool,
+    /// Only one node says so; else others say it too that have not heard.
+    pub revokes_once: bool,
 }
 
 impl Plan {
@@ -90,6 +92,7 @@ impl Plan {
             rots: rng.percent(20),
             revokes: false,
             limits: false,
+            revokes_once: false,
         }
     }
 
@@ -128,6 +131,7 @@ impl Plan {
             rots: false,
             revokes: false,
             limits: false,
+            revokes_once: false,
         }
     }
 
@@ -164,6 +168,36 @@ impl Plan {
             upgrades: false,
             rots: false,
             limits: true,
+            ..plan
+        }
+    }
+
+    /// One node more, which is stolen. What a node forgets that is set back, others cannot know.
+    pub fn removal(seed: u64) -> Self {
+        let plan = Self::of(seed);
+        Self {
+            nodes: plan.nodes + 1,
+            is_line: false,
+            restores: false,
+            copies: false,
+            twins: false,
+            partial: false,
+            revokes: true,
+            ..plan
+        }
+    }
+
+    /// The same with whole logs, without an older release, and removed by one node alone.
+    pub fn quiet_removal(seed: u64) -> Self {
+        let plan = Self::removal(seed);
+        Self {
+            old: None,
+            upgrades: false,
+            trims: false,
+            poison: false,
+            rots: false,
+            snapshot_from_ops: 2_000,
+            revokes_once: true,
             ..plan
         }
     }

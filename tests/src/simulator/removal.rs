@@ -1,54 +1,120 @@
-//! A node that is removed from the network, as one that was stolen: the word goes as a record, before all else. Whoever has it
-//! cuts its link to that node and refuses it from then on. Others talk to it until they hear.
+//! A node that is removed from the network in the middle of it all, as one that was stolen, and that goes on writing. The word
+//! goes as a record, before all else. Whoever has it cuts its link to that node and refuses it from then on; others talk to it
+//! until they hear. What it wrote late is taken back.
 
-use super::kinds::{REMOVAL, REMOVED};
+use super::kinds::{NEW, REVOCATION};
+use super::rng::Rng;
 use super::world::World;
-use atoll_storage::{Changes, Error, Id, Op, Read};
+use atoll_storage::revoked::{self, REVOKED_CUTS, REVOKED_NODE};
+use atoll_storage::{
+    Changes, Db, Dot, Error, Id, NodeId, Op, Query, Read, Replica, StreamId, Value, Vector,
+};
+use atoll_sync::session::Phase;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a node leaves it to the one that removed the other.
+const PATIENCE_MS: u64 = 8_000;
 
 type Outcome = Result<(), String>;
+type Vectors = BTreeMap<StreamId, Vector>;
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-fn key() -> Id {
-    Id::natural(&[b"removal"])
-}
-
-/// The last node is the one.
+/// The last node of the plan is the one.
 fn removed(world: &World) -> usize {
     world.plan.nodes - 1
 }
 
+pub struct Removal {
+    pub node: NodeId,
+    /// Who said it first.
+    pub by: usize,
+    /// Each cut that was said, with what the one that said it had.
+    said: Vec<(Value, Vectors)>,
+}
+
+impl Removal {
+    /// By the cuts that were heard.
+    fn is_late(&self, heard: &[Value], stream: &StreamId, dot: Dot) -> bool {
+        let mut had = self.said.iter().filter(|(cut, _)| heard.contains(cut)).map(|(_, had)| had);
+        dot.origin.node == self.node
+            && !heard.is_empty()
+            && !had.any(|had| had.get(stream).is_some_and(|had| had.covers(dot)))
+    }
+}
+
 /// Called every beat.
 pub fn strike(world: &mut World) -> Outcome {
-    if world.rng.percent(1) {
-        let by = world.rng.below(removed(world));
-        say_it(world, by)?;
+    if !world.plan.revokes_once && world.rng.percent(1) {
+        remove(world)?;
     }
-    refuse(world)
+    refuse(world)?;
+    let mut dice = Rng::new(world.seed ^ world.now().rotate_left(29));
+    for node in 0..removed(world) {
+        if world.removal.is_some() && dice.percent(30) && lacks_nothing(world, node) {
+            take_back(world, node)?;
+        }
+    }
+    Ok(())
 }
 
 fn has_heard(world: &World, node: usize) -> Result<bool, String> {
-    Ok(world.nodes[node].db.reader().get(&REMOVAL, key()).map_err(text)?.is_some())
+    let Some(removal) = &world.removal else { return Ok(false) };
+    let cuts = revoked::cuts(&world.nodes[node].db.reader(), removal.node).map_err(text)?;
+    Ok(!cuts.is_empty())
 }
 
-fn say_it(world: &mut World, by: usize) -> Outcome {
-    if has_heard(world, by)? || world.nodes[by].is_full() {
+/// One of the others removes the last node, if it has not heard and its disk lets it.
+pub fn remove(world: &mut World) -> Outcome {
+    let others: Vec<usize> = (0..removed(world)).filter(|n| !world.nodes[*n].is_old()).collect();
+    let by = world.rng.pick(&others);
+    if has_heard(world, by)? {
         return Ok(());
     }
-    let known = world.nodes[by].vectors().map_err(text)?;
+    let last = removed(world);
+    let node = world.nodes[last].db.origin().node;
     world.nodes[by].look_at_clock();
-    let changes = Changes::new().set(&REMOVED, "the last");
-    let made: Result<(), Error> =
-        world.nodes[by].db.transact(|tx| tx.create(&REMOVAL, Id::NIL, key(), changes).map(drop));
-    made.map_err(text)?;
-    let latest_wall_ms = world.nodes[by].latest_wall_ms;
-    for op in world.nodes[by].ops_since(&known).map_err(text)? {
-        world.model.acknowledge(op, latest_wall_ms)?;
-    }
-    world.say(|| format!("{by} removes the last node"));
+    let before = world.nodes[by].vectors().map_err(text)?;
+    let streams = world.model.ops.iter().map(|op| op.stream.clone()).collect();
+    let had = held(&mut world.nodes[by].db, streams).map_err(text)?;
+    let key = Id::natural(&[b"revocation", &node.0]);
+    let said = world.nodes[by].db.transact(|tx| {
+        let cut = tx.cut_of(node, &BTreeMap::new())?.ok_or(Error::Missing("cut"))?;
+        let changes = Changes::new().set(&REVOKED_NODE, node.to_string());
+        tx.create(&REVOCATION, Id::NIL, key, changes.add(&REVOKED_CUTS, cut.clone()))?;
+        Ok::<_, Error>(cut)
+    });
+    let cut = match said {
+        Err(Error::Full) if world.nodes[by].is_full() => return Ok(()),
+        said => said.map_err(text)?,
+    };
+    world.say(|| format!("{by} removes {last}"));
+    world.model.keys.insert((REVOCATION.code, Id::NIL, key));
+    let removal = world.removal.get_or_insert(Removal { node, by, said: vec![] });
+    removal.said.push((cut, had));
+    acknowledge(world, by, &before)?;
     world.committed(by)
+}
+
+/// What a node has of these streams: also what snapshots that are not whole yet have brought of one that it does not count
+/// as its own yet.
+fn held(db: &mut Db, streams: BTreeSet<StreamId>) -> Result<Vectors, Error> {
+    let mut held = Vectors::new();
+    for stream in streams {
+        let here = held.entry(stream.clone()).or_default();
+        let mut after = None;
+        loop {
+            let chunk = db.snapshot_chunk(&stream, after, None)?;
+            here.merge(&chunk.vector);
+            after = chunk.upto;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(held)
 }
 
 /// Whether one of two is the removed node, and the other one has heard.
@@ -79,11 +145,55 @@ fn refuse(world: &mut World) -> Outcome {
     Ok(())
 }
 
+/// As far as its links tell.
+fn lacks_nothing(world: &World, node: usize) -> bool {
+    let mut ends = world.links.iter().filter(|link| link.joins(node)).filter_map(|link| {
+        let end = link.nodes.iter().position(|n| *n == node)?;
+        link.ends.as_ref().map(|ends| ends[end].status())
+    });
+    ends.all(|end| end.phase == Phase::Live && end.to_receive == 0)
+}
+
+/// What nobody else has taken back for a while.
+fn take_back(world: &mut World, node: usize) -> Outcome {
+    world.nodes[node].look_at_clock();
+    let before_ms = world.nodes[node].wall_ms().saturating_sub(PATIENCE_MS);
+    let before = world.nodes[node].vectors().map_err(text)?;
+    let result = world.nodes[node].db.take_back_before(before_ms, 3).map(|_| ());
+    let result = result.and_then(|()| world.nodes[node].db.find_late(10).map(|_| ()));
+    match result {
+        Err(Error::Full) if world.nodes[node].is_full() => return Ok(()),
+        result => result.map_err(text)?,
+    }
+    if acknowledge(world, node, &before)? { world.committed(node) } else { Ok(()) }
+}
+
+/// Tells the model what a node wrote by itself since it had what is in `before`. Whether it did.
+pub fn acknowledge(world: &mut World, node: usize, before: &Vectors) -> Result<bool, String> {
+    let mine = world.nodes[node].db.origin().node;
+    let mut written = world.nodes[node].ops_since(before).map_err(text)?;
+    written.retain(|op| op.dot.origin.node == mine && !world.model.ops.contains(op));
+    let latest_wall_ms = world.nodes[node].latest_wall_ms;
+    let any = !written.is_empty();
+    for op in written {
+        world.say(|| format!("{node} writes by itself {:?} {:?}", op.dot, op.payload));
+        world.model.acknowledge(op, latest_wall_ms)?;
+    }
+    Ok(any)
+}
+
 /// From here on it is gone, with all that none of the others had taken from it.
 pub fn finish(world: &mut World) -> Outcome {
-    say_it(world, 0)?;
-    refuse(world)?;
     let removed = removed(world);
+    // Whoever had said it may have been set back to before that.
+    while !(0..removed)
+        .map(|node| has_heard(world, node))
+        .collect::<Result<Vec<_>, _>>()?
+        .contains(&true)
+    {
+        remove(world)?;
+    }
+    refuse(world)?;
     world.nodes.truncate(removed);
     let first =
         world.links.iter().position(|link| link.joins(removed)).unwrap_or(world.links.len());
@@ -94,13 +204,59 @@ pub fn finish(world: &mut World) -> Outcome {
         vectors.push(node.vectors().map_err(text)?);
     }
     let is_gone = |op: &&Op| {
-        let has = |vectors: &std::collections::BTreeMap<_, atoll_storage::Vector>| {
-            vectors.get(&op.stream).is_some_and(|vector| vector.covers(op.dot))
-        };
+        let has =
+            |vectors: &Vectors| vectors.get(&op.stream).is_some_and(|vector| vector.covers(op.dot));
         !vectors.iter().any(has)
     };
     for op in world.model.ops.iter().filter(is_gone) {
         world.model.set_back.insert((op.stream.clone(), op.dot));
     }
+    if world.plan.latecomer {
+        world.add_node(false)?;
+    }
     Ok(())
+}
+
+/// Once all are equal: what is late is in quarantine everywhere, and in no state.
+pub fn check(world: &mut World) -> Outcome {
+    let Some(removal) = world.removal.take() else { return Ok(()) };
+    let forgets = world.plan.restores || world.plan.copies || world.plan.twins;
+    let is_strict = !forgets && !world.plan.trims && world.plan.snapshot_from_ops > 1_000;
+    for node in world.nodes.iter_mut().filter(|node| !node.is_old() && !node.is_rotten) {
+        while node.db.find_late(7).map_err(text)? {}
+        let heard = revoked::cuts(&node.db.reader(), removal.node).map_err(text)?;
+        let is_late = |stream: &StreamId, dot: Dot| removal.is_late(&heard, stream, dot);
+        let ops = node.ops_since(&BTreeMap::new()).map_err(text)?;
+        let late = ops.into_iter().filter(|op| is_late(&op.stream, op.dot));
+        let late: BTreeSet<(StreamId, Dot)> = late.map(|op| (op.stream, op.dot)).collect();
+        let rows = node.db.reader().quarantined(1_000).map_err(text)?;
+        let shown: BTreeSet<_> = rows.into_iter().map(|row| (row.op.stream, row.op.dot)).collect();
+        if let Some(missing) = late.difference(&shown).next() {
+            return Err(format!("{missing:?} is late, and not in quarantine at {}", node.number));
+        }
+        world.outcome.late = world.outcome.late.max(late.len() as u64);
+        for kind in NEW.iter().filter(|_| !forgets) {
+            let all = Query::everywhere(kind).limit(1_000).without_total();
+            for record in node.db.reader().list(&all).map_err(text)?.records {
+                let stream = StreamId::new(record.tenant, kind.scope);
+                let made = record.state.creations.keys();
+                let put = record.state.cells.iter().map(|cell| &cell.dot).filter(|_| is_strict);
+                if let Some(dot) = made.chain(put).find(|dot| is_late(&stream, **dot)) {
+                    let name = node.number;
+                    return Err(format!("{record:?} has something late at {name}: {dot:?}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What readers see of a node's records, but for counts, which stay.
+pub fn seen(world: &World, node: usize) -> Result<String, String> {
+    let dump = super::oracle::shown_of(world, node)?;
+    // A text that was changed back was changed now.
+    let line = |line: &str| line.split(" changed=").next().unwrap_or_default().to_owned();
+    let lines: Vec<String> =
+        dump.lines().filter(|line| !line.starts_with("stats ")).map(line).collect();
+    Ok(lines.join("\n"))
 }

@@ -9,6 +9,7 @@ use super::node::Node;
 use super::oracle;
 use super::parts;
 use super::plan::Plan;
+use super::removal::{self, Removal};
 use super::rng::Rng;
 use super::wire::{Frame, Link, Wire};
 use atoll_storage::Carries;
@@ -36,6 +37,8 @@ pub struct World {
     pub heard_parts: BTreeMap<(usize, usize), Carries>,
     /// What the last node may do, where the others limit it.
     pub limit: Option<Limit>,
+    /// The node that is removed, once it is.
+    pub removal: Option<Removal>,
     dir: Option<TempDir>,
     /// Steps that sessions took; at which of them the node that takes it is killed.
     steps: u64,
@@ -81,6 +84,8 @@ pub struct Outcome {
     pub refused: u64,
     /// Times that the others let a node do something else than before.
     pub limits: u64,
+    /// Ops that a removed node wrote too late.
+    pub late: u64,
 }
 
 impl World {
@@ -97,6 +102,7 @@ impl World {
             outcome: Outcome::default(),
             heard_parts: BTreeMap::new(),
             limit: None,
+            removal: None,
             dir,
             steps: 0,
             kill_at: None,
@@ -116,7 +122,8 @@ impl World {
         let number = self.nodes.len();
         let dir = self.dir.as_ref().map(TempDir::path);
         let chunk_records = self.plan.chunk_records;
-        self.nodes.push(Node::new(number, is_old, self.now_ms.clone(), chunk_records, dir)?);
+        let name = number + usize::from(self.removal.is_some());
+        self.nodes.push(Node::new(name, is_old, self.now_ms.clone(), chunk_records, dir)?);
         if self.plan.partial && number > 0 {
             parts::begin(self, number)?;
         }
@@ -146,6 +153,9 @@ impl World {
                 self.committed(node)?;
             }
             nemesis::strike(&mut self)?;
+            if self.plan.revokes && self.removal.is_none() && left < self.plan.actions / 2 {
+                removal::remove(&mut self)?;
+            }
         }
         nemesis::heal(&mut self)?;
         if self.plan.limits {
@@ -157,6 +167,7 @@ impl World {
         }
         self.settle()?;
         oracle::check(&mut self)?;
+        removal::check(&mut self)?;
         self.outcome.frames = self.wire.sent;
         self.outcome.flipped = self.wire.flipped;
         self.outcome.collided = self.model.collided.len() as u64;
@@ -177,6 +188,57 @@ impl World {
         let steps = self.steps;
         oracle::check(&mut self)?;
         Ok(steps)
+    }
+
+    /// All are equal; then the last node is removed, and it alone writes on, while evil befalls all.
+    pub fn run_removal(mut self) -> Result<Outcome, String> {
+        for _ in 0..self.plan.actions / 2 {
+            self.now_ms.fetch_add(BEAT_MS, Ordering::Relaxed);
+            let node = self.rng.below(self.nodes.len());
+            act::act(&mut self, node)?;
+        }
+        let plan = self.plan.clone();
+        (self.plan.latecomer, self.plan.revokes) = (false, false);
+        nemesis::heal(&mut self)?;
+        self.settle()?;
+        self.plan = plan;
+        removal::remove(&mut self)?;
+        let Some(by) = self.removal.as_ref().map(|removal| removal.by) else {
+            return Ok(self.outcome);
+        };
+        let before = removal::seen(&self, by)?;
+        // So that others do not hear too soon.
+        let down_until_ms = self.now() + self.rng.between(0, 4_000);
+        for link in self.links.iter_mut().filter(|link| link.joins(by)) {
+            link.hang_up();
+            link.down_until_ms = down_until_ms;
+        }
+        self.wire.calm = false;
+        let last = self.plan.nodes - 1;
+        for _ in 0..self.plan.actions {
+            self.beat()?;
+            if self.rng.percent(60) {
+                act::act(&mut self, last)?;
+                self.committed(last)?;
+            }
+            nemesis::strike(&mut self)?;
+        }
+        nemesis::heal(&mut self)?;
+        self.settle()?;
+        let after = removal::seen(&self, by)?;
+        if before != after {
+            let only = |x: &str, y: &str| -> Vec<String> {
+                x.lines().filter(|l| !y.lines().any(|m| m == *l)).map(str::to_owned).collect()
+            };
+            return Err(format!(
+                "what was written late shows: {:#?}\n not {:#?}",
+                only(&after, &before),
+                only(&before, &after)
+            ));
+        }
+        oracle::check(&mut self)?;
+        removal::check(&mut self)?;
+        Ok(self.outcome)
     }
 
     fn beat(&mut self) -> Result<(), String> {
@@ -254,6 +316,8 @@ impl World {
         let node = &mut self.nodes[number];
         node.look_at_clock();
         let before = node.log_end();
+        let had = self.removal.is_some().then(|| node.vectors()).transpose();
+        let had = had.map_err(|error| error.to_string())?;
         let effects = node.with_replica(|replica| ends[end].handle(now, replica, event));
         let has_written = node.log_end() != before;
         if self.plan.partial && ends[end].status().peer.is_some() {
@@ -262,6 +326,9 @@ impl World {
             if let Some(heard) = heard {
                 self.heard_parts.insert((number, peer), heard.clone());
             }
+        }
+        if let Some(had) = had.filter(|_| has_written) {
+            removal::acknowledge(self, number, &had)?;
         }
         self.steps += 1;
         if self.kill_at == Some(self.steps) {
@@ -382,5 +449,6 @@ impl Outcome {
         self.rotten += other.rotten;
         self.refused += other.refused;
         self.limits += other.limits;
+        self.late += other.late;
     }
 }

@@ -222,3 +222,91 @@ async fn a_bundle_of_a_node_removed_everywhere_is_refused_where_that_was_heard()
     let refused = bundle(&b).unwrap_err();
     assert!(refused.to_string().contains("does not know"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_wrote_after_it_was_removed_is_taken_back_everywhere_and_shown() {
+    let a = TestNode::start().await;
+    let (b, c) = (TestNode::start_beside(&a).await, TestNode::start_beside(&a).await);
+    let admin = a.admin().await;
+    let post = json!({ "title": "In time", "body": "As it was" });
+    let made = admin.post("/api/v1/posts", &post).await.expect(201).data();
+    let path = format!("/api/v1/posts/{}", made["id"].as_str().unwrap());
+    b.take_from(&a);
+    c.take_from(&a);
+    let key = c.node.key().public().to_string();
+    peer::revoke(&a.node, &system(), &key, None).await.unwrap();
+
+    let thief = c.admin().await;
+    thief.put(&path, &json!({ "title": "Hacked", "body": "Gone" })).await.expect(200);
+    let late = json!({ "title": "Too late", "body": "Somebody's honest work" });
+    let late = thief.post("/api/v1/posts", &late).await.expect(201).data();
+    let late_path = format!("/api/v1/posts/{}", late["id"].as_str().unwrap());
+    // B has not heard, and shows it.
+    b.take_from(&c);
+    let there = b.admin().await;
+    assert_eq!(there.get(&path).await.expect(200).data()["title"], "Hacked");
+    a.take_from(&b);
+    b.take_from(&a);
+    for client in [&admin, &there] {
+        let shown = client.get(&path).await.expect(200).data();
+        assert_eq!((&shown["title"], &shown["body"]), (&made["title"], &made["body"]));
+        client.get(&late_path).await.refused(404, "not_found");
+    }
+    level(&[&a, &b]).await;
+
+    let worker = b.node.start().await.unwrap();
+    for client in [&admin, &there] {
+        let mut found = None;
+        until(|| {
+            let rows = peer::quarantined(&b.node, &system(), 1_000).unwrap();
+            rows.len() as u64 == peer::status(&a.node, &system()).unwrap().late
+        })
+        .await;
+        let rows = client.get("/api/v1/sync/quarantine?limit=100").await.expect(200).data();
+        for row in rows.as_array().unwrap() {
+            let reason = row["reason"].as_str().unwrap();
+            assert!(reason.ends_with(" after it was removed"), "{reason}");
+            if row["key"] == late["id"] && row["did"] == "created" {
+                found = Some(row["values"].clone());
+            }
+        }
+        let values = found.unwrap();
+        assert_eq!(values["title"], "Too late", "{values}");
+        assert!(values.to_string().contains("Somebody's honest work"), "{values}");
+    }
+    worker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_may_not_do_everything_takes_nothing_back() {
+    let (a, leaf) = (TestNode::start().await, TestNode::start_empty(|_| {}).await);
+    let workers = [a.node.start().await.unwrap(), leaf.node.start().await.unwrap()];
+    join(&a, &leaf).await;
+    let admin = a.admin().await;
+    let rights = json!({ "may": ["read", "write"] });
+    let path = format!("/api/v1/sync/peers/{}/grant", leaf.node.id());
+    admin.put(&path, &rights).await.expect(200);
+    until(|| {
+        let granted = peer::granted(&leaf.node, &system()).unwrap();
+        granted.iter().any(|one| one.holder == leaf.node.id() && !one.rights.relay)
+    })
+    .await;
+    let c = TestNode::start_beside(&a).await;
+    c.take_from(&a);
+    // What the leaf says nobody hears, and so it must not count on the leaf alone.
+    let key = c.node.key().public().to_string();
+    peer::revoke(&leaf.node, &system(), &key, None).await.unwrap();
+    let post = json!({ "title": "Honest work", "body": "x" });
+    let post = c.admin().await.post("/api/v1/posts", &post).await.expect(201).data();
+    let path = format!("/api/v1/posts/{}", post["id"].as_str().unwrap());
+    a.take_from(&c);
+    admin.get(&path).await.expect(200);
+    let (kind, id) = (kinds::named("post").unwrap(), post["id"].as_str().unwrap());
+    let id = Id::parse(id).unwrap();
+    until(|| leaf.node.store.read(|reader| reader.get(kind, id)).unwrap().is_some()).await;
+    assert_eq!(peer::status(&leaf.node, &system()).unwrap().late, 0);
+    admin.get(&path).await.expect(200);
+    for worker in workers {
+        worker.shutdown().await;
+    }
+}
