@@ -18,6 +18,9 @@ use rusqlite::{OptionalExtension, params};
 use std::collections::BTreeSet;
 
 /// What must be settled once the request's writes are done, since it depends on more than one record.
+/// Records on one way up a tree; what is deeper is no tree that somebody made.
+const MOST_ABOVE: usize = 10_000;
+
 #[derive(Default)]
 pub(crate) struct Unsettled {
     names: BTreeSet<(Id, &'static str, String)>,
@@ -326,13 +329,13 @@ impl Db {
         )
     }
 
-    /// A move of `key` can only have made or broken a circle that goes through it.
+    /// A move of `key` can only have made or broken circles that go through it.
     fn settle_tree(&mut self, kind: u16, tenant: Id, key: Id, before: Option<Id>) -> Result<()> {
         let plan = self.plans.plan(kind)?;
         let Some((kind, tree)) = plan.kind.tree.map(|tree| (plan.kind, tree)) else {
             return Ok(());
         };
-        let mut members = self.ring(kind, tree, key, before)?;
+        let mut members = self.cut_above(kind, tree, before)?;
         let now = crate::read::load(&self.conn, plan, key)?;
         let now = now.and_then(|r| r.state.register(tree).and_then(|c| c.value.as_id()));
         let ring = self.ring(kind, tree, key, now)?;
@@ -344,13 +347,29 @@ impl Db {
         Ok(())
     }
 
+    /// Those on the way up from `start` that show no parent because of a circle. It may have been broken in several places
+    /// at once, so the way need not lead back.
+    fn cut_above(&self, kind: &'static Kind, tree: u16, start: Option<Id>) -> Result<Vec<Id>> {
+        let plan = self.plans.plan(kind.code)?;
+        let (mut seen, mut cut) = (BTreeSet::new(), Vec::new());
+        let mut at = start;
+        while let Some(id) = at.filter(|id| seen.len() < MOST_ABOVE && seen.insert(*id)) {
+            let Some(record) = crate::read::load(&self.conn, plan, id)? else { break };
+            at = record.state.register(tree).and_then(|c| c.value.as_id());
+            if at.is_some() && record.tree_parent.is_none() {
+                cut.push(id);
+            }
+        }
+        Ok(cut)
+    }
+
     /// Those on the way from `start` up to `key`, if the way leads there.
     fn ring(&self, kind: &'static Kind, tree: u16, key: Id, start: Option<Id>) -> Result<Vec<Id>> {
         let plan = self.plans.plan(kind.code)?;
         let mut way = Vec::new();
         let mut at = start;
         while let Some(id) = at.filter(|id| *id != key) {
-            if way.contains(&id) || way.len() > 10_000 {
+            if way.contains(&id) || way.len() > MOST_ABOVE {
                 return Ok(vec![]);
             }
             way.push(id);

@@ -235,6 +235,29 @@ fn a_circle_made_on_two_nodes_is_cut_at_the_same_place() {
 }
 
 #[test]
+fn a_circle_that_is_broken_in_two_places_at_once_is_no_circle_any_more() {
+    let mut a = node(1);
+    for n in 1..=4 {
+        a.transact(|tx| tx.create(&PLACE, TENANT, key(n), Changes::new())).unwrap();
+    }
+    for n in 1..=4 {
+        let parent = Changes::new().set(&PARENT, key(n % 4 + 1));
+        a.transact(|tx| tx.edit(&PLACE, key(n), parent)).unwrap();
+    }
+    let parent = |db: &Db, n: u8| db.reader().get(&PLACE, key(n)).unwrap().unwrap().tree_parent();
+    assert_eq!(parent(&a, 4), None, "the latest move is the one that is cut");
+    a.transact(|tx| {
+        (1..=2).try_for_each(|n| {
+            tx.edit(&PLACE, key(n), Changes::new().set(&PARENT, Value::Null)).map(drop)
+        })
+    })
+    .unwrap();
+    assert_eq!([3, 4].map(|n| parent(&a, n)), [Some(key(4)), Some(key(1))]);
+    assert!(a.reader().conflicts(None, 9, None).unwrap().is_empty());
+    assert_eq!(a.verify().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
 fn a_failed_request_leaves_nothing_and_its_group_goes_on() {
     let mut a = node(1);
     let failed = a.transact(|tx| {

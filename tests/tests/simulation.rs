@@ -77,6 +77,12 @@ fn a_repair_that_changes_nothing_but_a_time_reaches_the_inbox() {
     simulator::run_plan(23_375, plan).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// Two places of one circle moved in one step: a third one showed no parent for ever.
+#[test]
+fn a_circle_that_is_broken_twice_at_once_is_none_on_any_node() {
+    simulator::run_plan(1_035, simulator::Plan::limiting(1_035)).unwrap_or_else(|e| panic!("{e}"));
+}
+
 /// Each step of two nodes that meet, one run a step: by ops, and by snapshot since their logs were trimmed.
 #[test]
 fn a_node_killed_at_any_step_of_a_meeting_loses_nothing() {
