@@ -12,6 +12,7 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::{Dot, Id, Origin};
 use crate::kind::{Field, Kind, Type};
+use crate::log::damage::{self, Run};
 use crate::log::{self, block};
 use crate::op::{Op, Payload};
 use crate::read::Read;
@@ -179,7 +180,14 @@ impl Db {
             self.empty_op(pos)?;
         }
         for name in block::between(&self.conn, start, end)? {
-            let Some(mut block) = block::get(&self.conn, name)? else { continue };
+            let mut block = match block::get(&self.conn, name)? {
+                Some(Ok(block)) => block,
+                Some(Err(error)) => {
+                    self.empty_damaged(name, sought, &error)?;
+                    continue;
+                }
+                None => continue,
+            };
             let mut is_changed = false;
             for entry in &mut block.entries {
                 if (start..end).contains(&entry.pos) && sought.contains(&(entry.kind, entry.key)) {
@@ -198,6 +206,35 @@ impl Db {
         Ok(())
     }
 
+    /// What a damaged block says of erased records cannot be told from the rest, and none of it can be read or sent: all of
+    /// its bytes go.
+    fn empty_damaged(&self, name: i64, sought: &HashSet<(u16, Id)>, error: &Error) -> Result<()> {
+        if damage::empty(&self.conn, name)? {
+            tracing::warn!(%error, block = name, "a damaged block of the log may tell of erased records: its bytes were thrown away");
+        }
+        for run in damage::runs(&self.conn, name)? {
+            self.leave_quarantine(&run, sought)?;
+        }
+        Ok(())
+    }
+
+    fn leave_quarantine(&self, run: &Run, sought: &HashSet<(u16, Id)>) -> Result<()> {
+        let sql =
+            "SELECT op FROM quarantine WHERE stream = ?1 AND origin = ?2 AND seq BETWEEN ?3 AND ?4";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let args = params![run.stream, run.origin, run.low as i64, run.high as i64];
+        let kept = statement.query_map(args, |r| r.get::<_, Vec<u8>>(0))?;
+        for bytes in kept.collect::<rusqlite::Result<Vec<_>>>()? {
+            let op: Op = codec::decode(&bytes)?;
+            let record = (op.kind, op.key);
+            if sought.contains(&record) {
+                let name = (run.stream, run.origin, op.dot.seq);
+                self.without_words(name, record, &codec::encode(&op.payload))?;
+            }
+        }
+        Ok(())
+    }
+
     fn empty_op(&self, pos: i64) -> Result<()> {
         let sql = "SELECT stream, origin, seq, kind, key, payload FROM op WHERE pos = ?1";
         let row = self.conn.prepare_cached(sql)?.query_row([pos], |r| {
@@ -205,10 +242,15 @@ impl Db {
             Ok((name, (r.get(3)?, Id(r.get(4)?)), r.get::<_, Vec<u8>>(5)?))
         });
         let Some((name, record, packed)) = row.optional()? else { return Ok(()) };
-        if let Some(emptied) = self.without_words(name, record, &packed)? {
-            let sql = "UPDATE op SET payload = ?2 WHERE pos = ?1";
-            self.conn.prepare_cached(sql)?.execute(params![pos, codec::pack(&emptied)])?;
-        }
+        let left = if codec::unpack(&packed).is_ok() {
+            self.without_words(name, record, &packed)?.map(|emptied| codec::pack(&emptied))
+        } else {
+            tracing::warn!(pos, "an op of an erased record is damaged: its bytes were thrown away");
+            Some(Vec::new())
+        };
+        let Some(left) = left else { return Ok(()) };
+        let sql = "UPDATE op SET payload = ?2 WHERE pos = ?1";
+        self.conn.prepare_cached(sql)?.execute(params![pos, left])?;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! small ones stand together in compressed blocks. The one place, with its folder, that reads those tables.
 
 pub(crate) mod block;
+pub(crate) mod damage;
 pub(crate) mod pack;
 
 use crate::clock::Hlc;
@@ -83,33 +84,45 @@ impl<'a> Entry<'a> {
 pub(crate) fn scan(
     conn: &Connection,
     from: i64,
-    each: impl FnMut(&Entry<'_>) -> Result<ControlFlow<()>>,
+    mut each: impl FnMut(&Entry<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    scan_with(conn, from, |_, damage| Err(damage), each)
+    scan_with(conn, from, |met| match met {
+        Met::Op(entry) => each(entry),
+        Met::Damaged(_, damage) => Err(damage),
+    })
 }
 
-/// As `scan`; a block that cannot be read is told to `damaged` by its name, which may say to go on behind it.
+/// What a walk through the log meets.
+pub(crate) enum Met<'m, 'a> {
+    Op(&'m Entry<'a>),
+    /// A block that cannot be read, by its name, after the rows that stand among its ops or before them.
+    Damaged(i64, Error),
+}
+
+/// As `scan`, over blocks that cannot be read too.
 pub(crate) fn scan_with(
     conn: &Connection,
     from: i64,
-    mut damaged: impl FnMut(i64, Error) -> Result<()>,
-    mut each: impl FnMut(&Entry<'_>) -> Result<ControlFlow<()>>,
+    mut each: impl FnMut(Met<'_, '_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let mut at = from;
     while let Some((upto, block)) = block::next(conn, at)? {
-        let block = match block {
-            Ok(block) => Some(block),
-            Err(damage) => {
-                damaged(upto, damage)?;
-                None
-            }
+        let (block, damage) = match block {
+            Ok(block) => (Some(block), None),
+            Err(damage) => (None, Some(damage)),
         };
-        if scan_part(conn, at, upto, block.as_ref(), &mut each)?.is_break() {
+        let part = scan_part(conn, at, upto, block.as_ref(), &mut |entry| each(Met::Op(entry)))?;
+        if part.is_break() {
+            return Ok(());
+        }
+        if let Some(damage) = damage
+            && each(Met::Damaged(upto, damage))?.is_break()
+        {
             return Ok(());
         }
         at = upto + 1;
     }
-    let _ = scan_part(conn, at, i64::MAX, None, &mut each)?;
+    let _ = scan_part(conn, at, i64::MAX, None, &mut |entry| each(Met::Op(entry)))?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::heads::read_heads;
 use crate::id::{Id, NodeId, Origin, StreamId};
 use crate::kind::{Field, Kind, Type};
-use crate::log;
+use crate::log::{self, Met};
 use crate::read::Read;
 use crate::record::Record;
 use crate::schema::table_of;
@@ -128,7 +128,7 @@ fn leaf(entry: &log::Entry<'_>) -> Result<[u8; 32]> {
 }
 
 /// Calls `each` with an origin's ops of a stream (both by their numbers) from one number on, in order and without a gap,
-/// until it breaks.
+/// until it breaks or comes to a block that cannot be read.
 fn each_op(
     conn: &Connection,
     (stream, origin): (i64, i64),
@@ -137,7 +137,8 @@ fn each_op(
 ) -> Result<()> {
     let Some(from) = log::near(conn, stream, origin, low)? else { return Ok(()) };
     let mut next = low;
-    log::scan(conn, from, |entry| {
+    log::scan_with(conn, from, |met| {
+        let Met::Op(entry) = met else { return Ok(ControlFlow::Break(())) };
         if entry.stream != stream || entry.origin != origin || entry.seq < low {
             return Ok(ControlFlow::Continue(()));
         }

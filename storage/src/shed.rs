@@ -9,6 +9,7 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::{Id, StreamId};
 use crate::log::block;
+use crate::log::damage::Run;
 use crate::peer;
 use crate::replica::RecordKey;
 use crate::schema;
@@ -132,7 +133,8 @@ impl Db {
         let mut removed = self.conn.execute(sql, params![number, most as i64])? as u64;
         if removed == 0 {
             let blocks = block::with(&self.conn, number, None)?.into_iter().take(1);
-            removed = self.rewrite_blocks(blocks, |entry| entry.stream == number)?;
+            let is_theirs = |run: &Run| run.stream == number;
+            removed = self.rewrite_blocks(blocks, |entry| entry.stream == number, is_theirs)?;
         }
         if removed > 0 {
             // Positions and the clock go on from where they were.

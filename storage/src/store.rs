@@ -2,6 +2,7 @@
 //! pool of readers, and a thread that moves the write-ahead log into the file.
 
 mod checkpoint;
+mod scrub;
 mod unindexed;
 mod writer;
 
@@ -70,6 +71,7 @@ struct Shared {
     sync_us: AtomicU64,
     /// Held by whatever rewrites the log.
     rewriting: Mutex<()>,
+    scrub: Mutex<scrub::Scrub>,
     idle: Mutex<Vec<Connection>>,
     commits: watch::Sender<u64>,
     access_changes: AtomicU64,
@@ -119,6 +121,7 @@ impl Store {
             synced: Synced::open(&path)?,
             sync_us: AtomicU64::new(u64::MAX),
             rewriting: Mutex::new(()),
+            scrub: Mutex::default(),
             idle: Mutex::new(vec![]),
             commits,
             access_changes: AtomicU64::new(0),

@@ -7,7 +7,8 @@ use crate::db::Db;
 use crate::error::Result;
 use crate::heads::read_heads;
 use crate::id::{Dot, Id, Origin, StreamId};
-use crate::log::{self, block};
+use crate::log::damage::{self, Run};
+use crate::log::{self, Met, block};
 use crate::op::{BodyEdit, Payload};
 use crate::schema;
 use crate::store::indexed_pos;
@@ -59,32 +60,30 @@ impl Db {
         max_ops: usize,
         acknowledged: Option<&BTreeMap<StreamId, Vector>>,
     ) -> Result<BTreeMap<StreamId, Vector>> {
-        let heads: HashMap<i64, StreamId> =
-            read_heads(&self.conn, None)?.into_iter().map(|(id, head)| (id, head.stream)).collect();
-        let origins = log::origins(&self.conn)?;
-        let mut oldest: BTreeMap<StreamId, Vector> = BTreeMap::new();
-        let mut ops = 0;
-        log::scan(&self.conn, 0, |entry| {
-            if entry.pos > pos || (ops >= max_ops && !entry.is_packed()) {
+        let streams = read_heads(&self.conn, None)?.into_iter().map(|(id, head)| (id, head.stream));
+        let (streams, origins) = (streams.collect(), log::origins(&self.conn)?);
+        let mut oldest =
+            Oldest { streams, origins, acknowledged, vectors: BTreeMap::new(), ops: 0 };
+        log::scan_with(&self.conn, 0, |met| {
+            let (last, is_packed) = match &met {
+                Met::Op(entry) => (entry.pos, entry.is_packed()),
+                Met::Damaged(name, _) => (*name, false),
+            };
+            if last > pos || (oldest.ops >= max_ops && !is_packed) {
                 return Ok(ControlFlow::Break(()));
             }
-            if let (Some(stream), Some(origin)) =
-                (heads.get(&entry.stream), origins.get(&entry.origin))
-            {
-                let dot = Dot { origin: *origin, seq: entry.seq };
-                let is_theirs = |all: &BTreeMap<StreamId, Vector>| {
-                    all.get(stream).is_some_and(|vector| vector.covers(dot))
-                };
-                if !acknowledged.is_none_or(is_theirs) {
-                    return Ok(ControlFlow::Break(()));
-                }
-                oldest.entry(stream.clone()).or_default().raise(*origin, entry.seq);
-                ops += 1;
-            }
-            let is_enough = ops >= max_ops.max(block::FULL_OPS);
-            Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            let is_taken = match met {
+                Met::Op(entry) => oldest.take(entry.stream, entry.origin, (entry.seq, entry.seq)),
+                Met::Damaged(name, _) => oldest.take_all(&damage::runs(&self.conn, name)?),
+            };
+            let is_enough = oldest.ops >= max_ops.max(block::FULL_OPS);
+            Ok(if !is_taken || is_enough {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
         })?;
-        Ok(oldest)
+        Ok(oldest.vectors)
     }
 
     /// Moves what still needs the text of ops that go: bodies that were never edited into a table of their own, and
@@ -99,8 +98,9 @@ impl Db {
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query(params![stream, origin, upto as i64])?;
         while let Some(row) = rows.next()? {
-            let payload = codec::unpack(row.get_ref(3)?.as_blob().unwrap_or_default())?;
-            let Payload::Write(write) = payload else { continue };
+            // Of an op that is damaged nothing can be taken.
+            let payload = codec::unpack(row.get_ref(3)?.as_blob().unwrap_or_default());
+            let Ok(Payload::Write(write)) = payload else { continue };
             let place = Place { stream, tenant, kind: row.get(1)?, key: Id(row.get(2)?) };
             let origin = row.get_ref(4)?.as_blob().ok().and_then(Origin::from_slice);
             let (Some(origin), seq) = (origin, row.get::<_, i64>(0)? as u64) else { continue };
@@ -169,20 +169,66 @@ impl Db {
         ends: &HashMap<(i64, i64), u64>,
     ) -> Result<u64> {
         let indexed = indexed_pos(&self.conn)? as i64;
-        let mut unseen = Vec::new();
-        let dropped = self.rewrite_blocks(blocks, |entry| {
-            let end = ends.get(&(entry.stream, entry.origin));
-            let leaves = end.is_some_and(|end| entry.seq <= *end);
+        let (mut unseen, mut unread) = (Vec::new(), BTreeSet::new());
+        let leaves = |stream: i64, origin: i64, seq: u64| {
+            ends.get(&(stream, origin)).is_some_and(|end| seq <= *end)
+        };
+        let entry_leaves = |entry: &block::Packed| {
+            let leaves = leaves(entry.stream, entry.origin, entry.seq);
             if leaves && entry.pos > indexed {
                 unseen.push((entry.kind, entry.key));
             }
             leaves
-        })?;
+        };
+        let run_leaves = |run: &Run| {
+            let leaves = leaves(run.stream, run.origin, run.high);
+            if leaves && run.block > indexed {
+                unread.insert(run.stream);
+            }
+            leaves
+        };
+        let dropped = self.rewrite_blocks(blocks, entry_leaves, run_leaves)?;
+        damage::queue(&self.conn, &self.plans, &unread)?;
         let mut statement =
             self.conn.prepare_cached("INSERT INTO dirty (kind, key) VALUES (?1, ?2)")?;
         for (kind, key) in unseen {
             statement.execute(params![kind, key.0])?;
         }
         Ok(dropped)
+    }
+}
+
+/// What is old enough to go, as vectors.
+struct Oldest<'a> {
+    streams: HashMap<i64, StreamId>,
+    origins: HashMap<i64, Origin>,
+    acknowledged: Option<&'a BTreeMap<StreamId, Vector>>,
+    vectors: BTreeMap<StreamId, Vector>,
+    ops: usize,
+}
+
+impl Oldest<'_> {
+    fn is_acknowledged(&self, stream: i64, origin: i64, seq: u64) -> bool {
+        let names = self.streams.get(&stream).zip(self.origins.get(&origin));
+        let (Some((stream, origin)), Some(all)) = (names, self.acknowledged) else { return true };
+        all.get(stream).is_some_and(|vector| vector.covers(Dot { origin: *origin, seq }))
+    }
+
+    /// False if somebody may lack the last of them.
+    fn take(&mut self, stream: i64, origin: i64, (low, high): (u64, u64)) -> bool {
+        if !self.is_acknowledged(stream, origin, high) {
+            return false;
+        }
+        if let Some((stream, origin)) = self.streams.get(&stream).zip(self.origins.get(&origin)) {
+            self.vectors.entry(stream.clone()).or_default().raise(*origin, high);
+            self.ops += (high - low + 1) as usize;
+        }
+        true
+    }
+
+    /// All or none, and false if none.
+    fn take_all(&mut self, runs: &[Run]) -> bool {
+        runs.iter().all(|run| self.is_acknowledged(run.stream, run.origin, run.high))
+            && runs.iter().all(|run| self.take(run.stream, run.origin, (run.low, run.high)))
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::heads::{StreamHead, read_heads};
 use crate::id::{Id, Origin};
 use crate::kind::Kind;
-use crate::log;
+use crate::log::{self, Met};
 use crate::read::{Read, load_content, record_of};
 use crate::record::Record;
 use crate::schema::{self, table_of};
@@ -226,11 +226,14 @@ impl Db {
         let origins = log::origins(&self.conn)?;
         let mut counts: BTreeMap<(i64, Origin), u64> = BTreeMap::new();
         let mut damaged = Vec::new();
-        let note = |name, error| {
-            damaged.push(format!("block {name} of the log: {error}"));
-            Ok(())
-        };
-        log::scan_with(&self.conn, 0, note, |entry| {
+        log::scan_with(&self.conn, 0, |met| {
+            let entry = match met {
+                Met::Op(entry) => entry,
+                Met::Damaged(name, error) => {
+                    damaged.push(format!("block {name} of the log: {error}"));
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
             if let (Some(head), Some(origin)) =
                 (heads.get(&entry.stream), origins.get(&entry.origin))
                 && entry.seq > head.floor.get(*origin)

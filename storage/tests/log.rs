@@ -3,9 +3,9 @@
 use atoll_storage::erasure;
 use atoll_storage::{
     Carries, Changes, Clock, Db, Error, Field, Id, Kind, Lane, NodeId, Op, OpenOptions, Payload,
-    Read, Replica, Rule, Store, StreamId, Vector,
+    Read, Record, Replica, Rule, SearchText, Store, StreamId, Vector,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,12 +13,26 @@ const TITLE: Field = Field::text(1, "title").column();
 const BODY: Field = Field::body(2, "body");
 const ON: Field = Field::text(1, "on");
 static NOTE: Kind = Kind { fields: &[TITLE, BODY], ..Kind::new(500, "note", "notes", "content") };
-static LIKE: Kind = Kind { fields: &[ON], ..Kind::new(501, "like", "likes", "community") };
+static LIKE: Kind =
+    Kind { fields: &[ON], search: Some(found), ..Kind::new(501, "like", "likes", "community") };
 static MARK: Kind = erasure::marks(502, "mark", "marks", "community");
 static KINDS: &[&Kind] = &[&NOTE, &LIKE, &MARK];
 const TENANT: Id = Id([7; 16]);
 const BEGIN_MS: u64 = 1_700_000_000_000;
 const DAY_MS: u64 = 86_400_000;
+
+fn found(like: &Record) -> Option<SearchText> {
+    Some(SearchText {
+        title: like.text(&ON).to_owned(),
+        body: String::new(),
+        keywords: vec![],
+        public: true,
+        status: String::new(),
+        parent: None,
+        facets: vec![],
+        date_ms: 0,
+    })
+}
 
 struct Bench {
     store: Store,
@@ -108,6 +122,40 @@ impl Bench {
     fn floors(&self) -> BTreeMap<StreamId, Vector> {
         let heads = self.store.clone().heads(None).unwrap();
         heads.into_iter().map(|head| (head.stream, head.floor)).collect()
+    }
+
+    /// The disk loses what is in the blocks that there are.
+    fn damage_blocks(&self) {
+        self.execute("UPDATE block SET ops = zeroblob(20)");
+    }
+
+    fn execute(&self, sql: &'static str) {
+        let done: Result<(), Error> =
+            self.store.write_blocking(move |tx| Ok(tx.conn().execute_batch(sql)?));
+        done.unwrap();
+    }
+
+    fn trim_older(&self, than_ms: u64, acknowledged: Option<&BTreeMap<StreamId, Vector>>) -> u64 {
+        let mut dropped = 0;
+        loop {
+            match self.store.trim_older(than_ms, 30, acknowledged).unwrap() {
+                0 => return dropped,
+                step => dropped += step,
+            }
+        }
+    }
+
+    /// Likes that the search index is told of, until it has all.
+    fn feed(&self) -> BTreeSet<Id> {
+        let mut told = BTreeSet::new();
+        loop {
+            let fed = self.store.unindexed(50).unwrap();
+            if fed.is_empty() {
+                return told;
+            }
+            told.extend(fed.records.iter().filter(|(kind, _)| *kind == LIKE.code).map(|(_, k)| *k));
+            self.store.note_indexed(&fed).unwrap();
+        }
     }
 
     fn verify(&self) {
@@ -281,11 +329,7 @@ fn a_damaged_block_is_found_and_holds_up_nothing_else() {
     bench.write(0..40);
     bench.pass_day();
     bench.pack(0);
-    let done: Result<(), Error> = bench.store.write_blocking(|tx| {
-        tx.conn().execute_batch("UPDATE block SET ops = zeroblob(20)")?;
-        Ok(())
-    });
-    done.unwrap();
+    bench.damage_blocks();
     let left = bench.ops(&BTreeMap::new());
     assert!(left.iter().all(|op| !packs(op)) && !left.is_empty());
     assert!(bench.store.verify().unwrap().problems.iter().any(|p| p.contains("block")));
@@ -293,4 +337,169 @@ fn a_damaged_block_is_found_and_holds_up_nothing_else() {
     bench.pass_day();
     bench.pack(0);
     assert_eq!(bench.number("SELECT count(*) FROM block"), 2);
+}
+
+#[test]
+fn a_damaged_block_leaves_the_log_with_its_age() {
+    let bench = Bench::new();
+    bench.write(0..100);
+    let first_ms = bench.pass_day();
+    bench.pack(0);
+    bench.damage_blocks();
+    bench.write(100..150);
+    bench.pass_day();
+    bench.pack(0);
+    assert_eq!(bench.number("SELECT count(*) FROM block"), 2);
+    let later = bench.ops(&BTreeMap::new()).into_iter().filter(packs).collect::<Vec<_>>();
+    bench.trim_older(first_ms, None);
+    assert_eq!(bench.number("SELECT count(*) FROM block"), 1);
+    assert_eq!(
+        bench.number("SELECT count(*) FROM block_run WHERE block NOT IN (SELECT last FROM block)"),
+        0
+    );
+    bench.verify();
+    let left = bench.ops(&bench.floors());
+    assert_eq!(
+        left.into_iter().filter(packs).collect::<Vec<_>>(),
+        later,
+        "those of the second day"
+    );
+}
+
+#[test]
+fn a_damaged_block_leaves_early_only_if_everybody_has_all_that_was_in_it() {
+    let bench = Bench::new();
+    bench.write(0..100);
+    let now_ms = bench.pass_day();
+    bench.pack(0);
+    bench.damage_blocks();
+    let blocks = || bench.number("SELECT count(*) FROM block");
+    let heads = bench.store.clone().heads(None).unwrap();
+    let mut acknowledged: BTreeMap<StreamId, Vector> =
+        heads.iter().map(|head| (head.stream.clone(), head.vector.clone())).collect();
+    let all = acknowledged.clone();
+    // One peer lacks the last op of one stream.
+    for vector in acknowledged.values_mut().take(1) {
+        vector.0.values_mut().for_each(|seq| *seq -= 1);
+    }
+    bench.trim_older(now_ms, Some(&acknowledged));
+    assert_eq!(blocks(), 1);
+    bench.trim_older(now_ms, Some(&all));
+    assert_eq!(blocks(), 0);
+    bench.verify();
+}
+
+#[test]
+fn a_damaged_block_goes_once_all_of_its_streams_are_shortened() {
+    let bench = Bench::new();
+    bench.write(0..100);
+    bench.pass_day();
+    bench.pack(0);
+    bench.damage_blocks();
+    let heads = bench.store.clone().heads(None).unwrap();
+    assert_eq!(heads.len(), 2);
+    for (n, head) in heads.iter().enumerate() {
+        let mut half = head.vector.clone();
+        half.0.values_mut().for_each(|seq| *seq /= 2);
+        bench.store.trim(head.stream.clone(), half).unwrap();
+        assert_eq!(bench.number("SELECT count(*) FROM block_run"), 2 - n as i64, "not by halves");
+        bench.store.trim(head.stream.clone(), head.vector.clone()).unwrap();
+        assert_eq!(bench.number("SELECT count(*) FROM block_run"), 1 - n as i64);
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM block"), 0);
+    bench.verify();
+}
+
+#[test]
+fn streams_that_are_carried_no_more_leave_a_damaged_block() {
+    let bench = Bench::new();
+    bench.write(0..60);
+    bench.pass_day();
+    bench.pack(0);
+    bench.damage_blocks();
+    let rule = Rule { tenant: None, scope: "content".into(), leaves: false };
+    bench.store.carry(Carries::of([rule]).unwrap()).unwrap();
+    while bench.store.shed(10).unwrap() {}
+    let heads = bench.store.clone().heads(None).unwrap();
+    assert_eq!(heads.iter().map(|head| &*head.stream.scope).collect::<Vec<_>>(), ["content"]);
+    assert_eq!(bench.number("SELECT count(DISTINCT stream) FROM block_run"), 1);
+    assert!(bench.store.verify().unwrap().problems.iter().any(|p| p.contains("block")));
+    bench.store.carry(Carries::of([]).unwrap()).unwrap();
+    while bench.store.shed(10).unwrap() {}
+    assert_eq!(bench.number("SELECT count(*) FROM block"), 0);
+    bench.verify();
+}
+
+#[test]
+fn what_is_erased_is_in_no_damaged_block_and_no_damaged_row() {
+    let bench = Bench::new();
+    bench.write(1..50);
+    bench.pass_day();
+    bench.pack(0);
+    bench.write(50..60);
+    let whole = bench.number("SELECT sum(length(ops)) FROM block");
+    bench.execute("UPDATE block SET ops = substr(ops, 1, length(ops) - 1)");
+    bench.execute("UPDATE op SET payload = x'ffff' WHERE kind = 501");
+    assert!(whole > 1_000);
+    let erased: Result<(), Error> = bench.store.write_blocking(|tx| {
+        tx.erase(&MARK, &LIKE, TENANT, like(8))?;
+        tx.erase(&MARK, &LIKE, TENANT, like(51))
+    });
+    erased.unwrap();
+    while bench.store.erase_step(11).unwrap() {}
+    assert_eq!(bench.store.read(|r| erasure::pending(r)).unwrap(), 0);
+    assert_eq!(bench.number("SELECT sum(length(ops)) FROM block"), 0);
+    assert_eq!(bench.number("SELECT count(*) FROM op WHERE payload = x''"), 1, "the one sought");
+    // It is still known for a damaged one, and what was in it.
+    assert!(bench.store.verify().unwrap().problems.iter().any(|p| p.contains("block")));
+    assert!(bench.number("SELECT count(*) FROM block_run") > 0);
+    let now_ms = bench.pass_day();
+    bench.trim_older(now_ms, None);
+    bench.verify();
+}
+
+#[test]
+fn search_misses_nothing_of_a_damaged_block() {
+    for is_trimmed in [false, true] {
+        let bench = Bench::new();
+        bench.write(0..40);
+        let first_ms = bench.pass_day();
+        bench.pack(0);
+        bench.damage_blocks();
+        bench.write(40..60);
+        if is_trimmed {
+            bench.trim_older(first_ms, None);
+        }
+        let told = bench.feed();
+        let alive = (0..60).filter(|n| n % 5 != 0).map(like);
+        assert!(alive.into_iter().all(|like| told.contains(&like)), "trimmed: {is_trimmed}");
+        assert_eq!(bench.store.unindexed_depth().unwrap(), 0);
+        bench.write(60..61);
+        assert_eq!(bench.feed(), [like(60)].into());
+    }
+}
+
+#[test]
+fn a_walk_over_the_blocks_counts_the_damaged_ones_and_forgets_those_that_left() {
+    let bench = Bench::new();
+    for day in 0..3 {
+        bench.write(day * 2_000..(day + 1) * 2_000);
+        bench.pass_day();
+        bench.pack(0);
+    }
+    let blocks = bench.number("SELECT count(*) FROM block") as usize;
+    assert!(blocks > 1);
+    let walk = || while bench.store.scrub_log(1).unwrap() > 0 {};
+    walk();
+    assert_eq!(bench.store.damaged_blocks(), 0);
+    bench.damage_blocks();
+    assert_eq!(bench.store.scrub_log(1).unwrap(), 1);
+    assert_eq!(bench.store.damaged_blocks(), 1, "the first one");
+    walk();
+    assert_eq!(bench.store.damaged_blocks(), blocks);
+    assert_eq!(bench.store.scrub_log(1_000).unwrap(), blocks);
+    assert_eq!(bench.store.damaged_blocks(), blocks, "each once");
+    bench.trim_older(bench.now_ms.load(Ordering::Relaxed), None);
+    walk();
+    assert_eq!(bench.store.damaged_blocks(), 0);
 }

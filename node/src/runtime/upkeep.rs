@@ -29,6 +29,8 @@ const UNPACKED_OPS: u32 = 1_024;
 const UNPACKED_MS: u64 = 24 * 3_600_000;
 /// Blocks that are made in a round.
 const PACK_STEPS: usize = 200;
+/// Blocks that are read in a round, to see whether they still can be.
+const SCRUB_BLOCKS: usize = 32;
 /// Ops that are looked through for erased records in one transaction, and how many of those there are in a round.
 const ERASE_OPS: u64 = 5_000;
 const ERASE_STEPS: usize = 1_000;
@@ -66,6 +68,12 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
             Ok(Ok(ops)) => tracing::info!(ops, "old ops were dropped from the log"),
             Ok(Err(error)) => tracing::warn!(%error, "the log could not be shortened"),
             Err(error) => tracing::warn!(%error, "the shortening of the log was given up"),
+        }
+        let scrubbed = node.clone();
+        match tokio::task::spawn_blocking(move || scrubbed.store.scrub_log(SCRUB_BLOCKS)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the log could not be read through"),
+            Err(error) => tracing::warn!(%error, "the reading through the log was given up"),
         }
         let sealed = node.clone();
         match tokio::task::spawn_blocking(move || seal::round(&sealed)).await {
@@ -253,6 +261,11 @@ pub(super) fn figures(node: &Node) -> Vec<(&'static str, &'static str, f64)> {
         ])
     });
     let mut figures: Vec<_> = from_store.map(Vec::from).unwrap_or_default();
+    figures.push((
+        "atoll_damaged_blocks",
+        "Blocks of the log that could not be read.",
+        node.store.damaged_blocks() as f64,
+    ));
     let dirty = node.store.unindexed_depth().unwrap_or_default();
     figures.push((
         "atoll_search_waiting",

@@ -5,7 +5,7 @@ use crate::codec;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::{Dot, StreamId};
-use crate::log;
+use crate::log::{self, Met};
 use crate::op::Op;
 use crate::read::Read;
 use std::collections::BTreeMap;
@@ -26,12 +26,15 @@ impl Db {
         let origins = log::origins(&self.conn)?;
         let (cuts, mine, now_ms) = (self.cuts()?, self.origin.node, self.clock.now_ms());
         let (mut found, mut next, mut seen) = (Vec::new(), None, 0);
-        // What a damaged block holds shows once it is sound again and somebody says another cut.
-        let skip = |_, damage| {
-            tracing::warn!(%damage, "what removed nodes wrote late is not looked for there");
-            Ok(())
-        };
-        log::scan_with(&self.conn, from, skip, |entry| {
+        log::scan_with(&self.conn, from, |met| {
+            let entry = match met {
+                Met::Op(entry) => entry,
+                // What a damaged block holds shows once it is sound again and somebody says another cut.
+                Met::Damaged(_, damage) => {
+                    tracing::warn!(%damage, "what removed nodes wrote late is not looked for there");
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
             if seen == max_ops {
                 next = Some(entry.pos);
                 return Ok(ControlFlow::Break(()));

@@ -146,12 +146,9 @@ pub(crate) fn next(conn: &Connection, at: i64) -> Result<Option<(i64, Result<Blo
     Ok(Some((last, entries.map(|entries| Block { last, entries }))))
 }
 
-/// The block of that name.
-pub(crate) fn get(conn: &Connection, last: i64) -> Result<Option<Block>> {
-    match next(conn, last)? {
-        Some((name, block)) if name == last => block.map(Some),
-        _ => Ok(None),
-    }
+/// The block of that name, as far as it can be read.
+pub(crate) fn get(conn: &Connection, last: i64) -> Result<Option<Result<Block>>> {
+    Ok(next(conn, last)?.filter(|(name, _)| *name == last).map(|(_, block)| block))
 }
 
 /// The names of the blocks with positions from `start` up to but not including `end`.
@@ -170,7 +167,7 @@ pub(crate) fn last_if_small(conn: &Connection, most_bytes: usize) -> Result<Opti
         .query_row([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
         .optional()?;
     match row.filter(|(_, size)| *size <= most_bytes as i64) {
-        Some((last, _)) => Ok(get(conn, last).ok().flatten()),
+        Some((last, _)) => Ok(get(conn, last)?.and_then(Result::ok)),
         None => Ok(None),
     }
 }

@@ -2,6 +2,7 @@
 //! steps; each step is one transaction.
 
 use super::block::{self, Block, FULL_BYTES, FULL_OPS, Packed};
+use super::damage::{self, Run};
 use super::{Entry, scan_part};
 use crate::codec;
 use crate::db::Db;
@@ -150,15 +151,24 @@ impl Db {
         result
     }
 
-    /// Makes blocks anew without the entries that `leaves` names. How many went.
+    /// Makes blocks anew without the entries that `leaves` names, and those that cannot be read without the runs that
+    /// `run_leaves` names. How many went; a run counts as one, whatever was in it.
     pub(crate) fn rewrite_blocks(
         &self,
         names: impl IntoIterator<Item = i64>,
         mut leaves: impl FnMut(&Packed) -> bool,
+        mut run_leaves: impl FnMut(&Run) -> bool,
     ) -> Result<u64> {
         let mut gone = 0;
         for name in names {
-            let Some(mut block) = block::get(&self.conn, name)? else { continue };
+            let mut block = match block::get(&self.conn, name)? {
+                Some(Ok(block)) => block,
+                Some(Err(_)) => {
+                    gone += damage::drop_runs(&self.conn, name, &mut run_leaves)?;
+                    continue;
+                }
+                None => continue,
+            };
             let before = block.entries.len();
             block.entries.retain(|entry| !leaves(entry));
             if block.entries.len() < before {

@@ -8,10 +8,10 @@ use crate::ahead;
 use crate::apply::{Place, digest_of};
 use crate::codec;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::heads::{StreamHead, read_heads};
 use crate::id::{Dot, Id, Origin, StreamId};
-use crate::log;
+use crate::log::{self, Met};
 use crate::op::Op;
 use crate::read::{Plans, load_content};
 use crate::schema::table_of;
@@ -106,12 +106,15 @@ impl LogReader<'_> {
         let (mut bytes, mut looked_at) = (0, 0);
         // Who needs what is damaged stays behind, notices, and takes the state instead.
         let mut past_damage = 0;
-        let damaged = |name: i64, error: Error| {
-            past_damage = name as u64 + 1;
-            tracing::error!(%error, block = name, "a block of the log is damaged and cannot be sent: verify this node");
-            Ok(())
-        };
-        log::scan_with(self.conn, from_pos as i64, damaged, |entry| {
+        log::scan_with(self.conn, from_pos as i64, |met| {
+            let entry = match met {
+                Met::Op(entry) => entry,
+                Met::Damaged(name, error) => {
+                    past_damage = name as u64 + 1;
+                    tracing::error!(%error, block = name, "a block of the log is damaged and cannot be sent: verify this node");
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
             looked_at += 1;
             if looked_at > MAX_SCAN {
                 return Ok(ControlFlow::Break(()));

@@ -4,10 +4,11 @@
 use super::Store;
 use crate::error::Result;
 use crate::id::Id;
-use crate::log;
+use crate::log::{self, Met, damage};
 use crate::read::Read;
 use crate::schema;
 use rusqlite::Connection;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// What the search index is to take in, and how far that brings it.
@@ -20,6 +21,8 @@ pub struct Unindexed {
     pos: u64,
     /// On the list of what came without an op.
     listed: u64,
+    /// Blocks of the log that cannot be read: all records of their streams go onto the list once this is noted.
+    damaged: Vec<i64>,
     /// There may be others after these.
     pub more: bool,
 }
@@ -51,7 +54,7 @@ impl Store {
     pub fn unindexed(&self, limit: usize) -> Result<Unindexed> {
         self.read(|reader| {
             let pos = indexed_pos(reader.conn)?;
-            let mut found = Unindexed { records: vec![], before: pos, pos, listed: 0, more: false };
+            let mut found = Unindexed { before: pos, pos, ..Unindexed::default() };
             let sql = "SELECT pos, kind, key FROM dirty ORDER BY pos LIMIT ?1";
             let mut statement = reader.conn.prepare_cached(sql)?;
             let mut rows = statement.query([limit as i64])?;
@@ -61,7 +64,16 @@ impl Store {
             }
             found.more = found.records.len() >= limit;
             let (mut ops, mut bytes) = (0, 0);
-            log::scan(reader.conn, found.pos as i64 + 1, |entry| {
+            log::scan_with(reader.conn, pos as i64 + 1, |met| {
+                let entry = match met {
+                    Met::Op(entry) => entry,
+                    Met::Damaged(name, error) => {
+                        tracing::warn!(%error, block = name, "a block of the log is damaged: what it changed is searched anew");
+                        found.damaged.push(name);
+                        found.pos = name as u64;
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                };
                 found.pos = entry.pos as u64;
                 ops += 1;
                 bytes += entry.payload()?.len();
@@ -71,7 +83,7 @@ impl Store {
                 let is_enough = ops >= limit || bytes > UNINDEXED_BYTES;
                 Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })?;
-            found.more |= ops >= limit || bytes > UNINDEXED_BYTES;
+            found.more |= ops >= limit || bytes > UNINDEXED_BYTES || !found.damaged.is_empty();
             Ok(found)
         })
     }
@@ -88,8 +100,14 @@ impl Store {
 
     /// Notes that the index holds what [`Store::unindexed`] gave. Call from a thread that may wait.
     pub fn note_indexed(&self, fed: &Unindexed) -> Result<()> {
-        let (pos, listed) = (fed.pos, fed.listed);
+        let (pos, listed, damaged) = (fed.pos, fed.listed, fed.damaged.clone());
         self.write_blocking(move |tx| {
+            // Before the list gets shorter, so that their places lie behind what leaves it.
+            let mut streams = BTreeSet::new();
+            for block in damaged {
+                streams.extend(damage::runs(tx.conn(), block)?.iter().map(|run| run.stream));
+            }
+            damage::queue(tx.conn(), tx.plans(), &streams)?;
             if listed > 0 {
                 tx.conn().execute("DELETE FROM dirty WHERE pos <= ?1", [listed as i64])?;
             }

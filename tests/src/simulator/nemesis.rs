@@ -49,8 +49,7 @@ pub fn strike(world: &mut World) -> Outcome {
         trim(world, node)?;
     }
     pack(world, node)?;
-    // A stream with a damaged block cannot be dropped until the node is restored, so partial nodes have sound disks.
-    if plan.rots && !plan.partial && world.rng.percent(3) {
+    if plan.rots && world.rng.percent(3) {
         rot(world, node)?;
     }
     if plan.revokes {
@@ -184,8 +183,6 @@ fn trim(world: &mut World, node: usize) -> Outcome {
             match world.nodes[node].db.trim(&head.stream, &upto) {
                 Ok(_) => world.outcome.trims += 1,
                 Err(Error::Full) if world.nodes[node].is_full() => {}
-                // What cannot be read is not thrown away.
-                Err(Error::Damaged(_)) if world.nodes[node].is_rotten => {}
                 Err(error) => return Err(text(error)),
             }
             world.say(|| format!("{node} trims {} to {upto:?}", head.stream));

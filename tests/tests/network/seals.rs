@@ -1,4 +1,5 @@
-//! What a node sealed is proven at the other end of a line, and a relay that changes words is found out.
+//! What a node sealed is proven at the other end of a line, and a relay that changes words is found out; so is a disk that
+//! changes blocks of the log.
 
 use super::{join, until_equal};
 use atoll_node::{Actor, seal};
@@ -49,4 +50,23 @@ async fn what_a_node_sealed_is_proven_two_hops_away() {
     for worker in workers {
         worker.shutdown().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_block_of_the_log_is_counted_and_does_not_end_the_sealing() {
+    let test = TestNode::start().await;
+    let metrics = async || test.stranger().get("/metrics").await.text();
+    while test.node.store.pack_log(None, 0).unwrap() {}
+    assert_eq!(test.node.store.scrub_log(10).unwrap(), 1);
+    assert!(metrics().await.contains("atoll_damaged_blocks 0"));
+    let rotten: Result<(), Error> = test.node.store.write_blocking(|tx| {
+        tx.conn().execute_batch("UPDATE block SET ops = substr(ops, 2)")?;
+        Ok(())
+    });
+    rotten.unwrap();
+    test.node.store.scrub_log(10).unwrap();
+    assert!(metrics().await.contains("atoll_damaged_blocks 1"));
+    // What cannot be read is not sealed, and that is no failure.
+    let now_ms = test.node.clock.now_ms() + 1;
+    seal::seal_older(&test.node, now_ms).unwrap();
 }
