@@ -8,13 +8,22 @@ use std::process::{Child, Command, Stdio};
 const EMAIL: &str = "admin@example.org";
 const PASSWORD: &str = "a long enough password";
 
-/// Serves, and looks through the folder when that has ended.
+/// Serves, and looks through the folder when that has ended. Killed, it serves once more if that is wanted: as after a
+/// power cut, and without any room.
 const SCRIPT: &str = r#"
 mount -t tmpfs -o size=64m tmpfs "$DISK" || exit 77
 head -c 36M /dev/zero > "$DISK/ballast" || exit 77
 : > "$PORTS.mounted"
-"$ATOLL" --data "$DISK/data" --listen 127.0.0.1:0 --sync-listen 127.0.0.1:0 --set limits.rate=0 \
-    serve --port-file "$PORTS" || exit 1
+serves() {
+    "$ATOLL" --data "$DISK/data" --listen 127.0.0.1:0 --sync-listen 127.0.0.1:0 --set limits.rate=0 \
+        serve --port-file "$1"
+}
+if ! serves "$PORTS"; then
+    [ -e "$PORTS.wanted" ] || exit 1
+    rm -f "$DISK/data/atoll.db-shm"
+    cat /dev/zero > "$DISK/rest"
+    serves "$PORTS.again" || exit 1
+fi
 "$ATOLL" --data "$DISK/data" verify
 "#;
 
@@ -70,6 +79,19 @@ impl Small {
     fn inside(&self, name: &str) -> PathBuf {
         let disk = self.disk.strip_prefix("/").unwrap();
         Path::new("/proc").join(self.child.id().to_string()).join("root").join(disk).join(name)
+    }
+
+    /// Kills the node, and waits until it serves again.
+    fn killed_and_started_again(&mut self) {
+        std::fs::write(self.ports.with_extension("wanted"), "").unwrap();
+        let pid = self.told()["pid"].to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        self.ports.set_extension("again");
+        while !self.told()["http"].is_string() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it did not start again");
+            std::thread::yield_now();
+        }
     }
 
     /// Ends the node in order; whether `verify` found nothing then.
@@ -143,5 +165,26 @@ async fn a_backup_that_would_not_fit_is_refused_with_what_it_needs_and_leaves_no
     let health = client.get("/health").await.expect(200).json();
     assert_eq!(health["checks"]["backup"], "failed", "{health}");
     client.post("/api/v1/posts", &json!({ "title": "Still", "body": "x" })).await.expect(201);
+    assert!(small.ends_soundly(), "verify found something");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_killed_starts_on_a_disk_without_any_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut small) = Small::start(folder.path()) else {
+        println!("no file system can be made here: nothing was tested");
+        return;
+    };
+    let draft = |title: &str| json!({ "title": title, "body": "It opens at nine." });
+    let client = small.client().login(EMAIL, PASSWORD).await;
+    let made = client.post("/api/v1/posts", &draft("Before")).await.expect(201).data();
+    small.killed_and_started_again();
+    let client = Client { address: small.client().address, ..client };
+    let path = format!("/api/v1/posts/{}", made["id"].as_str().unwrap());
+    assert_eq!(client.get(&path).await.expect(200).data()["title"], "Before");
+    for name in ["ballast", "rest"] {
+        std::fs::remove_file(small.inside(name)).unwrap();
+    }
+    client.post("/api/v1/posts", &draft("After")).await.expect(201);
     assert!(small.ends_soundly(), "verify found something");
 }

@@ -5,6 +5,7 @@ mod feeder;
 mod folder;
 pub mod job;
 mod pool;
+mod reserve;
 mod schedule;
 mod upkeep;
 mod workers;
@@ -68,6 +69,7 @@ impl Node {
     /// As [`Node::open`], with the time from elsewhere.
     pub fn open_at(config: Config, clock: Clock) -> Result<Arc<Self>> {
         let folder = Folder::open(&config.data)?;
+        reserve::give_up(folder.path());
         let has_lived = folder.key().exists();
         let key = NodeKey::load_or_create(&folder.key())
             .map_err(|error| Error::Internal(error.to_string()))?;
@@ -93,6 +95,7 @@ impl Node {
         let identity = Identity::open(folder.path(), &store, key.node_id())?;
         let mail = Mailer::open(&config.mail)?;
         let (sync, pool, hashing) = (OnceLock::new(), Pool::new()?, Pool::for_hashing()?);
+        hold_room(&folder);
         Ok(Arc::new(Self {
             config,
             clock,
@@ -209,6 +212,13 @@ fn begin_anew_if_empty(folder: &Folder, node: NodeId, clock: &Clock) -> Result<(
         "the database is gone, but the node's key is not: the node begins anew"
     );
     Ok(())
+}
+
+/// A node without it runs as well.
+fn hold_room(folder: &Folder) {
+    if let Err(error) = reserve::take(folder.path()) {
+        tracing::warn!(%error, "no room could be held for the next start on a full disk");
+    }
 }
 
 pub(crate) fn internal(error: impl std::fmt::Display) -> Error {

@@ -149,7 +149,10 @@ pub fn prepare(conn: &Connection, kinds: &[&'static Kind]) -> Result<Vec<&'stati
     }
     conn.execute_batch(TABLES)?;
     add_later_columns(conn)?;
-    conn.pragma_update(None, "user_version", FORMAT)?;
+    // To set it is a write, and a full disk takes none.
+    if format != FORMAT {
+        conn.pragma_update(None, "user_version", FORMAT)?;
+    }
     let mut stale = Vec::new();
     for kind in kinds {
         let name = format!("view.{}", kind.name);

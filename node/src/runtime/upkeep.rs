@@ -45,6 +45,7 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
     while !stop.during(ROUND).await {
         look_at_backups(&node).await;
         round = round.wrapping_add(1);
+        super::hold_room(&node.folder);
         if round % BLOB_ROUNDS == 1 {
             sweep_blobs(&node).await;
         }
