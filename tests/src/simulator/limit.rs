@@ -160,9 +160,12 @@ fn nothing_else_came(world: &mut World) -> Outcome {
     let Some(limit) = &world.limit else { return Ok(()) };
     for (node, heads) in heads.iter().enumerate() {
         for head in heads {
-            let is_strange = |origin: &Origin| match node == limited {
-                true => others.contains(&origin.node) && !limit.was_ever(|r| r.reads(&head.stream)),
-                false => origin.node == id && !limit.was_ever(|r| r.writes(&head.stream, true)),
+            let is_strange = |origin: &Origin| {
+                if node == limited {
+                    others.contains(&origin.node) && !limit.was_ever(|r| r.reads(&head.stream))
+                } else {
+                    origin.node == id && !limit.was_ever(|r| r.writes(&head.stream, true))
+                }
             };
             if let Some(origin) = made_by(&head.vector).find(|origin| is_strange(origin)) {
                 let stream = &head.stream;
