@@ -121,6 +121,10 @@ async fn catch_up() -> Json {
 async fn be_a_node(data: &Path, ticket: &str, root: &str) {
     let running = Running::start(data).await;
     if ticket.is_empty() {
+        // At rest, as one is that others come to: not at work on the index of what it was just filled with.
+        while running.node.store.unindexed_depth().expect("a read") > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let root = running.root().to_string();
         println!("{}", json!({ "ticket": running.ticket().await, "root": root }));
     } else {
