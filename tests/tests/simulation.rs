@@ -97,94 +97,76 @@ fn a_node_killed_at_any_step_of_a_meeting_loses_nothing() {
     }
 }
 
-/// All but one write on as well, and do not know for a while.
-#[test]
-fn what_a_removed_node_wrote_late_is_in_no_state() {
-    let (from, to) = asked().unwrap_or((0, 150));
-    let (mut late, mut failures) = (0, vec![]);
+/// Runs each of the seeds that were asked for, else the first `usual`, and adds up a figure of what happened. With how many
+/// seeds that were.
+fn total(
+    usual: u64,
+    run: impl Fn(u64) -> Result<simulator::Outcome, String>,
+    figure: impl Fn(&simulator::Outcome) -> u64,
+) -> (u64, u64) {
+    let (from, to) = asked().unwrap_or((0, usual));
+    let (mut total, mut failures) = (0, vec![]);
     for seed in from..to {
-        match simulator::run_plan(seed, simulator::Plan::removal(seed)) {
-            Ok(outcome) => late += u64::from(outcome.late > 0),
+        match run(seed) {
+            Ok(outcome) => total += figure(&outcome),
             Err(failure) => failures.push(failure),
         }
     }
     failures.truncate(3);
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
-    assert!(late >= (to - from) / 4, "in only {late} runs something was late");
+    (total, to - from)
+}
+
+/// The same with the plan that each seed has of a kind.
+fn total_of(
+    usual: u64,
+    plan: fn(u64) -> simulator::Plan,
+    figure: impl Fn(&simulator::Outcome) -> u64,
+) -> (u64, u64) {
+    total(usual, |seed| simulator::run_plan(seed, plan(seed)), figure)
+}
+
+/// All but one write on as well, and do not know for a while.
+#[test]
+fn what_a_removed_node_wrote_late_is_in_no_state() {
+    let was_late = |outcome: &simulator::Outcome| u64::from(outcome.late > 0);
+    let (late, seeds) = total_of(150, simulator::Plan::removal, was_late);
+    assert!(late >= seeds / 4, "in only {late} runs something was late");
 }
 
 /// What the others show in the end is what they showed when it was removed.
 #[test]
 fn what_a_removed_node_wrote_late_shows_nowhere_in_the_end() {
-    let (from, to) = asked().unwrap_or((0, 150));
-    let (mut late, mut failures) = (0, vec![]);
-    for seed in from..to {
-        match simulator::run_removal(seed, simulator::Plan::quiet_removal(seed)) {
-            Ok(outcome) => late += u64::from(outcome.late > 0),
-            Err(failure) => failures.push(failure),
-        }
-    }
-    failures.truncate(3);
-    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
-    assert!(late >= (to - from) / 4, "in only {late} runs something was late");
+    let run = |seed| simulator::run_removal(seed, simulator::Plan::quiet_removal(seed));
+    let (late, seeds) = total(150, run, |outcome| u64::from(outcome.late > 0));
+    assert!(late >= seeds / 4, "in only {late} runs something was late");
 }
 
 /// What one of the nodes between does not carry, the others get by another way or not at all; what it carries passes.
 #[test]
 fn three_hops_of_differently_partial_nodes_lose_nothing() {
-    let (from, to) = asked().unwrap_or((0, 60));
-    let (mut dropped, mut failures) = (0, vec![]);
-    for seed in from..to {
-        match simulator::run_plan(seed, simulator::Plan::partial_line(seed)) {
-            Ok(outcome) => dropped += outcome.dropped,
-            Err(failure) => failures.push(failure),
-        }
-    }
-    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
-    assert!(dropped >= (to - from) / 3, "only {dropped} streams were dropped");
+    let (dropped, seeds) = total_of(60, simulator::Plan::partial_line, |outcome| outcome.dropped);
+    assert!(dropped >= seeds / 3, "only {dropped} streams were dropped");
 }
 
 /// Both ends know a kind and a field that the node between them lacks. It passes them on, and shows them once it is upgraded.
 #[test]
 fn what_an_older_release_does_not_know_passes_through_it_untouched() {
-    let (from, to) = asked().unwrap_or((0, 80));
-    let (mut upgrades, mut failures) = (0, vec![]);
-    for seed in from..to {
-        match simulator::run_plan(seed, simulator::Plan::older_between(seed)) {
-            Ok(outcome) => upgrades += outcome.upgrades,
-            Err(failure) => failures.push(failure),
-        }
-    }
-    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
-    assert!(upgrades >= (to - from) / 20, "only {upgrades} nodes were upgraded");
+    let (upgrades, seeds) =
+        total_of(80, simulator::Plan::older_between, |outcome| outcome.upgrades);
+    assert!(upgrades >= seeds / 20, "only {upgrades} nodes were upgraded");
 }
 
 /// What it wrote and somebody had taken is everywhere, what nobody had taken is nowhere, and all others go on.
 #[test]
 fn a_node_that_is_removed_from_the_network_leaves_the_others_equal() {
-    let (from, to) = asked().unwrap_or((0, 80));
-    let (mut refused, mut failures) = (0, vec![]);
-    for seed in from..to {
-        match simulator::run_plan(seed, simulator::Plan::revoking(seed)) {
-            Ok(outcome) => refused += outcome.refused,
-            Err(failure) => failures.push(failure),
-        }
-    }
-    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
-    assert!(refused >= to - from, "only {refused} links were refused");
+    let (refused, seeds) = total_of(80, simulator::Plan::revoking, |outcome| outcome.refused);
+    assert!(refused >= seeds, "only {refused} links were refused");
 }
 
 /// What it is let do arrives, nothing else does, and the day it is trusted with everything all are equal.
 #[test]
 fn a_node_that_is_limited_gets_and_gives_what_it_may_and_nothing_else() {
-    let (from, to) = asked().unwrap_or((0, 120));
-    let (mut limits, mut failures) = (0, vec![]);
-    for seed in from..to {
-        match simulator::run_plan(seed, simulator::Plan::limiting(seed)) {
-            Ok(outcome) => limits += outcome.limits,
-            Err(failure) => failures.push(failure),
-        }
-    }
-    assert!(failures.is_empty(), "\n{}\n", failures.join("\n\n"));
-    assert!(limits >= 3 * (to - from), "the limit was another one only {limits} times");
+    let (limits, seeds) = total_of(120, simulator::Plan::limiting, |outcome| outcome.limits);
+    assert!(limits >= 3 * seeds, "the limit was another one only {limits} times");
 }
