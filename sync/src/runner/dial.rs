@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +50,8 @@ pub(super) async fn keep_all(shared: Arc<Shared>) {
 
 async fn keep(shared: Arc<Shared>, key: PublicKey) {
     let mut pause = FIRST_PAUSE;
-    let mut paused = shared.paused.subscribe();
+    let mut waits =
+        Waits { paused: shared.paused.subscribe(), stopped: shared.stopped.subscribe() };
     let mut is_first = true;
     // Since when there is a link that the other side dialled.
     let mut linked_at: Option<Instant> = None;
@@ -57,10 +59,10 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
         if shared.is_stopped() {
             return;
         }
-        if *paused.borrow_and_update() {
+        if *waits.paused.borrow_and_update() {
             let why = (Obstacle::Paused, "links are paused on this node");
             shared.roster.note(&key, PeerState::Paused, Some(why));
-            wait(&shared, &target, LONGEST_PAUSE, &mut paused).await;
+            waits.news(&target, LONGEST_PAUSE).await;
             is_first = true;
             continue;
         }
@@ -72,7 +74,7 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
                 _ => "it may do nothing here any more",
             };
             shared.roster.note(&key, PeerState::Waiting, Some((obstacle, reason)));
-            wait(&shared, &target, LONGEST_PAUSE, &mut paused).await;
+            waits.news(&target, LONGEST_PAUSE).await;
             continue;
         }
         let places = places(&shared, &target);
@@ -82,8 +84,8 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
             if since.elapsed() > GOOD_LINK {
                 pause = FIRST_PAUSE;
             } else {
-                // Nor is the end of the other side's: both would dial by turns without end.
-                pause = wait_longer(&shared, &target, pause, &mut paused).await;
+                // What ended it may well be there still.
+                pause = waits.longer(&target, pause).await;
                 continue;
             }
         }
@@ -93,34 +95,52 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
                 let why = (Obstacle::NoAddress, reason);
                 shared.roster.note(&key, PeerState::Waiting, Some(why));
             }
-            wait(&shared, &target, LONGEST_PAUSE, &mut paused).await;
+            waits.while_linked(&target, LONGEST_PAUSE).await;
             continue;
         }
         if std::mem::take(&mut is_first) && shared.me > key.node_id() {
-            wait(&shared, &target, COURTESY, &mut paused).await;
+            waits.news(&target, COURTESY).await;
             continue;
         }
         let begun = Instant::now();
-        if dial(&shared, &target, &places).await {
-            if begun.elapsed() > GOOD_LINK {
-                pause = FIRST_PAUSE;
-            }
-            // The end of its own link is no reason to dial at once: what ended it may well be there still.
-            let _ = tokio::time::timeout(Duration::ZERO, target.wake.notified()).await;
+        if dial(&shared, &target, &places).await && begun.elapsed() > GOOD_LINK {
+            pause = FIRST_PAUSE;
         }
-        pause = wait_longer(&shared, &target, pause, &mut paused).await;
+        pause = waits.longer(&target, pause).await;
     }
 }
 
-/// Waits for about so long, or until something happens. How long to wait the next time.
-async fn wait_longer(
-    shared: &Shared,
-    target: &Target,
-    pause: Duration,
-    paused: &mut tokio::sync::watch::Receiver<bool>,
-) -> Duration {
-    let woken = wait(shared, target, jittered(pause), paused).await;
-    if woken { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) }
+/// What a dialler waits for.
+struct Waits {
+    paused: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Waits {
+    /// Waits for so long, or until another attempt is worth it: true then. The end of a link is no such news: both sides
+    /// would dial by turns without end.
+    async fn news(&mut self, target: &Target, pause: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            () = target.wake.notified() => true,
+            _ = self.paused.changed() => true,
+            _ = self.stopped.wait_for(|stopped| *stopped) => true,
+        }
+    }
+
+    /// As `news`, or until the link has ended.
+    async fn while_linked(&mut self, target: &Target, pause: Duration) {
+        tokio::select! {
+            _ = self.news(target, pause) => {}
+            () = target.ended.notified() => {}
+        }
+    }
+
+    /// Waits for about so long, or until there is news. How long to wait the next time.
+    async fn longer(&mut self, target: &Target, pause: Duration) -> Duration {
+        let is_news = self.news(target, jittered(pause)).await;
+        if is_news { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) }
+    }
 }
 
 /// Where to look for a peer: at the address that is known, then where it was heard on this network.
@@ -181,22 +201,6 @@ async fn is_refused(place: &str) -> std::io::Result<bool> {
     Ok(matches!(heard, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused))
 }
 
-/// True if something happened before the time was over.
-async fn wait(
-    shared: &Shared,
-    target: &Target,
-    pause: Duration,
-    paused: &mut tokio::sync::watch::Receiver<bool>,
-) -> bool {
-    let mut stopped = shared.stopped.subscribe();
-    tokio::select! {
-        () = tokio::time::sleep(pause) => false,
-        () = target.wake.notified() => true,
-        _ = paused.changed() => true,
-        _ = stopped.wait_for(|stopped| *stopped) => true,
-    }
-}
-
 /// Between half and one and a half of it.
 fn jittered(pause: Duration) -> Duration {
     let mut bytes = [0; 2];
@@ -204,3 +208,6 @@ fn jittered(pause: Duration) -> Duration {
     let _ = getrandom::fill(&mut bytes);
     pause / 2 + pause.mul_f64(f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX))
 }
+
+#[cfg(test)]
+mod tests;

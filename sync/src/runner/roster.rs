@@ -159,6 +159,7 @@ struct Entry {
     status: PeerStatus,
     current: Option<Current>,
     wake: Arc<Notify>,
+    ended: Arc<Notify>,
 }
 
 /// A link's place in the roster; `cut` says when it must end, and why.
@@ -174,7 +175,10 @@ pub(super) struct Target {
     pub(super) key: PublicKey,
     pub(super) address: Option<String>,
     pub(super) is_linked: bool,
+    /// Another attempt is worth it now.
     pub(super) wake: Arc<Notify>,
+    /// Its link has ended, whoever dialled it.
+    pub(super) ended: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -242,7 +246,8 @@ impl Roster {
                 (entry.status.name, entry.status.address) = (status.name, status.address);
             }
             None => {
-                let entry = Entry { current: None, wake: Arc::default(), status };
+                let (wake, ended) = (Arc::default(), Arc::default());
+                let entry = Entry { current: None, wake, ended, status };
                 inner.entries.insert(entry.status.public_key, entry);
             }
         }
@@ -368,6 +373,7 @@ impl Roster {
             address: entry.status.address.clone(),
             is_linked: entry.current.is_some(),
             wake: entry.wake.clone(),
+            ended: entry.ended.clone(),
         })
     }
 
@@ -477,7 +483,7 @@ impl Roster {
             entry.status.round_trip = None;
             ended.reason.clone_into(&mut entry.status.reason);
             entry.status.obstacle = Some(ended.obstacle);
-            entry.wake.notify_one();
+            entry.ended.notify_one();
         }
     }
 }
