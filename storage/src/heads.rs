@@ -38,8 +38,9 @@ impl StreamHead {
         Digest::from_hash(hasher.finalize().as_bytes())
     }
 
+    /// True if there is nothing to speak of. Records may stand in a stream without ops: a part of a snapshot.
     pub fn is_empty(&self) -> bool {
-        self.vector.0.values().all(|seq| *seq == 0)
+        self.records == 0 && self.vector.0.values().all(|seq| *seq == 0)
     }
 }
 

@@ -77,6 +77,12 @@ fn a_repair_that_changes_nothing_but_a_time_reaches_the_inbox() {
     simulator::run_plan(23_375, plan).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// A courier brought a part of a snapshot to a node that had no op of the stream: it did not tell of it.
+#[test]
+fn a_part_of_a_snapshot_that_was_carried_to_one_reaches_all() {
+    simulator::run(102_952).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// Two places of one circle moved in one step: a third one showed no parent for ever.
 #[test]
 fn a_circle_that_is_broken_twice_at_once_is_none_on_any_node() {

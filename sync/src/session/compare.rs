@@ -233,15 +233,13 @@ impl Session {
         if is_above(&theirs.floor, vector) || is_long || is_stuck {
             self.pulls.want(theirs.stream.clone(), Why::Behind);
         }
-        if let Some(mine) = mine
-            && mine.vector == theirs.vector
-            && mine.digest != theirs.digest
-            && !self.pulls.wants(&theirs.stream)
+        let digest = mine.map_or(Digest::default(), |mine| mine.digest);
+        if *vector == theirs.vector && digest != theirs.digest && !self.pulls.wants(&theirs.stream)
         {
             // After a snapshot that was broken off, equal vectors may well stand for different states.
-            if !mine.is_ahead && !theirs.is_ahead {
+            if !theirs.is_ahead && mine.is_none_or(|mine| !mine.is_ahead) {
                 self.figures.alarms += 1;
-                let (stream, mine, theirs) = (theirs.stream.clone(), mine.digest, theirs.digest);
+                let (stream, mine, theirs) = (theirs.stream.clone(), digest, theirs.digest);
                 self.effects.push(Effect::Alarm { stream, mine, theirs });
             }
             self.pulls.want(theirs.stream.clone(), Why::Diverged);

@@ -58,6 +58,30 @@ fn what_was_deleted_out_of_half_a_snapshot_does_not_come_back() -> Outcome {
     Ok(())
 }
 
+/// A part of a snapshot that somebody carried here is told on, though no op of its stream ever came.
+#[test]
+fn what_half_a_snapshot_brought_goes_on_to_others() -> Outcome {
+    let (mut a, mut b, c) = (node(1)?, node(2)?, node(3)?);
+    write(&mut a, &NOTE, 1, "one")?;
+    write(&mut a, &NOTE, 2, "two")?;
+    let first = key(1).min(key(2));
+    b.merge_chunk(&a.snapshot_chunk(&content(), None, Some((NOTE.code, first)))?)?;
+    assert_eq!(vector(&mut b)?, Vector::default());
+
+    let mut pair = Pair::open(b, c);
+    assert!(pair.are_equal());
+    assert_eq!(pair.ends.each_ref().map(|end| end.status().alarms), [0, 0]);
+    assert!(pair.dbs[1].reader().get(&NOTE, first)?.is_some());
+    let [b, c] = pair.dbs;
+    let mut pair = Pair::open(a, c);
+    assert!(pair.are_equal());
+    let [mut a, c] = pair.dbs;
+    let mut pair = Pair::open(c, b);
+    assert!(pair.are_equal());
+    assert_eq!(pair.dbs[1].root()?, a.root()?);
+    Ok(())
+}
+
 /// The stream moved on between two answers to one request: a page of the first and a page of the second tell of no state
 /// that there ever was.
 #[test]
