@@ -126,8 +126,8 @@ pub trait Replica {
     ) -> Result<SnapshotChunk>;
     /// Reconciles the chunk's range by causal context.
     fn merge_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()>;
-    /// As `merge_chunk`, but may return while the chunk is still being merged: at most one is, and its error is given by the
-    /// next call that writes. All are merged and on disk when a later call that writes returns.
+    /// As `merge_chunk`, but may return while the chunk is still being merged: at most a few are, and an error is given by a
+    /// later call that writes. All are merged and on disk when a later call that writes something else returns.
     fn begin_chunk(&mut self, chunk: SnapshotChunk) -> Result<()> {
         self.merge_chunk(&chunk)
     }

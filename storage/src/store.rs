@@ -29,7 +29,7 @@ use crate::tx::Tx;
 use crate::vector::Vector;
 use crate::verify::Report;
 use rusqlite::{Connection, OpenFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -41,6 +41,9 @@ use writer::{Request, Synced, UNSYNCED, sync_groups, write_alone, write_groups};
 
 /// Requests that may wait for the writer; more are refused.
 const QUEUE: usize = 1_024;
+/// Chunks of a snapshot that one handle may have in the queue when it brings another: the writer is not to wait for them,
+/// and those that wait share a commit.
+const MERGING: usize = 7;
 /// Pooled readers; above it connections are made and thrown away.
 const MAX_POOL: usize = 16;
 /// Where a sync of the disk takes longer, no thread of the runtime makes one.
@@ -84,8 +87,8 @@ struct Shared {
 /// A handle; clones share the store.
 pub struct Store {
     shared: Arc<Shared>,
-    /// What this handle has begun to merge, if that is not done.
-    merging: Mutex<Option<Receiver<Result<()>>>>,
+    /// What this handle has begun to merge and has not heard of, the oldest first.
+    merging: Mutex<VecDeque<Receiver<Result<()>>>>,
 }
 
 impl Clone for Store {
@@ -476,13 +479,20 @@ impl Store {
         &mut self,
         f: impl FnOnce(&mut Db) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.end_merging()?;
+        self.end_merging(0)?;
         self.call(f)
     }
 
-    fn end_merging(&mut self) -> Result<()> {
-        let Some(merging) = lock(&self.merging).take() else { return Ok(()) };
-        merging.recv().unwrap_or(Err(Error::Closed))
+    /// Waits until no more than so many are being merged.
+    fn end_merging(&mut self, left: usize) -> Result<()> {
+        let mut merging = lock(&self.merging);
+        let mut result = Ok(());
+        // After one that failed, those behind it are nobody's any more.
+        while merging.len() > if result.is_ok() { left } else { 0 } {
+            let oldest = merging.pop_front().map_or(Ok(Ok(())), |merging| merging.recv());
+            result = result.and(oldest.unwrap_or(Err(Error::Closed)));
+        }
+        result
     }
 }
 
@@ -548,9 +558,8 @@ impl Replica for Store {
     }
     fn begin_chunk(&mut self, chunk: SnapshotChunk) -> Result<()> {
         let next = self.begin_call(move |db| db.merge_chunk_in_group(&chunk))?;
-        self.end_merging()?;
-        *lock(&self.merging) = Some(next);
-        Ok(())
+        lock(&self.merging).push_back(next);
+        self.end_merging(MERGING)
     }
     fn hold(&mut self, stream: &StreamId, ranges: &[RecordRange], vector: &Vector) -> Result<()> {
         let (stream, ranges, vector) = (stream.clone(), ranges.to_vec(), vector.clone());

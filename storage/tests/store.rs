@@ -85,8 +85,10 @@ fn chunks_that_were_begun_are_there_when_the_next_write_returns_and_their_errors
     to.finish_snapshot(&stream, &index.vector).unwrap();
     assert_eq!(to.root().unwrap(), from.root().unwrap());
     // Its records are not in the range that it names.
-    let bad = SnapshotChunk { after: one, ..all };
+    let bad = SnapshotChunk { after: one, ..all.clone() };
     to.begin_chunk(bad).unwrap();
+    to.begin_chunk(all.clone()).unwrap();
+    to.begin_chunk(all).unwrap();
     assert!(matches!(to.finish_snapshot(&stream, &index.vector), Err(Error::Malformed(_))));
     // It was told once.
     to.finish_snapshot(&stream, &index.vector).unwrap();

@@ -34,8 +34,10 @@ pub struct Options {
     pub quiet_ms: u64,
     /// An empty stream is taken as a snapshot if the peer has at least so many ops of it.
     pub snapshot_from_ops: u64,
-    /// Batches on their way, and snapshot chunks asked for, at most.
+    /// Batches on their way at most.
     pub window: usize,
+    /// Snapshot chunks asked for at most.
+    pub chunk_window: usize,
     pub batch_ops: usize,
     pub batch_bytes: usize,
     /// What is answered sooner may be more at once, and what takes longer must be less.
@@ -57,6 +59,7 @@ impl Default for Options {
             quiet_ms: 2_000,
             snapshot_from_ops: 2_000,
             window: 4,
+            chunk_window: 8,
             batch_ops: 1_000,
             batch_bytes: 1 << 20,
             quick_ms: 250,

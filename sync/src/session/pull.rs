@@ -67,7 +67,7 @@ impl Pulls {
 
     fn learn(&mut self, took_ms: u64, options: &Options) {
         self.window = match self.answers.judge(took_ms, options) {
-            Speed::Quick => (self.window + 1).min(options.window),
+            Speed::Quick => (self.window + 1).min(options.chunk_window),
             Speed::Usual => self.window,
             Speed::Slow => 1,
         };

@@ -288,6 +288,7 @@ impl World {
             quiet_ms: 500,
             snapshot_from_ops: self.plan.snapshot_from_ops,
             window: self.plan.window,
+            chunk_window: self.plan.window,
             batch_ops: self.plan.batch_ops,
             batch_bytes: 64 << 10,
             quick_ms: 600,
