@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use message::MAX_IDS;
+pub use message::{Answer, MAX_IDS, MessageError, Request};
 
 /// Blobs up to this size do not wait behind larger ones.
 pub const SMALL_BYTES: u64 = 1 << 20;

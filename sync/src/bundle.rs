@@ -25,7 +25,7 @@ pub use lock::{BundleKey, Recipient};
 pub use pack::{Left, Packing};
 pub use parcel::{Contents, MAX_SHARES, Share, export_parcel};
 pub use slice::{Lack, MAX_LACKS, all_of};
-pub use volume::{Head, Volume};
+pub use volume::{Head, Volume, VolumeWriter};
 
 use crate::key::PublicKey;
 use crate::message::Packed;

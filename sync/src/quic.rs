@@ -29,12 +29,11 @@ use crate::key::{NodeKey, PublicKey};
 use crate::ticket::Ticket;
 
 pub use error::{CloseCode, Error};
-pub use hello::{JoinAnswer, JoinRequest, MAX_INFO_BYTES};
+pub use hello::{Hello, JoinAnswer, JoinRequest, MAX_INFO_BYTES, Reply};
 pub use link::{Link, LinkReceiver, LinkSender, ProcessId, Pulse};
 pub use side::{SideStream, SideStreams, StopCode};
 
 use gate::Gate;
-use hello::{Hello, Reply};
 use tls::Identity;
 
 /// What both sides must speak, and the version of it.

@@ -2,6 +2,9 @@
 //! afterwards. Each target is a plain function. The tests call it with damaged copies of good inputs, and libFuzzer with
 //! whatever it finds (`tests/fuzz`).
 
+mod bundle;
+mod events;
+mod link;
 mod mutate;
 mod seeds;
 mod store;
@@ -9,15 +12,15 @@ mod victim;
 
 pub use mutate::mutated;
 
-use atoll_storage::Digest;
 use atoll_storage::blob::tree::{Checker, Run, Step};
+use atoll_sync::blob::{Answer, Request};
 use atoll_sync::bucket::ObjectName;
 use atoll_sync::frame::{Decoder, HEADER_BYTES};
-use atoll_sync::session::{Effect, Event, Now};
+use atoll_sync::grant::Grant;
+use atoll_sync::key::NodeKey;
+use atoll_sync::quic::{Hello, Reply};
 use atoll_sync::ticket::Ticket;
-
-/// What one input may make a node send; good ones make it send a hundredth.
-const MAX_SENT_BYTES: usize = 16 << 20;
+use std::sync::OnceLock;
 
 pub struct Target {
     pub name: &'static str,
@@ -28,12 +31,18 @@ pub struct Target {
 
 pub const TARGETS: &[Target] = &[
     Target { name: "frames", run: frames, seeds: seeds::frames },
-    Target { name: "session", run: session, seeds: seeds::session },
+    Target { name: "hello", run: hello, seeds: seeds::hello },
+    Target { name: "session", run: link::session, seeds: seeds::session },
+    Target { name: "limited", run: link::limited, seeds: seeds::limited },
     Target { name: "ops", run: store::ops, seeds: seeds::ops },
+    Target { name: "seal", run: store::seal, seeds: seeds::seal },
     Target { name: "chunk", run: store::chunk, seeds: seeds::chunk },
-    Target { name: "volume", run: store::volume, seeds: seeds::volume },
+    Target { name: "volume", run: bundle::volume, seeds: seeds::volume },
+    Target { name: "signed", run: bundle::signed, seeds: seeds::signed },
     Target { name: "block", run: store::block, seeds: seeds::block },
     Target { name: "slice", run: slice, seeds: seeds::slice },
+    Target { name: "request", run: request, seeds: seeds::request },
+    Target { name: "grant", run: grant, seeds: seeds::grant },
     Target { name: "ticket", run: ticket, seeds: seeds::ticket },
     Target { name: "object_name", run: object_name, seeds: seeds::object_name },
 ];
@@ -66,61 +75,6 @@ fn frames(data: &[u8]) {
     }
 }
 
-/// What happens on a link, one after the other: a kind (1), a length (2, little endian), and so many bytes. The even kinds
-/// are frames that get the seal of good ones, so that what is damaged is read all the same.
-const SEALED: u8 = 0;
-const AS_IT_IS: u8 = 1;
-const TICK: u8 = 2;
-const WRITE: u8 = 3;
-
-fn event(kind: u8, bytes: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(bytes.len()).unwrap_or_default();
-    [&[kind][..], &length.to_le_bytes(), &bytes[..usize::from(length)]].concat()
-}
-
-fn sealed(body: &[u8]) -> Vec<u8> {
-    [body, &Digest::of(body).to_bytes()[..8]].concat()
-}
-
-/// A node that is linked to whoever says all this.
-fn session(data: &[u8]) {
-    let mut db = victim::store();
-    let mut session = victim::session();
-    let (mut now, mut sent, mut rest) = (Now::default(), 0, data);
-    let mut events = vec![Event::Open];
-    let mut written = 0;
-    loop {
-        for event in events.drain(..) {
-            for effect in session.handle(now, &mut db, event) {
-                match effect {
-                    Effect::Send(bytes) => sent += bytes.len(),
-                    Effect::Close(_) => return victim::assert_sound(&db),
-                    Effect::Alarm { .. } | Effect::Note(_) => {}
-                }
-            }
-        }
-        assert!(sent <= MAX_SENT_BYTES + 64 * data.len(), "{sent} bytes for {}", data.len());
-        let Some((&[kind, low, high], after)) = rest.split_first_chunk::<3>() else { break };
-        let length = usize::from(u16::from_le_bytes([low, high])).min(after.len());
-        let (bytes, after) = after.split_at(length);
-        rest = after;
-        match kind % 4 {
-            SEALED => events.push(Event::Frame(sealed(bytes))),
-            AS_IT_IS => events.push(Event::Frame(bytes.to_vec())),
-            TICK => {
-                now.elapsed_ms += 1_000 + length as u64;
-                events.push(Event::Tick);
-            }
-            _ => {
-                written += 1;
-                victim::write(&mut db, written);
-                events.push(Event::Committed);
-            }
-        }
-    }
-    victim::assert_sound(&db);
-}
-
 /// Parts of a blob with their proof: what is given on is what the blob has there.
 fn slice(data: &[u8]) {
     let (bytes, id) = seeds::blob();
@@ -141,6 +95,55 @@ fn slice(data: &[u8]) {
             assert_eq!(part, &bytes[at..at + len]);
         }
     }
+}
+
+/// The first frame on a link, in either direction.
+fn hello(data: &[u8]) {
+    if let Ok(hello) = Hello::decode(Some(data.to_vec().into())) {
+        let again = hello.encode().expect("what was read can be written");
+        assert_eq!(Hello::decode(Some(again.into())).ok(), Some(hello));
+    }
+    if let Ok(reply) = Reply::decode(Some(data.to_vec().into())) {
+        let again = reply.encode().expect("what was read can be written");
+        assert_eq!(Reply::decode(Some(again.into())).ok(), Some(reply));
+    }
+}
+
+/// What is said of blobs beside a link, in either direction.
+fn request(data: &[u8]) {
+    if let Ok(request) = Request::decode(data) {
+        if let Request::Slice { runs, .. } = &request {
+            let mut size = 0_u64;
+            for run in runs {
+                size += run.count;
+                assert!(run.first.checked_add(run.count).is_some(), "{run:?}");
+            }
+            assert!(size > 0);
+        }
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(answer) = Answer::decode(data) {
+        assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
+    }
+}
+
+/// What a peer signed, after its own key: of whom it may say anything.
+fn grant(data: &[u8]) {
+    let key = peer_key();
+    let body = [&key.public().0, data].concat();
+    let signature = key.sign(&[b"atoll grant 1\0", &body[..]].concat());
+    if let Ok(grant) = Grant::open(&[&[1], &body[..], &signature].concat()) {
+        assert!(grant.rights.check().is_ok());
+        let bytes = grant.sign(key).expect("what was read can be written");
+        assert_eq!(Grant::open(&bytes), Ok(grant));
+    }
+    assert!(Grant::open(data).is_err(), "nobody signed it");
+}
+
+/// Of a peer that means harm.
+fn peer_key() -> &'static NodeKey {
+    static KEY: OnceLock<NodeKey> = OnceLock::new();
+    KEY.get_or_init(|| NodeKey::generate().expect("random bytes"))
 }
 
 fn ticket(data: &[u8]) {

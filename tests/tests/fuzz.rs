@@ -56,13 +56,28 @@ fn frames_come_out_the_same_however_they_are_cut() {
 }
 
 #[test]
+fn a_hello_that_can_be_read_can_be_written() {
+    fuzz("hello");
+}
+
+#[test]
 fn a_link_survives_whatever_is_said_on_it() {
     fuzz("session");
 }
 
 #[test]
+fn a_link_of_two_that_have_or_may_have_a_part_survives_whatever_is_said_on_it() {
+    fuzz("limited");
+}
+
+#[test]
 fn a_store_survives_whatever_ops_come() {
     fuzz("ops");
+}
+
+#[test]
+fn a_store_survives_whatever_seals_come() {
+    fuzz("seal");
 }
 
 #[test]
@@ -76,6 +91,11 @@ fn a_store_survives_whatever_bundles_are_brought() {
 }
 
 #[test]
+fn a_store_survives_whatever_a_peer_signs_as_parts_of_a_bundle() {
+    fuzz("signed");
+}
+
+#[test]
 fn a_store_survives_whatever_its_disk_makes_of_a_block() {
     fuzz("block");
 }
@@ -83,6 +103,16 @@ fn a_store_survives_whatever_its_disk_makes_of_a_block() {
 #[test]
 fn no_slice_proves_what_is_not_so() {
     fuzz("slice");
+}
+
+#[test]
+fn what_is_asked_of_blobs_and_can_be_read_can_be_written() {
+    fuzz("request");
+}
+
+#[test]
+fn a_grant_that_can_be_read_can_be_written() {
+    fuzz("grant");
 }
 
 #[test]
@@ -100,6 +130,22 @@ fn every_target_is_run_here() {
     let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
     assert_eq!(
         names,
-        ["frames", "session", "ops", "chunk", "volume", "block", "slice", "ticket", "object_name"]
+        [
+            "frames",
+            "hello",
+            "session",
+            "limited",
+            "ops",
+            "seal",
+            "chunk",
+            "volume",
+            "signed",
+            "block",
+            "slice",
+            "request",
+            "grant",
+            "ticket",
+            "object_name"
+        ]
     );
 }

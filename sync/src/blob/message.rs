@@ -16,7 +16,7 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_MESSAGE_BYTES>> =
     bincode::config::standard().with_limit::<MAX_MESSAGE_BYTES>();
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) enum Request {
+pub enum Request {
     /// Which of these are there?
     Find { ids: Vec<BlobId> },
     /// Parts of a blob, with their proof.
@@ -30,7 +30,7 @@ pub(super) enum Request {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) enum Answer {
+pub enum Answer {
     /// Of each blob its size, if it is there.
     Found(Vec<Option<u64>>),
     /// The bytes follow.
@@ -44,7 +44,7 @@ pub(super) enum Answer {
 }
 
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(super) enum MessageError {
+pub enum MessageError {
     #[error("the bytes are no message about blobs")]
     Malformed,
     #[error("too many {0} at once")]
@@ -54,11 +54,11 @@ pub(super) enum MessageError {
 }
 
 impl Request {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         let request: Self = decode(bytes)?;
         match &request {
             Self::Find { ids } | Self::Release { ids } if ids.len() > MAX_IDS => {
@@ -71,11 +71,11 @@ impl Request {
 }
 
 impl Answer {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         let answer: Self = decode(bytes)?;
         match &answer {
             Self::Found(sizes) if sizes.len() > MAX_IDS => Err(MessageError::TooMany("blobs")),

@@ -17,14 +17,16 @@ pub(super) const MAX_REPLY_BYTES: usize = 64 << 10;
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_REPLY_BYTES>> =
     bincode::config::standard().with_limit::<MAX_REPLY_BYTES>();
 
-#[derive(Debug, Encode, Decode)]
-pub(super) enum Hello {
+/// What the dialling side wants.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Hello {
     Link,
     Join { secret: Secret, request: JoinRequest },
 }
 
-#[derive(Debug, Encode, Decode)]
-pub(super) enum Reply {
+/// What it is told.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
     Welcome,
     Joined(JoinAnswer),
     Refused(String),
@@ -68,11 +70,12 @@ impl JoinAnswer {
 }
 
 impl Hello {
-    pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
+    pub fn encode(&self) -> Result<Vec<u8>, Error> {
         bincode::encode_to_vec(self, CONFIG).map_err(Error::setup)
     }
 
-    pub(super) fn decode(frame: Option<Bytes>) -> Result<Self, Error> {
+    /// `frame` is the first one that came; none if the stream ended before it.
+    pub fn decode(frame: Option<Bytes>) -> Result<Self, Error> {
         let hello = decode(frame)?;
         if let Self::Join { request, .. } = &hello {
             request.check()?;
@@ -82,14 +85,17 @@ impl Hello {
 }
 
 impl Reply {
-    pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
+    /// # Errors
+    /// For an answer beyond its bounds.
+    pub fn encode(&self) -> Result<Vec<u8>, Error> {
         if let Self::Joined(answer) = self {
             answer.check()?;
         }
         bincode::encode_to_vec(self, CONFIG).map_err(Error::setup)
     }
 
-    pub(super) fn decode(frame: Option<Bytes>) -> Result<Self, Error> {
+    /// `frame` is the first one that came; none if the stream ended before it.
+    pub fn decode(frame: Option<Bytes>) -> Result<Self, Error> {
         let reply = decode(frame)?;
         if let Self::Joined(answer) = &reply {
             answer.check()?;

@@ -1,15 +1,18 @@
-//! A store that takes what came: ops, parts of snapshots, bundles; and one that reads what its own disk made of its log.
+//! A store that takes what came: ops, parts of snapshots, seals; and one that reads what its own disk made of its log.
 
-use super::victim;
-use atoll_storage::{Db, Error, Lane, Read, Replica, StreamId};
-use atoll_sync::bundle::{self, Volume};
+use super::{seeds, victim};
+use atoll_storage::op::{CellWrite, Write};
+use atoll_storage::seal::{LOW, ORIGIN};
+use atoll_storage::{
+    Db, Dot, Error, Hlc, Id, Lane, Op, Origin, Payload, Read, Replica, StreamId, Value, codec,
+};
 use atoll_sync::message::{Packed, unpack_chunk, unpack_ops};
 use std::collections::BTreeMap;
-use std::io::Cursor;
 
 /// Some of it may not be stored, and says so; the store is sound all the same, and works.
-fn assert_works(mut db: Db) {
+pub fn assert_works(mut db: Db) {
     victim::assert_sound(&db);
+    victim::look_after(&mut db);
     victim::write(&mut db, 7);
     for head in db.heads(None).expect("heads") {
         let _ = db.snapshot_index(&head.stream).expect("an index");
@@ -29,6 +32,40 @@ pub fn ops(data: &[u8]) {
     assert_works(db);
 }
 
+/// What a record of a seal says, and whether it stands under the key that seals of such a segment have.
+pub type SealSaid = (bool, Vec<CellWrite>);
+
+/// Seals that somebody made, of anybody's ops.
+pub fn seal(data: &[u8]) {
+    let Ok(said) = codec::decode::<Vec<SealSaid>>(data) else { return };
+    let mut db = victim::store();
+    let _ = Replica::apply(&mut db, seeds::hers().to_vec()).expect("good ops");
+    let maker = Origin { node: victim::node(5), epoch: 1 };
+    let ops = said.into_iter().take(100).enumerate().map(|(n, (has_key, cells))| {
+        let key = seal_key(&cells).filter(|_| has_key).unwrap_or(Id([n as u8; 16]));
+        Op {
+            stream: seeds::content(),
+            dot: Dot { origin: maker, seq: n as u64 + 1 },
+            hlc: Hlc(victim::BEGIN_MS << 16),
+            kind: victim::SEAL.code,
+            schema: 1,
+            key,
+            payload: Payload::Write(Write { creates: true, cells, ..Write::default() }),
+        }
+    });
+    let _ = Replica::apply(&mut db, ops.collect());
+    assert_works(db);
+}
+
+fn seal_key(cells: &[CellWrite]) -> Option<Id> {
+    let value = |code| cells.iter().find(|cell| cell.field == code)?.value.as_ref();
+    let origin = value(ORIGIN.code).and_then(Value::as_bytes)?;
+    let low = value(LOW.code).and_then(Value::as_int)?;
+    let stream = seeds::content();
+    let scope = stream.scope.as_bytes();
+    Some(Id::natural(&[b"seal", &stream.tenant.0, scope, origin, &low.to_le_bytes()]))
+}
+
 pub fn chunk(data: &[u8]) {
     let Ok(chunk) = unpack_chunk(&Packed::Plain(data.to_vec())) else { return };
     let mut db = victim::store();
@@ -36,19 +73,6 @@ pub fn chunk(data: &[u8]) {
         let _ = db.finish_held(&chunk.stream);
     }
     assert_works(db);
-}
-
-pub fn volume(data: &[u8]) {
-    let open = || Volume::open(Cursor::new(data.to_vec()));
-    let Ok(mut volume) = open() else { return };
-    let _ = volume.covers();
-    let mut db = victim::store();
-    let _ = bundle::import(Some(&mut db), None, vec![volume], |_, _| {});
-    assert_works(db);
-    // And only looked at.
-    if let Ok(volume) = open() {
-        let _ = bundle::import(None, None, vec![volume], |_, _| {});
-    }
 }
 
 /// A block of the log as a failing disk gives it back: what it says of its size (4, little endian), and its bytes. Nothing is
