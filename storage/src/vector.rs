@@ -47,9 +47,11 @@ impl Vector {
         Self(meant.map(|(origin, seq)| (*origin, *seq)).collect())
     }
 
-    /// How many ops `self` has that `other` lacks.
+    /// How many ops `self` has that `other` lacks. Others may say any numbers: those that add up to more than fits are as many
+    /// as fit.
     pub fn lead_over(&self, other: &Self) -> u64 {
-        self.0.iter().map(|(origin, seq)| seq.saturating_sub(other.get(*origin))).sum()
+        let leads = self.0.iter().map(|(origin, seq)| seq.saturating_sub(other.get(*origin)));
+        leads.fold(0, u64::saturating_add)
     }
 
     /// A 256-bit hash of the vector, equal for equal vectors on every node.
@@ -60,5 +62,20 @@ impl Vector {
             hasher.update(&seq.to_le_bytes());
         }
         *hasher.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NodeId;
+
+    #[test]
+    fn numbers_that_nobody_counts_to_lead_by_the_most() {
+        let origin = |n| Origin { node: NodeId([n; 16]), epoch: 1 };
+        let absurd = Vector((1..4).map(|n| (origin(n), u64::MAX)).collect());
+        let near = Vector((1..4).map(|n| (origin(n), u64::MAX - 2)).collect());
+        assert_eq!(absurd.lead_over(&Vector::default()), u64::MAX);
+        assert_eq!(absurd.lead_over(&near), 6);
     }
 }

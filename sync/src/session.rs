@@ -521,13 +521,15 @@ impl Session {
         let nothing = Vector::default();
         let theirs = |stream: &StreamId| self.known(stream).unwrap_or(&nothing);
         let (me, peer) = (self.me(), self.peer_node().unwrap_or_default());
-        let (mut to_send, mut to_receive) = (0, 0);
+        let (mut to_send, mut to_receive) = (0_u64, 0_u64);
         for (stream, vector) in &mine {
-            to_send += self.outward(stream).lead(me, vector, theirs(stream));
-            to_receive += self.inward(stream).lead(peer, theirs(stream), vector);
+            let (out, in_) = (self.outward(stream), self.inward(stream));
+            to_send = to_send.saturating_add(out.lead(me, vector, theirs(stream)));
+            to_receive = to_receive.saturating_add(in_.lead(peer, theirs(stream), vector));
         }
         for stream in self.known.keys().filter(|s| !mine.contains_key(s)) {
-            to_receive += self.inward(stream).lead(peer, theirs(stream), &nothing);
+            let lead = self.inward(stream).lead(peer, theirs(stream), &nothing);
+            to_receive = to_receive.saturating_add(lead);
         }
         (to_send, to_receive)
     }

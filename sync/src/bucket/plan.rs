@@ -78,7 +78,9 @@ pub(super) fn includes(has: &Has, stream: &StreamId, vector: &Vector) -> bool {
 pub fn lead(has: &Has, other: &Has, carries: &Carries) -> u64 {
     let nothing = Vector::default();
     let carried = has.iter().filter(|(stream, _)| carries.carries(stream));
-    carried.map(|(stream, vector)| vector.lead_over(other.get(stream).unwrap_or(&nothing))).sum()
+    let leads =
+        carried.map(|(stream, vector)| vector.lead_over(other.get(stream).unwrap_or(&nothing)));
+    leads.fold(0, u64::saturating_add)
 }
 
 /// What to take next: of those that bring something and build on nothing that is missing, the shortest.

@@ -287,7 +287,7 @@ impl Taking {
         report.unfinished = self.chunked.into_iter().collect();
         for (stream, top) in self.tops.into_iter().filter(|(stream, _)| carries.carries(stream)) {
             let here = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
-            report.waiting += top.lead_over(&here);
+            report.waiting = report.waiting.saturating_add(top.lead_over(&here));
         }
         Ok(self.report)
     }

@@ -7,12 +7,16 @@ use super::store::SealSaid;
 use super::{peer_key, victim};
 use atoll_storage::blob::tree::Run;
 use atoll_storage::blob::{BlobId, Blobs};
-use atoll_storage::{Db, Error, Id, Lane, Op, Payload, Read, Replica, Rights, StreamId, codec};
+use atoll_storage::{
+    Db, Error, Id, Lane, NodeId, Op, Origin, Payload, Read, Replica, Rights, StreamId, Vector,
+    codec,
+};
 use atoll_sync::blob::{Answer, Request};
 use atoll_sync::bundle::{self, Lack, Order, Packing, Tells, Volumes};
 use atoll_sync::frame;
 use atoll_sync::grant::Grant;
 use atoll_sync::key::{NodeKey, PublicKey, SIGNATURE_BYTES};
+use atoll_sync::message::Message;
 use atoll_sync::quic::{Hello, JoinAnswer, JoinRequest, Reply};
 use atoll_sync::session::{Effect, Event, Now, Options, Session};
 use atoll_sync::ticket::{Secret, Ticket};
@@ -120,7 +124,21 @@ pub fn session() -> Vec<Vec<u8>> {
         said(trimmed(other()), to()),
         [&ticks[..], &by_ops].concat(),
         said(remover(), to()),
+        [&by_ops[..], &absurd()].concat(),
     ]
+}
+
+/// Two streams of which the peer says that it has as much as may be said, of so many origins that it adds up to more than
+/// fits a number; and time to count it.
+fn absurd() -> Vec<u8> {
+    let origin = |n: u64| Origin { node: NodeId(Id::natural(&[&n.to_le_bytes()]).0), epoch: 1 };
+    let vector = Vector((0..2_400).map(|n| (origin(n), 1 << 53)).collect());
+    let acks = ["content", "identity"].map(|scope| {
+        let vectors = vec![(StreamId::new(victim::TENANT, scope), vector.clone())];
+        let bytes = Message::Ack { batch: 1, vectors }.encode();
+        item(SEALED, &bytes[..bytes.len() - 8])
+    });
+    [&acks.concat()[..], &item(TICK, &vec![0; 40_000])].concat()
 }
 
 pub fn limited() -> Vec<Vec<u8>> {

@@ -235,3 +235,11 @@ fn a_newcomer_gets_all_and_the_others_only_what_they_lack() {
     assert_eq!(known[0], has(9), "the short one first");
     assert_eq!(lead(&has(10), &known[1], &Carries::everything()), 10);
 }
+
+#[test]
+fn what_nobody_can_have_leads_by_the_most() {
+    let origin = |n| Origin { node: node_id(n), epoch: 1 };
+    let vector = Vector([(origin(1), u64::MAX), (origin(2), u64::MAX)].into());
+    let has: Has = (0..2).map(|n| (stream(n), vector.clone())).collect();
+    assert_eq!(lead(&has, &Has::new(), &Carries::everything()), u64::MAX);
+}
