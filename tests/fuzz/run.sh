@@ -53,9 +53,10 @@ fuzz() {
   fi
   input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
   echo "FAILED: $input"
-  grep -aE ' fails: |ERROR: libFuzzer' "$log" || tail -20 "$log"
+  grep -aE -A1 ' fails: |ERROR: libFuzzer' "$log" || tail -20 "$log"
   if [[ -n $input ]]; then
-    "$program" "$input" -minimize_crash=1 -max_total_time=30 "${limits[@]}" \
+    # Without an end of its own.
+    timeout 60 "$program" "$input" -minimize_crash=1 -max_total_time=10 "${limits[@]}" \
       -exact_artifact_path="$failed/smallest" >"$log.small" 2>&1 || true
   fi
   return 1
