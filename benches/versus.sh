@@ -27,45 +27,13 @@ atoll=${ATOLL_BIN:-$target/release/atoll}
 bench_bin_dir=${BENCH_BIN_DIR:-$target/load}
 postgres_bin=${POSTGRES_BIN_DIR:-/usr/lib/postgresql/15/bin}
 rabbitmq_bin=${RABBITMQ_BIN_DIR:-/usr/lib/rabbitmq/bin}
-pids=() folder='' rabbit_runs=no postgres_runs=no
+rabbit_runs=no postgres_runs=no
+# shellcheck source=versus_processes.sh
+source benches/versus_processes.sh
 
-say() { printf '%s\n' "$*" >&2; }
-fail() { say "versus.sh: $*"; exit 1; }
-
-cleanup() {
-  local status=$?
-  trap - EXIT
-  stop_atoll || true
+stop_others() {
   stop_postgres || true
   stop_rabbitmq || true
-  if [[ -n $folder ]]; then
-    if ((status != 0)); then
-      for log in "$folder"/*.log; do
-        if [[ -s $log ]]; then say "--- the end of ${log##*/}"; tail -n 15 "$log" >&2; fi
-      done
-    fi
-    rm -rf "$folder"
-  fi
-  exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-free_port() {
-  local port
-  while :; do
-    port=$((20000 + RANDOM % 10000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "$port"; return; fi
-  done
-}
-
-# wait_for_port NAME PORT SECONDS
-wait_for_port() {
-  local tries=$(($3 * 10))
-  while ! (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; do
-    ((tries-- > 0)) || fail "$1 does not listen on 127.0.0.1:$2 after $3 s"
-    sleep 0.1
-  done
 }
 
 # It listens before its first start has made a tenant to sign in to.
@@ -146,13 +114,6 @@ start_atoll() {
   wait_until_ready "$atoll_port"
 }
 
-stop_atoll() {
-  ((${#pids[@]} > 0)) || return 0
-  kill -TERM "${pids[0]}" 2>/dev/null || true
-  wait "${pids[0]}" 2>/dev/null || true
-  pids=()
-}
-
 # field FILE CLIENTS NAME: one value of the line for so many clients.
 field() { sed -n "/\"clients\":$2,/s/.*\"$3\":\([0-9.]*\).*/\1/p" "$1"; }
 
@@ -176,14 +137,12 @@ table() {
   done
 }
 
-[[ -d $parent ]] || fail "there is no folder $parent"
-[[ $(stat --file-system --format %T "$parent") != tmpfs ]] || fail "$parent is in memory, where fsync costs nothing; give another --parent"
+make_folder "$parent" atoll-versus
+chmod 711 "$folder"
 if [[ $build == yes ]]; then
   if [[ $only != postgres ]]; then cargo build --release --bin atoll >&2; fi
   cargo build --profile load -p atoll-benches --features versus >&2
 fi
-folder=$(mktemp -d "$parent/atoll-versus.XXXXXX")
-chmod 711 "$folder"
 
 if [[ $only != atoll ]]; then
   say "starting PostgreSQL and RabbitMQ in $folder"
@@ -204,6 +163,6 @@ if [[ $only != postgres ]]; then
     "$bench_bin_dir/load" create --address "127.0.0.1:$atoll_port" --clients "$count" --seconds "$seconds" |
       tee -a "$folder/atoll.json" >&2
   done
-  stop_atoll
+  stop_all
 fi
 table

@@ -33,51 +33,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 records=10000
 network=${BENCH_BIN_DIR:-${CARGO_TARGET_DIR:-target}/release}/network
 helper=$PWD/benches/versus_sync.py
-pids=() folder=''
-
-say() { printf '%s\n' "$*" >&2; }
-fail() { say "versus_sync.sh: $*"; exit 1; }
-
-cleanup() {
-  local status=$?
-  trap - EXIT
-  stop_all || true
-  if [[ -n $folder ]]; then
-    if ((status != 0)); then
-      for log in "$folder"/*.log; do
-        if [[ -s $log ]]; then say "--- the end of ${log##*/}"; tail -n 15 "$log" >&2; fi
-      done
-    fi
-    rm -rf "$folder"
-  fi
-  exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-stop_all() {
-  local pid
-  for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
-  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-  pids=()
-}
-
-free_port() {
-  local port
-  while :; do
-    port=$((20000 + RANDOM % 10000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "$port"; return; fi
-  done
-}
-
-# wait_for_port NAME PORT SECONDS
-wait_for_port() {
-  local tries=$(($3 * 10))
-  while ! (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; do
-    ((tries-- > 0)) || fail "$1 does not listen on 127.0.0.1:$2 after $3 s"
-    sleep 0.1
-  done
-}
+# shellcheck source=versus_processes.sh
+source benches/versus_processes.sh
 
 pull_atoll() { "$network" documents; }
 
@@ -138,14 +95,12 @@ table() {
   done
 }
 
-[[ -d $parent ]] || fail "there is no folder $parent"
-[[ $(stat --file-system --format %T "$parent") != tmpfs ]] || fail "$parent is in memory; give another --parent"
+make_folder "$parent" atoll-versus-sync
 if [[ $build == yes ]]; then cargo build --release -p atoll-benches --bin network >&2; fi
 [[ -x $network ]] || fail "no $network: cargo build --release -p atoll-benches --bin network"
 if [[ -n $pouch ]]; then pouch=$(cd "$pouch" && pwd); fi
 if [[ -n $kolibri ]]; then kolibri=$(cd "$kolibri" && pwd); fi
-folder=$(mktemp -d "$parent/atoll-versus-sync.XXXXXX")
-# Its nodes make their folders there.
+# Atoll's nodes make their folders there.
 export TMPDIR=$folder
 
 for ((round = 1; round <= rounds; round++)); do
