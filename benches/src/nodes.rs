@@ -8,7 +8,7 @@ use atoll_node::content::post::{self, Draft};
 use atoll_node::runtime::Workers;
 use atoll_node::{Actor, Config, Node, Role, config, identity, peer};
 use atoll_storage::tx::Tx;
-use atoll_storage::{Changes, Clock, Digest, Id, Read};
+use atoll_storage::{Changes, Clock, Digest, Id, Kind, Read};
 use serde_json::Value as Json;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -156,16 +156,13 @@ pub async fn make_comments(
     posts: &[Id],
     numbers: std::ops::Range<usize>,
 ) -> Vec<Id> {
-    let posts: Arc<[Id]> = posts.into();
-    in_groups(node, numbers, move |tx, n| {
+    make_records(node, author, posts, numbers, &COMMENT, move |tx, n, post| {
         let changes = Changes::new()
-            .set(&comment::POST_ID, posts[n % posts.len()])
+            .set(&comment::POST_ID, post)
             .set(&comment::TEXT, text::words(n as u64, 120))
             .set(&comment::AUTHOR_ID, author.user)
             .set(&comment::STATUS, comment::APPROVED);
-        let key = tx.new_id();
-        tx.create(&COMMENT, author.tenant, key, changes)?;
-        Ok(key)
+        (tx.new_id(), changes)
     })
     .await
 }
@@ -177,15 +174,30 @@ pub async fn make_likes(
     posts: &[Id],
     numbers: std::ops::Range<usize>,
 ) -> Vec<Id> {
-    let posts: Arc<[Id]> = posts.into();
-    in_groups(node, numbers, move |tx, n| {
-        let (target, user) = (posts[n % posts.len()], Id::natural(&[b"user", &n.to_le_bytes()]));
+    make_records(node, author, posts, numbers, &LIKE, move |_, n, target| {
+        let user = Id::natural(&[b"user", &n.to_le_bytes()]);
         let changes = Changes::new()
             .set(&like::TARGET_KIND, "post")
             .set(&like::TARGET_ID, target)
             .set(&like::USER_ID, user);
-        let key = Id::natural(&[b"like", &author.tenant.0, &target.0, &user.0]);
-        tx.create(&LIKE, author.tenant, key, changes)?;
+        (Id::natural(&[b"like", &author.tenant.0, &target.0, &user.0]), changes)
+    })
+    .await
+}
+
+/// Records that each belong to one of the posts.
+async fn make_records(
+    node: &Node,
+    author: Actor,
+    posts: &[Id],
+    numbers: std::ops::Range<usize>,
+    kind: &'static Kind,
+    each: impl Fn(&mut Tx<'_>, usize, Id) -> (Id, Changes) + Clone + Send + 'static,
+) -> Vec<Id> {
+    let posts: Arc<[Id]> = posts.into();
+    in_groups(node, numbers, move |tx, n| {
+        let (key, changes) = each(tx, n, posts[n % posts.len()]);
+        tx.create(kind, author.tenant, key, changes)?;
         Ok(key)
     })
     .await

@@ -10,6 +10,7 @@ use atoll_storage::blob::{BlobId, Blobs};
 use atoll_sync::blob::Exchange;
 use atoll_sync::key::NodeKey;
 use atoll_sync::quic::{Admission, Endpoint, Link, LinkReceiver, LinkSender, SideStreams};
+use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,8 @@ const ROUNDS: usize = 5;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const WHISPER_EVERY: Duration = Duration::from_millis(20);
 const PIECE_BYTES: usize = 512 << 10;
+/// As many as a blob's reader takes.
+const CHUNKS_AT_ONCE: usize = 64;
 
 struct Peer {
     endpoint: Endpoint,
@@ -72,10 +75,10 @@ async fn plain(ends: [SideStreams; 2], size: usize) -> f64 {
         stream.delivered().await.expect("it arrives");
     });
     let mut stream = here.accept().await.expect("a stream");
-    let mut buffer = vec![0; PIECE_BYTES];
+    let mut chunks = [const { Bytes::new() }; CHUNKS_AT_ONCE];
     let mut came = 0;
-    while let Some(read) = stream.recv(&mut buffer).await.expect("it comes") {
-        came += read;
+    while let Some(read) = stream.recv_chunks(&mut chunks).await.expect("it comes") {
+        came += chunks[..read].iter().map(Bytes::len).sum::<usize>();
     }
     assert_eq!(came, size);
     let took = begun.elapsed();

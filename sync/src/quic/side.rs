@@ -113,11 +113,6 @@ impl SideStream {
         self.recv.read_chunks(chunks).await.map_err(lost)
     }
 
-    /// What has come, at least one byte; none at the end.
-    pub async fn recv(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
-        self.recv.read(buffer).await.map_err(lost)
-    }
-
     /// Takes nothing more.
     pub fn stop(&mut self, code: StopCode) {
         // An error says that it has ended.
