@@ -11,11 +11,16 @@ mod round;
 mod s3;
 mod take;
 mod trouble;
+mod visitor;
 mod watch;
 mod worker;
 
+pub use folder::Folder;
 pub use location::{Access, Location};
-pub use trouble::Obstacle;
+pub use place::Place;
+pub use round::run as make_visit;
+pub use trouble::{Obstacle, Trouble};
+pub use visitor::{Base, Sizes, Visitor};
 pub(crate) use watch::Watch;
 pub use watch::{Found, Seen};
 pub(crate) use worker::run;

@@ -10,6 +10,7 @@ pub(super) use ask::asked_by;
 use super::leave::One;
 use super::round::Round;
 use super::trouble::{Obstacle, Result, Trouble};
+use super::visitor::Visitor;
 use crate::error::Error;
 use atoll_sync::bucket::{About, Listed, ObjectName};
 
@@ -24,7 +25,7 @@ fn damage(why: &str, size_bytes: u64) -> About {
     About::Refused { why: why.to_owned(), is_damage: true, size_bytes }
 }
 
-impl Round<'_> {
+impl<V: Visitor> Round<'_, V> {
     /// How long it is.
     fn put_one(&mut self, object: ObjectName, volume: One) -> Result<u64> {
         self.go_on()?;

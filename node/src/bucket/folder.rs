@@ -1,6 +1,7 @@
 //! A plain folder as a bucket: a NAS, a disk that goes from place to place, a folder that something else keeps in sync. An
 //! object is written beside its place, synced, and renamed: it is there whole, or not.
 
+use super::place::Place;
 use super::trouble::{Obstacle, Result, Trouble, is_full};
 use atoll_storage::NodeId;
 use atoll_sync::bucket::{Listed, MAX_OBJECTS};
@@ -19,16 +20,6 @@ impl Folder {
         Self(path.to_owned())
     }
 
-    /// Marks it as a bucket, if it is there.
-    pub fn begin(&self) -> Result<()> {
-        let mark = self.0.join(MARK);
-        if !self.0.is_dir() {
-            return Err(self.none());
-        }
-        let file = OpenOptions::new().create(true).append(true).open(mark);
-        file.and_then(|file| file.sync_all()).map_err(|error| self.failed("write to", &error))
-    }
-
     fn none(&self) -> Trouble {
         let message = format!("there is no folder {}", self.0.display());
         Trouble::new(Obstacle::NoBucket, message)
@@ -43,22 +34,6 @@ impl Folder {
             _ => Obstacle::Offline,
         };
         Trouble::new(obstacle, format!("cannot {what} the folder {}: {error}", self.0.display()))
-    }
-
-    pub fn list(&self) -> Result<Vec<Listed>> {
-        if !self.0.is_dir() {
-            return Err(self.none());
-        }
-        if !self.0.join(MARK).exists() {
-            let message = format!(
-                "the folder {} is there and is no bucket: its disk is not mounted, or the file {MARK} was removed",
-                self.0.display()
-            );
-            return Err(Trouble::new(Obstacle::NoBucket, message));
-        }
-        let mut all = Vec::new();
-        self.list_in(&self.0, "", &mut all)?;
-        Ok(all)
     }
 
     fn list_in(&self, path: &Path, head: &str, all: &mut Vec<Listed>) -> Result<()> {
@@ -88,28 +63,6 @@ impl Folder {
         Ok(())
     }
 
-    /// The first `most` bytes. False if there is no such object any more.
-    pub fn get(&self, name: &str, most: u64, to: &mut impl Write) -> Result<bool> {
-        let file = match File::open(self.0.join(name)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(self.failed("read from", &error)),
-        };
-        let mut left = file.take(most);
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            let read = left.read(&mut buffer).map_err(|error| self.failed("read from", &error))?;
-            if read == 0 {
-                return Ok(true);
-            }
-            to.write_all(&buffer[..read]).map_err(|error| Trouble::here(&error))?;
-        }
-    }
-
-    pub fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.write(name, bytes).map_err(|error| self.failed("write to", &error))
-    }
-
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.0.join(name);
         let folder = path.parent().unwrap_or(&self.0);
@@ -129,9 +82,66 @@ impl Folder {
         }
         sync_folder(folder)
     }
+}
 
-    /// Removes what this node did not come to the end of writing.
-    pub fn clear(&self, me: NodeId) -> Result<()> {
+impl Place for Folder {
+    /// Marks it as a bucket, if it is there.
+    fn begin(&self) -> Result<()> {
+        let mark = self.0.join(MARK);
+        if !self.0.is_dir() {
+            return Err(self.none());
+        }
+        let file = OpenOptions::new().create(true).append(true).open(mark);
+        file.and_then(|file| file.sync_all()).map_err(|error| self.failed("write to", &error))
+    }
+
+    fn list(&self) -> Result<Vec<Listed>> {
+        if !self.0.is_dir() {
+            return Err(self.none());
+        }
+        if !self.0.join(MARK).exists() {
+            let message = format!(
+                "the folder {} is there and is no bucket: its disk is not mounted, or the file {MARK} was removed",
+                self.0.display()
+            );
+            return Err(Trouble::new(Obstacle::NoBucket, message));
+        }
+        let mut all = Vec::new();
+        self.list_in(&self.0, "", &mut all)?;
+        Ok(all)
+    }
+
+    fn get(&self, name: &str, most: u64, to: &mut dyn Write) -> Result<bool> {
+        let file = match File::open(self.0.join(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(self.failed("read from", &error)),
+        };
+        let mut left = file.take(most);
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let read = left.read(&mut buffer).map_err(|error| self.failed("read from", &error))?;
+            if read == 0 {
+                return Ok(true);
+            }
+            to.write_all(&buffer[..read]).map_err(|error| Trouble::here(&error))?;
+        }
+    }
+
+    fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+        self.write(name, &bytes).map_err(|error| self.failed("write to", &error))
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        match fs::remove_file(self.0.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(self.failed("write to", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn clear(&self, me: NodeId) -> Result<()> {
         let folder = self.0.join(me.to_string());
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -145,15 +155,6 @@ impl Folder {
             }
         }
         Ok(())
-    }
-
-    pub fn remove(&self, name: &str) -> Result<()> {
-        match fs::remove_file(self.0.join(name)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(self.failed("write to", &error))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -186,8 +187,8 @@ mod tests {
         folder.begin().unwrap();
         let me = NodeId([7; 16]);
         let name = format!("{me}/a.atoll");
-        folder.put(&name, b"tide").unwrap();
-        folder.put("notes.txt", b"x").unwrap();
+        folder.put(&name, b"tide".to_vec()).unwrap();
+        folder.put("notes.txt", b"x".to_vec()).unwrap();
         // What a killed writer leaves is no object, and goes.
         let cut = place.path().join(format!("{me}/.b.atoll.part"));
         fs::write(&cut, b"ti").unwrap();

@@ -1,8 +1,9 @@
 //! Leaving what others lack, and clearing away what nobody needs any more. Writes under this node's own name alone. What is
 //! removed goes after what takes its place is there.
 
-use super::round::{Round, scratch};
+use super::round::Round;
 use super::trouble::{Result, Trouble};
+use super::visitor::{Base, Sizes, Visitor};
 use atoll_storage::blob::BlobId;
 use atoll_storage::bucket::Member as Kept;
 use atoll_storage::{Carries, NodeId, Replica as _, StreamId, reference};
@@ -20,7 +21,7 @@ const VOLUME_BYTES: u64 = 4 << 20;
 /// So often a node shows that it is there, though it has nothing to say.
 pub(super) const SAID_EVERY_MS: u64 = 24 * 3_600_000;
 
-impl Round<'_> {
+impl<V: Visitor> Round<'_, V> {
     pub(super) fn leave(&mut self) -> Result<()> {
         let me = self.me();
         self.place.clear(me)?;
@@ -100,8 +101,8 @@ impl Round<'_> {
 
     pub(super) fn new_name(&mut self) -> BundleName {
         let me = self.me();
-        let number = self.listing.next_number(me, self.node.clock.now_ms());
-        let random = u32::from_le_bytes(self.node.random());
+        let number = self.listing.next_number(me, self.visitor.now_ms());
+        let random = self.visitor.random();
         BundleName { number, random, node: me }
     }
 
@@ -109,8 +110,8 @@ impl Round<'_> {
     fn say(&mut self, mine: &Has) -> Result<()> {
         let me = self.me();
         let refused = self.refused_of_others();
-        let now_ms = self.node.clock.now_ms();
-        let carries = self.store.carries();
+        let now_ms = self.visitor.now_ms();
+        let carries = self.base.carries();
         let is_said = self.said.get(&me).is_some_and(|said| {
             said.has == *mine
                 && said.carries == *carries
@@ -127,7 +128,7 @@ impl Round<'_> {
         let all = |_: &StreamId| true;
         let volume_bytes = bundle::MAX_VOLUME_BYTES;
         let order = self.order(tells, Has::new(), &all, vec![], volume_bytes);
-        bundle::export(&mut self.store.clone(), self.node.key(), &order, &mut volume, |_, _| {})
+        bundle::export(&mut self.base.clone(), self.visitor.key(), &order, &mut volume, |_, _| {})
             .map_err(Trouble::of_bundle)?;
         self.go_on()?;
         let size_bytes = volume.0.len() as u64;
@@ -135,7 +136,7 @@ impl Round<'_> {
         let before = self.said.get(&me).cloned();
         let said = Kept {
             node: me,
-            name: self.node.config.name.clone(),
+            name: self.visitor.name().to_owned(),
             object: object.to_string(),
             has: mine.clone(),
             carries: Carries::clone(&carries),
@@ -163,6 +164,7 @@ impl Round<'_> {
         recipients: Vec<Recipient>,
         volume_bytes: u64,
     ) -> Order<'o> {
+        let Sizes { batch_ops, snapshot_from_ops } = self.visitor.sizes();
         Order {
             known,
             carries,
@@ -171,10 +173,10 @@ impl Round<'_> {
             lacks: &[],
             files: None,
             volume_bytes,
-            batch_ops: bundle::BATCH_OPS,
-            snapshot_from_ops: bundle::SNAPSHOT_FROM_OPS,
-            name: &self.node.config.name,
-            now_ms: self.node.clock.now_ms(),
+            batch_ops,
+            snapshot_from_ops,
+            name: self.visitor.name(),
+            now_ms: self.visitor.now_ms(),
         }
     }
 
@@ -200,13 +202,13 @@ impl Round<'_> {
         let named = RefCell::new(BTreeSet::new());
         // Noted and not packed: files have parcels of their own.
         let note = |kind, key| {
-            let of_record = self.store.read(|reader| reference::of_record(reader, kind, key));
+            let of_record = self.base.read(|reader| reference::of_record(reader, kind, key));
             named.borrow_mut().extend(of_record?);
             Ok(vec![])
         };
         let mut order = self.order(Tells::Brings, known, &carries, recipients, VOLUME_BYTES);
-        order.files = Some(Packing {
-            blobs: &self.node.blobs,
+        order.files = self.files.map(|node| Packing {
+            blobs: &node.blobs,
             named_by: &note,
             asked: vec![],
             up_to_bytes: 0,
@@ -214,8 +216,8 @@ impl Round<'_> {
         });
         let mut outgoing = Outgoing { round: self, name, held: None, sent: vec![], trouble: None };
         let done = bundle::export(
-            &mut self.store.clone(),
-            self.node.key(),
+            &mut self.base.clone(),
+            self.visitor.key(),
             &order,
             &mut outgoing,
             |_, _| {},
@@ -270,15 +272,15 @@ impl Volumes for One {
 }
 
 /// Sends volumes as they are made. One is held back until it is known whether it is the last.
-struct Outgoing<'r, 'a> {
-    round: &'r Round<'a>,
+struct Outgoing<'r, 'a, V: Visitor> {
+    round: &'r Round<'a, V>,
     name: BundleName,
     held: Option<(u32, File)>,
     sent: Vec<(ObjectName, u64)>,
     trouble: Option<Trouble>,
 }
 
-impl Outgoing<'_, '_> {
+impl<V: Visitor> Outgoing<'_, '_, V> {
     fn send_held(&mut self, is_last: bool) -> Result<()> {
         let Some((volume, mut file)) = self.held.take() else { return Ok(()) };
         self.round.go_on()?;
@@ -299,11 +301,11 @@ impl Outgoing<'_, '_> {
     }
 }
 
-impl Volumes for Outgoing<'_, '_> {
+impl<V: Visitor> Volumes for Outgoing<'_, '_, V> {
     type File = BufWriter<File>;
 
     fn begin(&mut self, _: u32) -> io::Result<Self::File> {
-        let sent = self.send_held(false).and_then(|()| scratch(self.round.node));
+        let sent = self.send_held(false).and_then(|()| self.round.visitor.scratch());
         match sent {
             Ok(file) => Ok(BufWriter::with_capacity(1 << 16, file)),
             Err(trouble) => {

@@ -3,19 +3,18 @@
 
 use super::place::Place;
 use super::trouble::{Result, Trouble};
+use super::visitor::{Base, Visitor};
 use super::watch::{Found, MAX_TOLD, Seen};
-use crate::peer::revocation;
-use crate::runtime::{Node, Stop};
+use crate::runtime::Node;
 use atoll_storage::blob::BlobId;
 use atoll_storage::bucket::{self as kept, Bucket, Member as Kept};
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
-use atoll_storage::{NodeId, Replica, Store, StreamId, codec, peer};
+use atoll_storage::{NodeId, Replica, StreamId, codec};
 use atoll_sync::bucket::{
     About, BundleName, Has, Left, Listing, Member, ObjectName, Parcel, Pile, lead,
 };
 use atoll_sync::bundle::{self, BundleKey, Volume};
-use atoll_sync::grant::standing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
@@ -31,12 +30,13 @@ pub(super) const MAX_OPEN: usize = 64;
 const MAX_WANT_BYTES: u64 = 64 << 20;
 pub(super) const MAX_OBJECT_BYTES: u64 = bundle::MAX_VOLUME_BYTES + (16 << 20);
 
-pub(super) struct Round<'a> {
-    pub node: &'a Arc<Node>,
-    pub store: Store,
+pub(super) struct Round<'a, V: Visitor> {
+    pub visitor: &'a V,
+    pub base: V::Base,
     pub bucket: &'a Bucket,
-    pub place: &'a Place,
-    pub stop: &'a Stop,
+    pub place: &'a dyn Place,
+    /// None: without files.
+    pub files: Option<&'a Arc<Node>>,
     pub key: BundleKey,
     pub listing: Listing,
     /// Those that this node lists, with their names here.
@@ -59,11 +59,6 @@ pub(super) struct Round<'a> {
 
 pub(super) type Open = Volume<BufReader<File>>;
 
-/// A scratch file that goes with the process, whatever becomes of it.
-pub(super) fn scratch(node: &Node) -> Result<File> {
-    tempfile::tempfile_in(node.folder().path()).map_err(|error| Trouble::here(&error))
-}
-
 /// Opens a volume and makes sure that it is of whom its name says.
 pub(super) fn open(name: NodeId, file: File) -> Result<Open, bundle::Error> {
     let volume = Volume::open(BufReader::with_capacity(1 << 16, file))?;
@@ -75,18 +70,19 @@ pub(super) fn open(name: NodeId, file: File) -> Result<Open, bundle::Error> {
 }
 
 /// For a thread that may wait.
-pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop) -> Result<Found> {
+pub fn run<V: Visitor>(visitor: &V, bucket: &Bucket, place: &dyn Place) -> Result<Found> {
+    let base = visitor.base();
     let listing = Listing::of(place.list()?);
-    let said = node.store.read(|reader| kept::members(reader, bucket.id))?;
+    let said = base.read(|reader| kept::members(reader, bucket.id))?;
     let mut round = Round {
-        node,
-        store: node.store.clone(),
+        visitor,
+        base,
         bucket,
         place,
-        stop,
-        key: BundleKey::of(node.key()).map_err(Trouble::of_bundle)?,
+        files: visitor.files(),
+        key: BundleKey::of(visitor.key()).map_err(Trouble::of_bundle)?,
         listing,
-        peers: peers_of(node)?,
+        peers: visitor.peers()?,
         said: said.into_iter().map(|member| (member.node, member)).collect(),
         bundles: BTreeMap::new(),
         parcels: BTreeMap::new(),
@@ -101,37 +97,23 @@ pub(super) fn run(node: &Arc<Node>, bucket: &Bucket, place: &Place, stop: &Stop)
     round.look()?;
     round.take()?;
     // What came may say of one that it may not have all any more.
-    round.peers = peers_of(node)?;
+    round.peers = visitor.peers()?;
     round.take_parcels()?;
     round.leave()?;
     round.sum_up()
 }
 
-/// Those that this node lists, with their names. A bundle of a bucket is taken and left whole: whoever may not have, or
-/// write, all of it has no part in it.
-fn peers_of(node: &Node) -> Result<BTreeMap<NodeId, String>> {
-    let peers = node.store.read(|reader| peer::list(reader))?;
-    let revoked = revocation::nodes(node)?;
-    let standing = node.store.read(|reader| standing(reader, node.id()))?;
-    let now_ms = node.clock.now_ms();
-    let may_all = |one: &NodeId| {
-        standing.get(one).is_none_or(|rights| rights.is_whole() && !rights.is_over(now_ms))
-    };
-    let known = peers.into_iter().filter(|one| !revoked.contains(&one.node) && may_all(&one.node));
-    Ok(known.map(|one| (one.node, one.name)).collect())
-}
-
-impl Round<'_> {
+impl<V: Visitor> Round<'_, V> {
     pub fn me(&self) -> NodeId {
-        self.node.id()
+        self.visitor.key().node_id()
     }
 
     pub fn go_on(&self) -> Result<()> {
-        if self.stop.is_stopped() { Err(Trouble::stopped()) } else { Ok(()) }
+        if self.visitor.is_stopped() { Err(Trouble::stopped()) } else { Ok(()) }
     }
 
     pub fn has(&mut self) -> Result<Has> {
-        let heads = self.store.heads(None)?.into_iter().filter(|head| !head.is_empty());
+        let heads = self.base.heads(None)?.into_iter().filter(|head| !head.is_empty());
         Ok(heads.map(|head| (head.stream, head.vector)).collect())
     }
 
@@ -148,13 +130,13 @@ impl Round<'_> {
     pub fn note(&self, name: &str, about: &About) -> Result<()> {
         let (id, name, about) = (self.bucket.id, name.to_owned(), codec::encode(about));
         let note = move |tx: &mut Tx| kept::note_object(tx, id, &name, &about);
-        Ok(self.store.write_blocking(note)?)
+        Ok(self.base.write(note)?)
     }
 
     /// Brings the beginning of an object here. None if it went meanwhile.
     pub fn fetch(&self, name: ObjectName, most: u64) -> Result<Option<File>> {
         self.go_on()?;
-        let mut file = scratch(self.node)?;
+        let mut file = self.visitor.scratch()?;
         if !self.place.get(&name.to_string(), most, &mut file)? {
             return Ok(None);
         }
@@ -169,7 +151,7 @@ impl Round<'_> {
         for node in gone.into_iter().filter(|node| !self.listing.wants.contains_key(node)) {
             self.said.remove(&node);
             let id = self.bucket.id;
-            self.store.write_blocking(move |tx: &mut Tx| kept::forget_member(tx, id, node))?;
+            self.base.write(move |tx: &mut Tx| kept::forget_member(tx, id, node))?;
         }
         for want in wants {
             let object = ObjectName::Want(want.name);
@@ -218,7 +200,7 @@ impl Round<'_> {
             refused: report.refused,
             lacks,
             lacks_object,
-            seen_ms: self.node.clock.now_ms(),
+            seen_ms: self.visitor.now_ms(),
         };
         if said.node != self.me() {
             let correspondent = Correspondent {
@@ -230,21 +212,21 @@ impl Round<'_> {
                 made_ms: head.made_ms,
                 heard_ms: said.seen_ms,
             };
-            self.store.write_blocking(move |tx: &mut Tx| courier::note(tx, &correspondent))?;
+            self.base.write(move |tx: &mut Tx| courier::note(tx, &correspondent))?;
         }
         Ok(Ok(said))
     }
 
     pub fn note_said(&mut self, said: Kept) -> Result<()> {
         let (id, noted) = (self.bucket.id, said.clone());
-        self.store.write_blocking(move |tx: &mut Tx| kept::note_member(tx, id, &noted))?;
+        self.base.write(move |tx: &mut Tx| kept::note_member(tx, id, &noted))?;
         self.said.insert(said.node, said);
         Ok(())
     }
 
     /// Looks into bundles that are new here, and forgets those that are gone.
     fn look(&mut self) -> Result<()> {
-        let known = self.store.read(|reader| kept::objects(reader, self.bucket.id))?;
+        let known = self.base.read(|reader| kept::objects(reader, self.bucket.id))?;
         let is_there = |name: &String| match ObjectName::parse(name) {
             Some(ObjectName::Parcel(name)) => self.listing.parcels.contains_key(&name),
             _ => {
@@ -255,7 +237,7 @@ impl Round<'_> {
         let gone: Vec<String> = known.keys().filter(|name| !is_there(name)).cloned().collect();
         if !gone.is_empty() {
             let id = self.bucket.id;
-            self.store.write_blocking(move |tx: &mut Tx| kept::forget_objects(tx, id, &gone))?;
+            self.base.write(move |tx: &mut Tx| kept::forget_objects(tx, id, &gone))?;
         }
         let piles: Vec<(BundleName, Pile)> = (self.listing.bundles.iter())
             .filter(|(_, pile)| pile.is_whole())
@@ -339,7 +321,7 @@ impl Round<'_> {
 
     /// Those others who are there and whom this node lists, with whom is absent.
     pub fn others(&self) -> impl Iterator<Item = (&Kept, bool)> {
-        let now_ms = self.node.clock.now_ms();
+        let now_ms = self.visitor.now_ms();
         let me = self.me();
         let others = self.said.values().filter(move |said| said.node != me);
         let known = others.filter(|said| self.knows(said.node));

@@ -6,10 +6,11 @@ mod sign;
 
 use super::folder::too_many;
 use super::location::Access;
+use super::place::Place;
 use super::trouble::{Obstacle, Result, Trouble};
 use crate::runtime::Stop;
 use answer::Refusal;
-use atoll_storage::Clock;
+use atoll_storage::{Clock, NodeId};
 use atoll_sync::bucket::{Listed, MAX_OBJECTS};
 use reqwest::{Client, Method, Response, Url};
 use sign::{Keys, Unsigned};
@@ -175,12 +176,21 @@ impl S3 {
         })
     }
 
+    async fn done(&self, response: Response) -> Result<()> {
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(self.told(&self.refusal(response).await?))
+    }
+}
+
+impl Place for S3 {
     /// Asks for the beginning of the list: enough to know that it can be read.
-    pub fn begin(&self) -> Result<()> {
+    fn begin(&self) -> Result<()> {
         self.wait(self.page(None)).map(|_| ())
     }
 
-    pub fn list(&self) -> Result<Vec<Listed>> {
+    fn list(&self) -> Result<Vec<Listed>> {
         self.wait(async {
             let (mut all, mut token) = (Vec::new(), None);
             for _ in 0..MAX_PAGES {
@@ -204,8 +214,7 @@ impl S3 {
         })
     }
 
-    /// The first `most` bytes. False if there is no such object any more.
-    pub fn get(&self, name: &str, most: u64, to: &mut impl Write) -> Result<bool> {
+    fn get(&self, name: &str, most: u64, to: &mut dyn Write) -> Result<bool> {
         let key = format!("{}{name}", self.prefix);
         self.wait(async {
             let range = Some(format!("bytes=0-{}", most.saturating_sub(1)));
@@ -235,7 +244,7 @@ impl S3 {
         })
     }
 
-    pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+    fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
         let key = format!("{}{name}", self.prefix);
         self.wait(async {
             let ask = Ask { method: Method::PUT, key: &key, body: bytes, ..Ask::default() };
@@ -243,7 +252,7 @@ impl S3 {
         })
     }
 
-    pub fn remove(&self, name: &str) -> Result<()> {
+    fn remove(&self, name: &str) -> Result<()> {
         let key = format!("{}{name}", self.prefix);
         self.wait(async {
             let ask = Ask { method: Method::DELETE, key: &key, ..Ask::default() };
@@ -255,10 +264,8 @@ impl S3 {
         })
     }
 
-    async fn done(&self, response: Response) -> Result<()> {
-        if response.status().is_success() {
-            return Ok(());
-        }
-        Err(self.told(&self.refusal(response).await?))
+    /// What did not come to its end is no object there.
+    fn clear(&self, _: NodeId) -> Result<()> {
+        Ok(())
     }
 }

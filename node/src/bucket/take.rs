@@ -2,6 +2,7 @@
 
 use super::round::{MAX_OBJECT_BYTES, Round, open};
 use super::trouble::{Result, Trouble};
+use super::visitor::Visitor;
 use atoll_storage::{Carries, Replica};
 use atoll_sync::bucket::{About, BundleName, Left, Member, wanted};
 use atoll_sync::bundle;
@@ -18,12 +19,12 @@ enum Taken {
     Unusable(String),
 }
 
-impl Round<'_> {
+impl<V: Visitor> Round<'_, V> {
     pub(super) fn take(&mut self) -> Result<()> {
         let mut gone = BTreeSet::new();
         loop {
             let refused = self.damaged.union(&gone).copied().collect();
-            let carries = self.store.carries();
+            let carries = self.base.carries();
             let me = Member {
                 node: Some(self.me()),
                 has: self.has()?,
@@ -61,7 +62,7 @@ impl Round<'_> {
             if left.ends_within(&has, carries) {
                 return Ok(Taken::Whole);
             }
-            if !Arc::ptr_eq(carries, &self.store.carries()) {
+            if !Arc::ptr_eq(carries, &self.base.carries()) {
                 return Ok(Taken::OtherPart);
             }
             if taken == 0 {
@@ -94,7 +95,7 @@ impl Round<'_> {
                 Err(bundle::Error::Io(error)) => return Err(Trouble::here(&error)),
                 Err(error) => return Ok(Some(Taken::Unusable(error.to_string()))),
             };
-            let replica: &mut dyn Replica = &mut self.store;
+            let replica: &mut dyn Replica = &mut self.base;
             let report = bundle::import(Some(replica), None, vec![volume], |_, _| {});
             let report = report.map_err(Trouble::of_bundle)?;
             if let Some(damage) = report.damaged.first() {

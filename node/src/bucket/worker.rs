@@ -1,8 +1,9 @@
 //! Visits the buckets, one after the other, each at its time or when somebody asks.
 
 use super::location::{Access, Location};
-use super::place::Place;
+use super::place::{self, Place};
 use super::trouble::{Obstacle, Trouble};
+use super::visitor::Here;
 use super::{round, watch};
 use crate::error::{Error, Result};
 use crate::runtime::{Node, Stop};
@@ -52,7 +53,7 @@ async fn visit(node: &Arc<Node>, bucket: Bucket, stop: &Stop) {
     let handle = Handle::current();
     let work = move || -> Result<watch::Found, Trouble> {
         let place = place_of(&here, &bucket, Some(stop.clone()), handle)?;
-        round::run(&here, &bucket, &place, &stop)
+        round::run(&Here { node: &here, stop: &stop }, &bucket, &*place)
     };
     let done = tokio::task::spawn_blocking(work).await;
     let done = done.unwrap_or_else(|error| Err(Trouble::new(Obstacle::Other, error.to_string())));
@@ -96,7 +97,7 @@ pub(super) fn place_of(
     bucket: &Bucket,
     stop: Option<Stop>,
     handle: Handle,
-) -> Result<Place, Trouble> {
+) -> Result<Box<dyn Place>, Trouble> {
     let broken = |error: Error| Trouble::new(Obstacle::Other, error.to_string());
     let location = Location::parse(&bucket.url).map_err(broken)?;
     let access: Access = match location {
@@ -105,5 +106,5 @@ pub(super) fn place_of(
             Trouble::new(Obstacle::Other, "the keys of the bucket cannot be read: add it again")
         })?,
     };
-    Place::open(&location, access, node.clock.clone(), stop, handle)
+    place::open(&location, access, node.clock.clone(), stop, handle)
 }

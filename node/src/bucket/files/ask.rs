@@ -5,6 +5,7 @@ use crate::blob::carried;
 use crate::bucket::leave::{One, SAID_EVERY_MS};
 use crate::bucket::round::{Round, open};
 use crate::bucket::trouble::{Result, Trouble};
+use crate::bucket::visitor::Visitor;
 use atoll_storage::bucket::Member as Kept;
 use atoll_storage::{StreamId, codec};
 use atoll_sync::bucket::{Asker, Asks, BundleName, Has, ObjectName, WantObject};
@@ -23,7 +24,7 @@ pub(in crate::bucket) fn asked_by(said: &Kept) -> u64 {
     asks_of(said).lacks.len() as u64
 }
 
-impl Round<'_> {
+impl<V: Visitor> Round<'_, V> {
     /// Reads which files others ask for.
     pub(in crate::bucket) fn hear_lacks(&mut self) -> Result<()> {
         let said: Vec<Kept> = self.known_others().cloned().collect();
@@ -70,10 +71,10 @@ impl Round<'_> {
 
     /// What this node asks for; nothing while its disk is full.
     pub(super) fn my_lacks(&self) -> Result<Vec<Lack>> {
-        if !self.node.exchange.look_for_room() {
-            return Ok(vec![]);
+        match self.files.filter(|node| node.exchange.look_for_room()) {
+            Some(node) => carried::lacks(node).map_err(failed),
+            None => Ok(vec![]),
         }
-        carried::lacks(self.node).map_err(failed)
     }
 
     /// Says which files this node asks for, unless that stands there already.
@@ -88,7 +89,7 @@ impl Round<'_> {
         };
         self.found.files_asked = asks.lacks.len() as u64;
         let before = self.listing.lacks.get(&me).copied();
-        let now_ms = self.node.clock.now_ms();
+        let now_ms = self.visitor.now_ms();
         let is_said = before.is_some_and(|there| {
             asks_of(&said) == asks
                 && ObjectName::Lacks(there.name).to_string() == said.lacks_object
@@ -105,7 +106,7 @@ impl Round<'_> {
             let bytes = bundle::MAX_VOLUME_BYTES;
             let mut order = self.order(Tells::Lacks, Has::new(), &none, recipients, bytes);
             order.lacks = &asks.lacks;
-            let (mut store, key) = (self.store.clone(), self.node.key());
+            let (mut store, key) = (self.base.clone(), self.visitor.key());
             bundle::export(&mut store, key, &order, &mut volume, |_, _| {})
                 .map_err(Trouble::of_bundle)?;
             self.put_one(object, volume)?;

@@ -3,6 +3,8 @@
 use crate::bucket::leave::One;
 use crate::bucket::round::Round;
 use crate::bucket::trouble::{Result, Trouble};
+use crate::bucket::visitor::{Base, Visitor};
+use crate::runtime::Node;
 use atoll_storage::blob::BlobId;
 use atoll_storage::{NodeId, StreamId, codec, reference};
 use atoll_sync::bucket::{
@@ -17,14 +19,14 @@ const FULL_FROM_OBJECTS: usize = MAX_OBJECTS / 2;
 /// Vectors in one parcel. Files that would need more wait until they are asked for.
 const MAX_NAMED_BYTES: usize = 64 << 10;
 
-impl Round<'_> {
+impl<V: Visitor> Round<'_, V> {
     /// Notes files of records that go into a bundle, so that they can go along.
     pub(in crate::bucket) fn note_named(&mut self, blobs: BTreeSet<BlobId>) -> Result<()> {
         for blob in blobs {
             if self.named.len() == MAX_LACKS {
                 break;
             }
-            let streams = self.store.read(|reader| reference::streams_of(reader, &blob))?;
+            let streams = self.base.read(|reader| reference::streams_of(reader, &blob))?;
             self.named.insert(blob, streams);
         }
         Ok(())
@@ -33,7 +35,8 @@ impl Round<'_> {
     pub(in crate::bucket) fn leave_parcels(&mut self, mine: &Has) -> Result<()> {
         let mut askers = self.askers();
         self.clear_parcels(&askers)?;
-        let sync = &self.node.config.sync;
+        let Some(node) = self.files else { return Ok(()) };
+        let sync = &node.config.sync;
         let known = self.listing.parcels.iter().filter(|(name, _)| self.knows(name.node));
         let there_bytes = known.map(|(_, size_bytes)| size_bytes).sum();
         let room_bytes = sync.bucket_files_bytes.saturating_sub(there_bytes);
@@ -41,22 +44,22 @@ impl Round<'_> {
         let room_objects = FULL_FROM_OBJECTS.saturating_sub(self.listing.objects);
         if room_bytes > 0 && room_objects > 0 && !askers.is_empty() {
             // If there is not room for all, another one comes first each time.
-            let first = usize::from(self.node.random::<1>()[0]) % askers.len();
+            let first = self.visitor.random() as usize % askers.len();
             askers.rotate_left(first);
             let named = self.named_at(mine);
             let news = match &named {
                 Some(_) => {
-                    let eager_bytes = self.node.config.blobs.eager_bytes;
+                    let eager_bytes = node.config.blobs.eager_bytes;
                     foreseen(&askers, mine, &self.named, eager_bytes)
                 }
                 None => vec![],
             };
             askers.extend(news);
-            let all = self.to_leave(&askers, room_bytes);
+            let all = self.to_leave(node, &askers, room_bytes);
             for shares in all.into_iter().take(room_objects) {
                 let is_news = shares.iter().any(|share| self.named.contains_key(&share.blob));
                 let named_at = named.iter().flatten().filter(|_| is_news).cloned().collect();
-                self.leave_parcel(Contents { shares, named_at })?;
+                self.leave_parcel(node, Contents { shares, named_at })?;
             }
         }
         self.found.parcels = self.listing.parcels.len() as u64;
@@ -71,9 +74,8 @@ impl Round<'_> {
         (codec::encode(&all).len() <= MAX_NAMED_BYTES).then_some(all)
     }
 
-    fn to_leave(&self, askers: &[Asker], room_bytes: u64) -> Vec<Vec<Share>> {
+    fn to_leave(&self, node: &Node, askers: &[Asker], room_bytes: u64) -> Vec<Vec<Share>> {
         let there: Vec<Parcel> = self.parcels.values().cloned().collect();
-        let node = self.node;
         let size_of = |blob: &BlobId| {
             let is_named = node.store.read(|reader| reference::is_named(reader, blob));
             let is_named = is_named.unwrap_or_default();
@@ -112,7 +114,7 @@ impl Round<'_> {
 
     /// Whether it holds something of a file that no record names any more: that was erased, or replaced.
     fn is_unnamed(&self, parcel: &Parcel) -> Result<bool> {
-        Ok(self.store.read(|reader| {
+        Ok(self.base.read(|reader| {
             for share in &parcel.contents.shares {
                 if !reference::is_named(reader, &share.blob)? {
                     return Ok(true);
@@ -122,7 +124,7 @@ impl Round<'_> {
         })?)
     }
 
-    fn leave_parcel(&mut self, contents: Contents) -> Result<()> {
+    fn leave_parcel(&mut self, node: &Node, contents: Contents) -> Result<()> {
         let name = self.new_name();
         let recipients = self.recipients();
         let readers: Option<Vec<NodeId>> =
@@ -131,7 +133,7 @@ impl Round<'_> {
         let mut volume = One::default();
         let bytes = bundle::MAX_VOLUME_BYTES;
         let order = self.order(Tells::Brings, Has::new(), &none, recipients, bytes);
-        let (key, blobs) = (self.node.key(), &self.node.blobs);
+        let (key, blobs) = (self.visitor.key(), &node.blobs);
         let contents = bundle::export_parcel(key, blobs, &order, contents, &mut volume)
             .map_err(Trouble::of_bundle)?;
         if contents.shares.is_empty() {

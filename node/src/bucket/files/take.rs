@@ -4,6 +4,7 @@ use super::{damage, failed};
 use crate::blob::carried;
 use crate::bucket::round::{MAX_OPEN, Open, Round, STRANGER, open};
 use crate::bucket::trouble::{Result, Trouble};
+use crate::bucket::visitor::Visitor;
 use crate::bucket::watch::MAX_TOLD;
 use crate::runtime::Node;
 use atoll_storage::blob::BlobId;
@@ -35,7 +36,17 @@ impl Begun<'_> {
     }
 }
 
-impl<'a> Round<'a> {
+fn is_missing(node: &Node, share: &Share) -> Result<bool> {
+    if node.blobs.path(&share.blob).is_some() {
+        return Ok(false);
+    }
+    let missing = node.blobs.partial_missing(&share.blob).map_err(broken)?;
+    Ok(missing.is_none_or(|(_, missing)| {
+        missing.iter().any(|run| run.first < share.run.end() && share.run.first < run.end())
+    }))
+}
+
+impl<'a, V: Visitor> Round<'a, V> {
     /// Looks into parcels that are new here. `known` tells of the others.
     pub(in crate::bucket) fn look_at_parcels(
         &mut self,
@@ -100,9 +111,9 @@ impl<'a> Round<'a> {
     }
 
     pub(in crate::bucket) fn take_parcels(&mut self) -> Result<()> {
-        if self.parcels.is_empty() {
+        let Some(node) = self.files.filter(|_| !self.parcels.is_empty()) else {
             return Ok(());
-        }
+        };
         let me = Asker {
             node: self.me(),
             has: Has::new(),
@@ -112,8 +123,8 @@ impl<'a> Round<'a> {
         };
         let asked: BTreeSet<BlobId> = me.lacks.iter().map(|lack| lack.blob).collect();
         let wanted = wanted_parcels(&me, self.parcels.values());
-        let mut begun = self.begun(&wanted, &asked)?;
-        let mut left_bytes = self.node.config.sync.bucket_visit_bytes;
+        let mut begun = self.begun(node, &wanted, &asked)?;
+        let mut left_bytes = node.config.sync.bucket_visit_bytes;
         for name in wanted {
             let Some(parcel) = self.parcels.get(&name).cloned() else { continue };
             let mut coming: Vec<Share> = parcel.contents.shares.clone();
@@ -130,8 +141,12 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    fn begun(&self, wanted: &[BundleName], asked: &BTreeSet<BlobId>) -> Result<Begun<'a>> {
-        let node: &'a Node = self.node;
+    fn begun(
+        &self,
+        node: &'a Node,
+        wanted: &[BundleName],
+        asked: &BTreeSet<BlobId>,
+    ) -> Result<Begun<'a>> {
         let mut files = BTreeMap::new();
         let shares = wanted.iter().filter_map(|name| self.parcels.get(name));
         for share in shares.flat_map(|parcel| &parcel.contents.shares) {
@@ -144,24 +159,14 @@ impl<'a> Round<'a> {
         Ok(Begun { node, files })
     }
 
-    fn is_missing(&self, share: &Share) -> Result<bool> {
-        if self.node.blobs.path(&share.blob).is_some() {
-            return Ok(false);
-        }
-        let missing = self.node.blobs.partial_missing(&share.blob).map_err(broken)?;
-        Ok(missing.is_none_or(|(_, missing)| {
-            missing.iter().any(|run| run.first < share.run.end() && share.run.first < run.end())
-        }))
-    }
-
     /// Whether anything of it is missing here still and is taken; what is not is told.
     fn has_room_for_any(&mut self, coming: &[Share], begun: &Begun<'_>) -> Result<bool> {
         for share in coming {
-            if !self.is_missing(share)? {
+            if !is_missing(begun.node, share)? {
                 continue;
             }
             let beside_bytes = begun.beside(&share.blob, &BTreeSet::new());
-            match carried::admit(self.node, &share.blob, share.size_bytes, beside_bytes) {
+            match carried::admit(begun.node, &share.blob, share.size_bytes, beside_bytes) {
                 Ok(()) => return Ok(true),
                 Err(why) => self.tell_left_out(share.blob, &why),
             }
@@ -189,7 +194,7 @@ impl<'a> Round<'a> {
             Err(bundle::Error::Io(error)) => return Err(Trouble::here(&error)),
             Err(error) => return self.refuse_parcel(parcel, &error.to_string()),
         };
-        let node = self.node;
+        let node = begun.node;
         let mut admitted = BTreeSet::new();
         let mut left_out = Vec::new();
         let mut admit = |blob: &BlobId, size_bytes, coming_bytes: u64| {
@@ -228,7 +233,7 @@ impl<'a> Round<'a> {
         }
         let is_taken = |share: &&Share| !left_out.iter().any(|(blob, _)| *blob == share.blob);
         for share in coming.iter().filter(is_taken) {
-            if self.is_missing(share)? {
+            if is_missing(node, share)? {
                 return self.refuse_parcel(parcel, "it does not bring what it says");
             }
         }
