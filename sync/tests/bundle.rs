@@ -226,6 +226,26 @@ fn deletions_travel_also_when_the_log_was_trimmed() -> Outcome {
     assert_equal(&mut school, &mut core)
 }
 
+/// Somebody whom a bundle reaches and no link never heard of what stood in the block.
+#[test]
+fn what_a_damaged_log_lost_travels_as_a_state() -> Outcome {
+    let (mut school, mut core, mut late) = (node()?, node()?, node()?);
+    school.fill(0..30)?;
+    core.import(&slices(&school.export(&vec![], &[])?.1))?;
+    let changes = Changes::new().set(&TITLE, "behind what was carried");
+    school.db.transact(|tx| tx.edit(&NOTE, key_of(3), changes))?;
+    while school.db.pack_log(None, 0)? {}
+    let flip = "UPDATE block SET ops = zeroblob(length(ops))";
+    school.db.transact(|tx| tx.conn().execute_batch(flip).map_err(atoll_storage::Error::from))?;
+    for (other, ops) in [(&mut core, 0), (&mut late, 30)] {
+        let (done, bundle) = school.export(&other.want()?, &[])?;
+        assert_eq!((done.ops, done.records), (ops, 30));
+        assert!(other.import(&slices(&bundle))?.is_whole());
+        assert_eq!(other.db.root()?, school.db.root()?);
+    }
+    assert_equal(&mut core, &mut late)
+}
+
 #[test]
 fn what_is_cut_off_or_flipped_is_named_and_the_rest_counts() -> Outcome {
     let mut core = node()?;

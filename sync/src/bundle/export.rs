@@ -118,8 +118,19 @@ pub fn export<V: Volumes>(
     for stream in snapshots {
         out.put_snapshot(replica, stream, pack.as_mut(), |done| progress(done, of))?;
     }
+    let mut reach = plan.known.clone();
     for lane in [Lane::Urgent, Lane::Rest] {
-        out.put_ops(replica, lane, &plan.known, order, pack.as_mut(), |done| progress(done, of))?;
+        let known = (&plan.known, &mut reach);
+        out.put_ops(replica, lane, known, order, pack.as_mut(), |done| progress(done, of))?;
+    }
+    // What the log lost in a damaged block goes as a state.
+    let nothing = Vector::default();
+    let is_short =
+        |head: &&StreamHead| !reach.get(&head.stream).unwrap_or(&nothing).includes(&head.vector);
+    for head in heads.iter().filter(is_short) {
+        let stream = &head.stream;
+        tracing::warn!(%stream, "ops of a stream cannot be read from the log: its state is packed");
+        out.put_snapshot(replica, stream, pack.as_mut(), |done| progress(done, of))?;
     }
     if let Some(pack) = pack {
         out.put_files(pack, progress)?;
@@ -291,11 +302,12 @@ impl<'a, V: Volumes> Writer<'a, V> {
         }
     }
 
+    /// `known` comes with how far who has that gets by what is put.
     fn put_ops(
         &mut self,
         replica: &mut dyn Replica,
         lane: Lane,
-        known: &BTreeMap<StreamId, Vector>,
+        (known, reach): (&BTreeMap<StreamId, Vector>, &mut BTreeMap<StreamId, Vector>),
         order: &Order<'_>,
         mut pack: Option<&mut Pack<'_>>,
         mut progress: impl FnMut(u64),
@@ -308,6 +320,12 @@ impl<'a, V: Volumes> Writer<'a, V> {
             let mut ops = batch.ops;
             ops.retain(|op| (order.carries)(&op.stream));
             if !ops.is_empty() {
+                for op in &ops {
+                    let reach = reach.entry(op.stream.clone()).or_default();
+                    if op.dot.seq == reach.get(op.dot.origin) + 1 {
+                        reach.raise(op.dot.origin, op.dot.seq);
+                    }
+                }
                 self.done.ops += ops.len() as u64;
                 self.put(&Part::Ops(Packed::of(&ops)))?;
                 if let Some(pack) = &mut pack {
