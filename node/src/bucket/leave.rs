@@ -52,6 +52,7 @@ impl<V: Visitor> Round<'_, V> {
         let Some((known, names)) = merge(self.me(), mine, members, &left) else { return Ok(()) };
         // Files of what was left before went along then.
         self.leave_bundle(known)?;
+        self.found.merged += names.len() as u64;
         self.remove_bundles(&names)
     }
 

@@ -339,7 +339,9 @@ impl<V: Visitor> Round<'_, V> {
             has: said.has.clone(),
             carries: said.carries.clone(),
             refused: said.refused.iter().filter_map(|name| BundleName::parse(name)).collect(),
+            strangers: said.refused.iter().filter_map(|name| NodeId::parse(name)).collect(),
         });
+        let there = there.filter(|member| !member.strangers.contains(&self.me()));
         let whoever = self.bucket.is_open.then(Member::default);
         there.chain(whoever).collect()
     }

@@ -2,8 +2,8 @@
 
 use super::round::{MAX_OBJECT_BYTES, Round, open};
 use super::trouble::{Result, Trouble};
-use super::visitor::Visitor;
-use atoll_storage::{Carries, Replica};
+use super::visitor::{Base, Visitor};
+use atoll_storage::{Carries, NodeId, Read as _, Replica};
 use atoll_sync::bucket::{About, BundleName, Left, Member, wanted};
 use atoll_sync::bundle;
 use std::collections::BTreeSet;
@@ -23,13 +23,21 @@ impl<V: Visitor> Round<'_, V> {
     pub(super) fn take(&mut self) -> Result<()> {
         let mut gone = BTreeSet::new();
         loop {
-            let refused = self.damaged.union(&gone).copied().collect();
+            // Of a stream that comes back before it is removed nothing is taken in yet.
+            let leaving = self.base.read(|reader| reader.leaving())?;
             let carries = self.base.carries();
+            let is_put_off = |one: &&Left| {
+                let mut streams = one.covers.iter().map(|cover| &cover.stream);
+                streams.any(|stream| leaving.contains(stream) && carries.carries(stream))
+            };
+            gone.extend(self.bundles.values().filter(is_put_off).map(|one| one.name));
+            let refused = self.damaged.union(&gone).copied().collect();
             let me = Member {
                 node: Some(self.me()),
                 has: self.has()?,
                 carries: Carries::clone(&carries),
                 refused,
+                strangers: BTreeSet::new(),
             };
             let Some(next) = wanted(&me, self.bundles.values()).cloned() else {
                 let is_waiting = |one: &&Left| {
@@ -115,10 +123,15 @@ impl<V: Visitor> Round<'_, V> {
         self.note(&left.name.to_string(), &About::Bundle { readers, covers, taken })
     }
 
-    /// Names of what this node could not use, for their makers.
+    /// Names of what this node could not use, for their makers; and the ids of nodes of which it takes nothing, so that
+    /// others do not count on what those left.
     pub(super) fn refused_of_others(&self) -> Vec<String> {
         let of_others = |name: &&BundleName| name.node != self.me();
         let names = self.damaged.iter().filter(of_others).map(ToString::to_string);
-        names.take(bundle::MAX_REFUSED).collect()
+        let said = self.listing.wants.keys().copied();
+        let makers = said.chain(self.listing.bundles.keys().map(|name| name.node));
+        let strangers: BTreeSet<NodeId> = makers.filter(|maker| !self.knows(*maker)).collect();
+        let strangers = strangers.into_iter().map(|maker| maker.to_string());
+        names.chain(strangers).take(bundle::MAX_REFUSED).collect()
     }
 }

@@ -46,6 +46,8 @@ pub struct Found {
     /// Bundles that came and went, in this round.
     pub taken: u64,
     pub left: u64,
+    /// Own bundles that one took the place of.
+    pub merged: u64,
     /// Own objects that were cleared away.
     pub removed: u64,
     /// Files that this node asks for, and those that came whole in this round.

@@ -33,6 +33,8 @@ pub struct Asker {
     pub lacks: Vec<Lack>,
     /// Parcels that it could not use.
     pub refused: BTreeSet<BundleName>,
+    /// Nodes of which it takes nothing.
+    pub strangers: BTreeSet<NodeId>,
 }
 
 impl Asker {
@@ -87,7 +89,9 @@ fn without(mut runs: Vec<Run>, others: &[Run]) -> Vec<Run> {
 impl Parcel {
     fn is_for(&self, asker: &Asker) -> bool {
         let can_read = self.readers.as_ref().is_none_or(|readers| readers.contains(&asker.node));
-        can_read && !asker.refused.contains(&self.name)
+        can_read
+            && !asker.strangers.contains(&self.name.node)
+            && !asker.refused.contains(&self.name)
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Member {
     pub carries: Carries,
     /// Bundles that it could not use.
     pub refused: BTreeSet<BundleName>,
+    /// Nodes of which it takes nothing.
+    pub strangers: BTreeSet<NodeId>,
 }
 
 impl Left {
@@ -43,7 +45,8 @@ impl Left {
             (Some(readers), Some(node)) => readers.contains(&node),
             (Some(_), None) => false,
         };
-        can_read && !member.refused.contains(&self.name)
+        let is_taken = !member.strangers.contains(&self.name.node);
+        can_read && is_taken && !member.refused.contains(&self.name)
     }
 
     fn covers_of<'l>(&'l self, carries: &'l Carries) -> impl Iterator<Item = &'l Cover> {

@@ -7,7 +7,7 @@ use crate::bucket::round::{Round, open};
 use crate::bucket::trouble::{Result, Trouble};
 use crate::bucket::visitor::Visitor;
 use atoll_storage::bucket::Member as Kept;
-use atoll_storage::{StreamId, codec};
+use atoll_storage::{NodeId, StreamId, codec};
 use atoll_sync::bucket::{Asker, Asks, BundleName, Has, ObjectName, WantObject};
 use atoll_sync::bundle::{self, Lack, Tells};
 
@@ -133,7 +133,9 @@ impl<V: Visitor> Round<'_, V> {
             carries: said.carries.clone(),
             lacks: asks_of(said).lacks,
             refused: said.refused.iter().filter_map(|name| BundleName::parse(name)).collect(),
+            strangers: said.refused.iter().filter_map(|name| NodeId::parse(name)).collect(),
         };
-        there.map(|(said, _)| asker(said)).collect()
+        let askers = there.map(|(said, _)| asker(said));
+        askers.filter(|asker| !asker.strangers.contains(&self.me())).collect()
     }
 }

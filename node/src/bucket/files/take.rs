@@ -120,6 +120,7 @@ impl<'a, V: Visitor> Round<'a, V> {
             carries: Carries::everything(),
             lacks: self.my_lacks()?,
             refused: self.damaged.clone(),
+            strangers: BTreeSet::new(),
         };
         let asked: BTreeSet<BlobId> = me.lacks.iter().map(|lack| lack.blob).collect();
         let wanted = wanted_parcels(&me, self.parcels.values());

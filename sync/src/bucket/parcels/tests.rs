@@ -8,7 +8,7 @@ const GROUP: u64 = GROUP_BYTES as u64;
 
 fn asker(node: NodeId, lacks: Vec<Lack>) -> Asker {
     let (has, carries) = (Has::new(), Carries::everything());
-    Asker { node, has, carries, lacks, refused: BTreeSet::new() }
+    Asker { node, has, carries, lacks, refused: BTreeSet::new(), strangers: BTreeSet::new() }
 }
 
 fn parcel(node: NodeId, readers: &[NodeId], shares: &[Share]) -> Parcel {

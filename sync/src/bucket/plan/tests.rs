@@ -75,6 +75,7 @@ impl World {
             has: self.nodes[n].clone(),
             carries: self.carries[n].clone(),
             refused: BTreeSet::new(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -222,6 +223,24 @@ fn nodes_that_visit_one_after_the_other_become_equal_and_clear_up() {
         taken += world.taken;
     }
     assert!(taken > 10_000, "{taken}");
+}
+
+/// Its maker may be one that this member has removed.
+#[test]
+fn what_a_member_does_not_take_of_another_is_left_for_it_anew() {
+    let origin = Origin { node: node_id(0), epoch: 0 };
+    let has = |seq| Has::from([(stream(0), Vector([(origin, seq)].into()))]);
+    let left = Left {
+        name: BundleName { number: 1, random: 1, node: node_id(2) },
+        readers: None,
+        covers: covers(&has(10), &has(4)),
+        size_bytes: 6,
+    };
+    let mut member = Member { node: Some(node_id(1)), has: has(4), ..Member::default() };
+    let left = [left];
+    assert!(publications(&has(10), std::slice::from_ref(&member), &left).is_empty());
+    member.strangers.insert(node_id(2));
+    assert_eq!(publications(&has(10), &[member], &left), [has(4)]);
 }
 
 #[test]
