@@ -89,6 +89,12 @@ impl NodeKey {
         Self::from_pair(pair).ok_or(KeyError::Random)
     }
 
+    /// The key of which this is the secret: for nodes of a simulation, which are the same each time.
+    pub fn of_secret(secret: &[u8; 32]) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(secret).map_err(|_| KeyError::Random)?;
+        Self::from_pair(pair).ok_or(KeyError::Random)
+    }
+
     /// Reads the key at `path`, or makes one there, mode 0600, on disk before this returns.
     /// The caller holds the lock of the folder: two processes at once could each make a key.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {

@@ -3,6 +3,7 @@
 //! nothing acknowledged may be gone. The same seed gives the same run.
 
 mod act;
+mod bucket;
 mod courier;
 pub(crate) mod kinds;
 mod limit;
@@ -10,6 +11,7 @@ mod model;
 mod nemesis;
 mod node;
 mod oracle;
+mod outcome;
 mod parts;
 mod plan;
 mod removal;
@@ -18,9 +20,10 @@ mod small;
 mod wire;
 mod world;
 
+pub use outcome::Outcome;
 pub use plan::Plan;
 pub use rng::Rng;
-pub use world::{Outcome, World};
+pub use world::World;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,6 +33,13 @@ pub fn run_killed_at(seed: u64, by_snapshot: bool, step: u64) -> Result<u64, Str
     let world = World::with_plan(seed, Plan::calm(by_snapshot));
     let steps = world.and_then(|world| world.run_killed_at(step));
     steps.map_err(|failure| format!("killed at step {step} of seed {seed}: {failure}"))
+}
+
+/// Nodes without links meet in a bucket, and one of their visits is broken off at a certain step. How many steps there were.
+pub fn run_broken_at(seed: u64, by_snapshot: bool, step: u64) -> Result<u64, String> {
+    let world = World::with_plan(seed, Plan::calm_bucket(by_snapshot));
+    let steps = world.and_then(|world| world.run_broken_at(step));
+    steps.map_err(|failure| format!("broken off at step {step} of seed {seed}: {failure}"))
 }
 
 /// Nodes that are equal; then one of them is removed by another, and writes on alone, to whoever has not heard. What the

@@ -55,7 +55,10 @@ fn nodes_are_equal_after_whatever_befell_them_last_quarter() {
 /// A seed under the evils that there were when it failed.
 fn as_it_was(seed: u64) -> Result<simulator::Outcome, String> {
     let plan = simulator::Plan::of(seed);
-    simulator::run_plan(seed, simulator::Plan { upgrades: false, rots: false, ..plan })
+    simulator::run_plan(
+        seed,
+        simulator::Plan { upgrades: false, rots: false, buckets: false, ..plan },
+    )
 }
 
 /// An answer that took a year made the next timeout three of them.
@@ -73,7 +76,7 @@ fn a_repair_ends_where_two_writes_bear_one_name() {
 /// Two lives of a node had moved one record under one dot, at different times: after a repair the inbox told the other time.
 #[test]
 fn a_repair_that_changes_nothing_but_a_time_reaches_the_inbox() {
-    let plan = simulator::Plan { rots: false, ..simulator::Plan::of(23_375) };
+    let plan = simulator::Plan { rots: false, buckets: false, ..simulator::Plan::of(23_375) };
     simulator::run_plan(23_375, plan).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
@@ -148,6 +151,21 @@ fn what_a_removed_node_wrote_late_shows_nowhere_in_the_end() {
     assert!(late >= seeds / 4, "in only {late} runs something was late");
 }
 
+/// The removed one meets a node that carries a part of what it writes, or writes a part of what others carry.
+#[test]
+fn what_a_removed_node_wrote_late_is_in_no_state_of_partial_nodes() {
+    let was_late = |outcome: &simulator::Outcome| u64::from(outcome.late > 0);
+    let (late, seeds) = total_of(60, simulator::Plan::partial_removal, was_late);
+    assert!(late >= seeds / 8, "in only {late} runs something was late");
+}
+
+#[test]
+fn what_a_removed_node_wrote_late_shows_on_no_partial_node_in_the_end() {
+    let run = |seed| simulator::run_removal(seed, simulator::Plan::quiet_partial_removal(seed));
+    let (late, seeds) = total(60, run, |outcome| u64::from(outcome.late > 0));
+    assert!(late >= seeds / 8, "in only {late} runs something was late");
+}
+
 /// What one of the nodes between does not carry, the others get by another way or not at all; what it carries passes.
 #[test]
 fn three_hops_of_differently_partial_nodes_lose_nothing() {
@@ -175,4 +193,25 @@ fn a_node_that_is_removed_from_the_network_leaves_the_others_equal() {
 fn a_node_that_is_limited_gets_and_gives_what_it_may_and_nothing_else() {
     let (limits, seeds) = total_of(120, simulator::Plan::limiting, |outcome| outcome.limits);
     assert!(limits >= 3 * seeds, "the limit was another one only {limits} times");
+}
+
+/// Some are linked with nobody. Visits are broken off, several come at once, and what lies there is damaged.
+#[test]
+fn nodes_that_meet_in_a_bucket_are_equal_after_whatever_befell_it() {
+    let (taken, seeds) = total_of(100, simulator::Plan::bucket, |outcome| outcome.taken_bundles);
+    assert!(taken >= 10 * seeds, "only {taken} bundles came by a bucket");
+}
+
+/// Each step of some visits, one run a step, before what is asked for there and after it.
+#[test]
+fn a_visit_to_a_bucket_that_is_broken_off_at_any_step_loses_nothing() {
+    for by_snapshot in [false, true] {
+        let (mut step, mut steps) = (0, 1);
+        while step < steps {
+            step += 1;
+            steps =
+                simulator::run_broken_at(5, by_snapshot, step).unwrap_or_else(|e| panic!("{e}"));
+        }
+        assert!(steps > 50, "only {steps} steps");
+    }
 }

@@ -1,5 +1,6 @@
 //! The evils that befall nodes and links, as the seed's plan allows, and their end.
 
+use super::bucket;
 use super::courier;
 use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
 use super::limit;
@@ -28,13 +29,13 @@ fn text(error: impl std::fmt::Display) -> String {
 pub fn strike(world: &mut World) -> Outcome {
     let plan = world.plan.clone();
     let node = world.rng.below(world.nodes.len());
-    if plan.partitions && world.rng.percent(4) {
+    if plan.partitions && !world.links.is_empty() && world.rng.percent(4) {
         let (link, ms) = (world.rng.below(world.links.len()), world.rng.between(300, 6_000));
         world.links[link].down_until_ms = world.now() + ms;
         world.links[link].hang_up();
         world.say(|| format!("{:?} down for {ms}", world.links[link].nodes));
     }
-    if plan.one_way && world.rng.percent(3) {
+    if plan.one_way && !world.links.is_empty() && world.rng.percent(3) {
         let (link, end) = (world.rng.below(world.links.len()), world.rng.below(2));
         let until_ms = world.now() + world.rng.between(500, 5_000);
         world.links[link].deaf = Some((end, until_ms));
@@ -101,6 +102,9 @@ pub fn strike(world: &mut World) -> Outcome {
     if plan.partial {
         parts::strike(world, node)?;
     }
+    if plan.buckets {
+        bucket::strike(world)?;
+    }
     Ok(())
 }
 
@@ -143,6 +147,7 @@ pub fn heal(world: &mut World) -> Outcome {
     if world.plan.limits {
         limit::stand(world);
     }
+    bucket::heal(world);
     world.say(|| "healed".into());
     Ok(())
 }

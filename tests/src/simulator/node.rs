@@ -3,6 +3,7 @@
 use super::kinds;
 use super::small::Small;
 use atoll_storage::{Clock, Db, Error, Kind, Lane, NodeId, Op, Read, Replica, StreamId, Vector};
+use atoll_sync::key::NodeKey;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,9 @@ pub struct Node {
     /// How far its clock is off.
     pub skew_ms: Arc<AtomicI64>,
     now_ms: Arc<AtomicU64>,
-    chunk_records: Option<usize>,
+    pub chunk_records: Option<usize>,
+    /// Of a node that visits buckets.
+    pub key: Option<NodeKey>,
     file: Option<PathBuf>,
     /// A copy of its file, as an administrator would have kept one.
     pub backup: Option<PathBuf>,
@@ -52,12 +55,13 @@ impl Node {
         now_ms: Arc<AtomicU64>,
         chunk_records: Option<usize>,
         dir: Option<&Path>,
+        key: Option<NodeKey>,
     ) -> Result<Self, String> {
         let skew_ms = Arc::new(AtomicI64::new(0));
         let kinds = if is_old { kinds::OLD } else { kinds::NEW };
         let file = dir.map(|dir| dir.join(format!("{number}.0.db")));
         let clock = clock(&now_ms, &skew_ms);
-        let id = NodeId([number as u8 + 1; 16]);
+        let id = key.as_ref().map_or(NodeId([number as u8 + 1; 16]), NodeKey::node_id);
         let db = match &file {
             Some(file) => Db::open(file, kinds, id, clock),
             None => Db::open_in_memory(kinds, id, clock),
@@ -69,6 +73,7 @@ impl Node {
             skew_ms,
             now_ms,
             chunk_records,
+            key,
             file,
             backup: None,
             twin: None,
@@ -77,6 +82,15 @@ impl Node {
             full_until_ms: 0,
             latest_wall_ms: 0,
         })
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.db.origin().node
+    }
+
+    /// What its clock shows is made of.
+    pub fn time(&self) -> (Arc<AtomicU64>, Arc<AtomicI64>) {
+        (self.now_ms.clone(), self.skew_ms.clone())
     }
 
     pub fn wall_ms(&self) -> u64 {

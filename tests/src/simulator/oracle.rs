@@ -82,7 +82,7 @@ pub fn check(world: &mut World) -> Outcome {
 }
 
 /// Two lives of a node may have given out the same numbers.
-fn is_set_back(world: &World) -> bool {
+pub fn is_set_back(world: &World) -> bool {
     world.plan.restores || world.plan.copies || world.plan.twins
 }
 
@@ -96,10 +96,10 @@ fn same(what: &str, a: usize, b: usize, left: &str, right: &str) -> Outcome {
     Err(format!("{what} differ\n {a}: {:#?}\n {b}: {:#?}", only(left, right), only(right, left)))
 }
 
-/// Pairs of nodes that must show the same of what both carry: all if each carries everything, else those with a link.
+/// Pairs of nodes that must show the same of what both carry: all if each carries everything, else those that meet.
 fn pairs(world: &World) -> Vec<(usize, usize)> {
     if world.plan.partial {
-        return world.links.iter().map(|link| (link.nodes[0], link.nodes[1])).collect();
+        return parts::meetings(world);
     }
     (1..world.nodes.len()).map(|node| (0, node)).collect()
 }

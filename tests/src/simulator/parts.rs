@@ -39,7 +39,8 @@ pub fn begin(world: &mut World, node: usize) -> Outcome {
 
 /// Called every beat.
 pub fn strike(world: &mut World, node: usize) -> Outcome {
-    if node > 0 && world.rng.percent(6) {
+    let is_fixed = world.plan.revokes_once && world.removal.is_some();
+    if node > 0 && !is_fixed && world.rng.percent(6) {
         change(world, node)?;
     }
     for node in 0..world.nodes.len() {
@@ -74,8 +75,10 @@ fn change(world: &mut World, node: usize) -> Outcome {
     let dropped: Vec<StreamHead> =
         heads.into_iter().filter(|head| !part.carries(&head.stream)).collect();
     let may_drop = !world.plan.restores && !world.plan.copies && !world.plan.twins;
+    // Nobody counts on one that is removed.
+    let stay = world.nodes.len().min(world.plan.nodes - usize::from(world.plan.revokes));
     let is_elsewhere = |world: &mut World, head: &StreamHead| {
-        (0..world.nodes.len()).filter(|other| *other != node).any(|other| {
+        (0..stay).filter(|other| *other != node).any(|other| {
             let theirs = world.nodes[other].db.head(&head.stream).ok().flatten();
             theirs.is_some_and(|theirs| theirs.vector.includes(&head.vector))
         })
@@ -92,6 +95,15 @@ fn change(world: &mut World, node: usize) -> Outcome {
     world.committed(node)
 }
 
+/// Those that meet: at the ends of a link, or all of them in the bucket.
+pub fn meetings(world: &World) -> Vec<(usize, usize)> {
+    if world.bucket.is_some() {
+        let nodes = world.nodes.len();
+        return (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b))).collect();
+    }
+    world.links.iter().map(|link| (link.nodes[0], link.nodes[1])).collect()
+}
+
 /// Whether the nodes at both ends of each link have the same of what both carry.
 pub fn are_equal(world: &mut World) -> Result<bool, String> {
     Ok(difference(world)?.is_none())
@@ -99,8 +111,7 @@ pub fn are_equal(world: &mut World) -> Result<bool, String> {
 
 /// Where they have not.
 pub fn difference(world: &mut World) -> Result<Option<String>, String> {
-    for link in 0..world.links.len() {
-        let [a, b] = world.links[link].nodes;
+    for (a, b) in meetings(world) {
         let (left, right) = (leaves(world, a, b)?, leaves(world, b, a)?);
         if left != right {
             return Ok(Some(format!("{a} and {b} differ in what both carry")));

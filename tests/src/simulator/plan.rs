@@ -49,6 +49,20 @@ pub struct Plan {
     pub revokes: bool,
     /// The others limit what the last node may do, and change their minds.
     pub limits: bool,
+    /// Nodes meet in a bucket too.
+    pub buckets: bool,
+    /// Nodes from this one on have no links.
+    pub linked: usize,
+    /// The last node has a link with the one before it alone.
+    pub last_meets_one: bool,
+    /// Percent of beats.
+    pub visits: u64,
+    /// Percent of visits that are broken off.
+    pub broken_visits: u64,
+    /// What lies in the bucket is cut, damaged, lost, doubled, or comes back.
+    pub bucket_damage: bool,
+    /// What comes and goes in the bucket is listed late.
+    pub bucket_lags: bool,
     /// Only one node says so; else others say it too that have not heard.
     pub revokes_once: bool,
 }
@@ -90,6 +104,13 @@ impl Plan {
             partial: rng.percent(35),
             upgrades: in_files && rng.percent(50),
             rots: rng.percent(20),
+            buckets: rng.percent(20),
+            linked: usize::MAX,
+            last_meets_one: false,
+            visits: rng.pick(&[4, 12]),
+            broken_visits: rng.pick(&[0, 30]),
+            bucket_damage: rng.percent(50),
+            bucket_lags: rng.percent(30),
             revokes: false,
             limits: false,
             revokes_once: false,
@@ -129,6 +150,13 @@ impl Plan {
             partial: false,
             upgrades: false,
             rots: false,
+            buckets: false,
+            linked: usize::MAX,
+            last_meets_one: false,
+            visits: 0,
+            broken_visits: 0,
+            bucket_damage: false,
+            bucket_lags: false,
             revokes: false,
             limits: false,
             revokes_once: false,
@@ -167,6 +195,7 @@ impl Plan {
             old: None,
             upgrades: false,
             rots: false,
+            buckets: false,
             limits: true,
             ..plan
         }
@@ -199,6 +228,55 @@ impl Plan {
             snapshot_from_ops: 2_000,
             revokes_once: true,
             ..plan
+        }
+    }
+
+    /// As [`Plan::removal`], where all but one carry parts: the removed one may meet nobody but one that passes on a part of
+    /// what it writes late.
+    pub fn partial_removal(seed: u64) -> Self {
+        let last_meets_one = seed.is_multiple_of(2);
+        Self { last_meets_one, partial: true, ..Self::removal(seed) }
+    }
+
+    /// As [`Plan::quiet_removal`], where all but one carry parts, which stay what they are.
+    pub fn quiet_partial_removal(seed: u64) -> Self {
+        let last_meets_one = seed.is_multiple_of(2);
+        Self { last_meets_one, partial: true, ..Self::quiet_removal(seed) }
+    }
+
+    /// Nodes of which few or none have links, and that all meet in a bucket. Without links nobody compares states, so that two
+    /// lives of a node that bear the same names are left out.
+    pub fn bucket(seed: u64) -> Self {
+        let plan = Self::of(seed);
+        let mut rng = Rng::new(seed.rotate_left(29));
+        let nodes = 3 + rng.below(2);
+        Self {
+            nodes,
+            old: plan.old.map(|_| nodes - 1),
+            actions: rng.between(40, 130),
+            is_line: false,
+            couriers: rng.percent(20),
+            copies: false,
+            twins: false,
+            buckets: true,
+            linked: rng.pick(&[0, 0, 2, 3]),
+            visits: rng.pick(&[8, 20, 40]),
+            broken_visits: rng.pick(&[0, 15, 40]),
+            bucket_damage: rng.percent(50),
+            bucket_lags: rng.percent(40),
+            ..plan
+        }
+    }
+
+    /// Three nodes without links, and a bucket.
+    pub fn calm_bucket(by_snapshot: bool) -> Self {
+        Self {
+            nodes: 3,
+            actions: 20,
+            in_files: false,
+            buckets: true,
+            linked: 0,
+            ..Self::calm(by_snapshot)
         }
     }
 

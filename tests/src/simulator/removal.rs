@@ -7,13 +7,13 @@ use super::rng::Rng;
 use super::world::World;
 use atoll_storage::revoked::{self, REVOKED_CUTS, REVOKED_NODE};
 use atoll_storage::{
-    Changes, Db, Dot, Error, Id, NodeId, Op, Query, Read, Replica, StreamId, Value, Vector,
+    Carries, Changes, Db, Dot, Error, Id, NodeId, Op, Query, Read, Replica, StreamId, Value, Vector,
 };
 use atoll_sync::session::Phase;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a node leaves it to the one that removed the other.
-const PATIENCE_MS: u64 = 8_000;
+pub const PATIENCE_MS: u64 = 8_000;
 
 type Outcome = Result<(), String>;
 type Vectors = BTreeMap<StreamId, Vector>;
@@ -31,17 +31,34 @@ pub struct Removal {
     pub node: NodeId,
     /// Who said it first.
     pub by: usize,
-    /// Each cut that was said, with what the one that said it had.
-    said: Vec<(Value, Vectors)>,
+    said: Vec<Said>,
+}
+
+/// A cut, with what the one that said it had.
+#[derive(Clone)]
+struct Said {
+    cut: Value,
+    had: Vectors,
+    /// It speaks of what its node carried,
+    carries: Carries,
+    /// and of which no earlier cut that it knew spoke.
+    without: Vec<Carries>,
+}
+
+impl Said {
+    fn speaks_of(&self, stream: &StreamId) -> bool {
+        self.carries.carries(stream) && !self.without.iter().any(|one| one.carries(stream))
+    }
 }
 
 impl Removal {
     /// By the cuts that were heard.
     fn is_late(&self, heard: &[Value], stream: &StreamId, dot: Dot) -> bool {
-        let mut had = self.said.iter().filter(|(cut, _)| heard.contains(cut)).map(|(_, had)| had);
+        let said = self.said.iter().filter(|said| heard.contains(&said.cut));
+        let mut said = said.filter(|said| said.speaks_of(stream)).peekable();
         dot.origin.node == self.node
-            && !heard.is_empty()
-            && !had.any(|had| had.get(stream).is_some_and(|had| had.covers(dot)))
+            && said.peek().is_some()
+            && !said.any(|said| said.had.get(stream).is_some_and(|had| had.covers(dot)))
     }
 }
 
@@ -51,6 +68,9 @@ pub fn strike(world: &mut World) -> Outcome {
         remove(world)?;
     }
     refuse(world)?;
+    if world.plan.partial {
+        (0..removed(world)).try_for_each(|node| speak(world, node))?;
+    }
     let mut dice = Rng::new(world.seed ^ world.now().rotate_left(29));
     for node in 0..removed(world) {
         if world.removal.is_some() && dice.percent(30) && lacks_nothing(world, node) {
@@ -77,9 +97,8 @@ pub fn remove(world: &mut World) -> Outcome {
     let node = world.nodes[last].db.origin().node;
     world.nodes[by].look_at_clock();
     let before = world.nodes[by].vectors().map_err(text)?;
-    let streams = world.model.ops.iter().map(|op| op.stream.clone()).collect();
-    let had = held(&mut world.nodes[by].db, streams).map_err(text)?;
-    let key = Id::natural(&[b"revocation", &node.0]);
+    let key = key_of(node);
+    let saying = saying(world, by, node)?;
     let said = world.nodes[by].db.transact(|tx| {
         let cut = tx.cut_of(node, &BTreeMap::new())?.ok_or(Error::Missing("cut"))?;
         let changes = Changes::new().set(&REVOKED_NODE, node.to_string());
@@ -93,7 +112,59 @@ pub fn remove(world: &mut World) -> Outcome {
     world.say(|| format!("{by} removes {last}"));
     world.model.keys.insert((REVOCATION.code, Id::NIL, key));
     let removal = world.removal.get_or_insert(Removal { node, by, said: vec![] });
-    removal.said.push((cut, had));
+    removal.said.push(Said { cut, ..saying });
+    acknowledge(world, by, &before)?;
+    world.committed(by)
+}
+
+fn key_of(node: NodeId) -> Id {
+    Id::natural(&[b"revocation", &node.0])
+}
+
+/// What a cut would say that this node said now.
+fn saying(world: &mut World, by: usize, node: NodeId) -> Result<Said, String> {
+    let carries = Carries::clone(&world.nodes[by].db.carries());
+    let streams = world.model.ops.iter().map(|op| &op.stream);
+    let streams = streams.filter(|stream| carries.carries(stream)).cloned().collect();
+    let db = &mut world.nodes[by].db;
+    let had = held(db, streams).map_err(text)?;
+    let heard = revoked::cuts(&db.reader(), node).map_err(text)?;
+    let said = world.removal.iter().flat_map(|removal| &removal.said);
+    let said = said.filter(|said| heard.contains(&said.cut));
+    let without = said.map(|said| said.carries.clone()).collect();
+    Ok(Said { cut: Value::Null, had, carries, without })
+}
+
+/// A node that has heard speaks of the streams that it carries and of which nobody has spoken.
+fn speak(world: &mut World, by: usize) -> Outcome {
+    let Some(node) = world.removal.as_ref().map(|removal| removal.node) else { return Ok(()) };
+    let key = key_of(node);
+    let db = &world.nodes[by].db;
+    let is_there = !world.nodes[by].is_old()
+        && has_heard(world, by)?
+        && db.reader().get(&REVOCATION, key).map_err(text)?.is_some();
+    if !is_there || !revoked::lacks_cut(&db.reader(), node).map_err(text)? {
+        return Ok(());
+    }
+    let before = world.nodes[by].vectors().map_err(text)?;
+    let saying = saying(world, by, node)?;
+    world.nodes[by].look_at_clock();
+    let said = world.nodes[by].db.transact(|tx| {
+        let cut = tx.cut_of(node, &BTreeMap::new())?;
+        if let Some(cut) = &cut {
+            tx.edit(&REVOCATION, key, Changes::new().add(&REVOKED_CUTS, cut.clone()))?;
+        }
+        Ok::<_, Error>(cut)
+    });
+    let cut = match said {
+        Err(Error::Full) if world.nodes[by].is_full() => return Ok(()),
+        said => said.map_err(text)?,
+    };
+    let Some(cut) = cut else { return Ok(()) };
+    world.say(|| format!("{by} speaks of what else it has of the removed one"));
+    let said = world.removal.as_mut().map(|removal| &mut removal.said);
+    said.into_iter().for_each(|said| said.push(Said { cut: cut.clone(), ..saying.clone() }));
+    world.outcome.spoken += 1;
     acknowledge(world, by, &before)?;
     world.committed(by)
 }
@@ -152,6 +223,17 @@ fn lacks_nothing(world: &World, node: usize) -> bool {
         link.ends.as_ref().map(|ends| ends[end].status())
     });
     ends.all(|end| end.phase == Phase::Live && end.to_receive == 0)
+}
+
+/// What comes late is taken back in the end, also if those that spoke of it count under another name by now.
+pub fn take_back_all(world: &mut World) -> Outcome {
+    if world.removal.is_none() || !world.now().is_multiple_of(500) {
+        return Ok(());
+    }
+    (0..world.nodes.len()).try_for_each(|node| {
+        speak(world, node)?;
+        take_back(world, node)
+    })
 }
 
 /// What nobody else has taken back for a while.
@@ -256,7 +338,9 @@ pub fn seen(world: &World, node: usize) -> Result<String, String> {
     let dump = super::oracle::shown_of(world, node)?;
     // A text that was changed back was changed now.
     let line = |line: &str| line.split(" changed=").next().unwrap_or_default().to_owned();
-    let lines: Vec<String> =
-        dump.lines().filter(|line| !line.starts_with("stats ")).map(line).collect();
+    // Partial nodes say more of the removal as they hear of more.
+    let is_seen =
+        |line: &&str| !["stats ", "revocation "].iter().any(|kind| line.starts_with(kind));
+    let lines: Vec<String> = dump.lines().filter(is_seen).map(line).collect();
     Ok(lines.join("\n"))
 }

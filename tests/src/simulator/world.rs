@@ -2,11 +2,13 @@
 //! everything heals, and the oracles look.
 
 use super::act;
+use super::bucket::{self, Bucket};
 use super::limit::{self, Limit};
 use super::model::Model;
 use super::nemesis;
 use super::node::Node;
 use super::oracle;
+use super::outcome::Outcome;
 use super::parts;
 use super::plan::Plan;
 use super::removal::{self, Removal};
@@ -39,6 +41,7 @@ pub struct World {
     pub limit: Option<Limit>,
     /// The node that is removed, once it is.
     pub removal: Option<Removal>,
+    pub bucket: Option<Bucket>,
     dir: Option<TempDir>,
     /// Steps that sessions took; at which of them the node that takes it is killed.
     steps: u64,
@@ -46,51 +49,10 @@ pub struct World {
     trace: bool,
 }
 
-/// What happened in a run, for the curious and to see that the evils do occur.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    pub ops: u64,
-    pub frames: u64,
-    pub alarms: u64,
-    pub pulls: u64,
-    pub cut_pulls: u64,
-    pub quarantined: u64,
-    pub kills: u64,
-    pub restores: u64,
-    pub trims: u64,
-    /// Times that a log was packed.
-    pub packs: u64,
-    pub flipped: u64,
-    pub conflicts: u64,
-    pub heal_ms: u64,
-    pub records: u64,
-    pub full_disks: u64,
-    /// Writes that a full disk refused.
-    pub refused_full: u64,
-    pub copies: u64,
-    /// Disks that ran twice.
-    pub twins: u64,
-    /// Records that two lives of a node wrote to under one name.
-    pub collided: u64,
-    /// Bundles that arrived whole, and not whole.
-    pub bundles: u64,
-    pub damaged_bundles: u64,
-    /// Streams that nodes dropped.
-    pub dropped: u64,
-    pub upgrades: u64,
-    /// Blocks of logs in which a bit flipped.
-    pub rotten: u64,
-    /// Links that were cut because one end had heard that the other was removed.
-    pub refused: u64,
-    /// Times that the others let a node do something else than before.
-    pub limits: u64,
-    /// Ops that a removed node wrote too late.
-    pub late: u64,
-}
-
 impl World {
     pub fn with_plan(seed: u64, plan: Plan) -> Result<Self, String> {
         let dir = plan.in_files.then(scratch).transpose()?;
+        let bucket = plan.buckets.then(|| Bucket::new(scratch()?, seed, plan.nodes)).transpose()?;
         let mut world = Self {
             seed,
             rng: Rng::new(seed),
@@ -103,6 +65,7 @@ impl World {
             heard_parts: BTreeMap::new(),
             limit: None,
             removal: None,
+            bucket,
             dir,
             steps: 0,
             kill_at: None,
@@ -123,12 +86,18 @@ impl World {
         let dir = self.dir.as_ref().map(TempDir::path);
         let chunk_records = self.plan.chunk_records;
         let name = number + usize::from(self.removal.is_some());
-        self.nodes.push(Node::new(name, is_old, self.now_ms.clone(), chunk_records, dir)?);
+        let key = self.plan.buckets.then(|| bucket::key_of(self.seed, name)).transpose()?;
+        let now_ms = self.now_ms.clone();
+        self.nodes.push(Node::new(name, is_old, now_ms, chunk_records, dir, key)?);
         if self.plan.partial && number > 0 {
             parts::begin(self, number)?;
         }
-        let first = if self.plan.is_line { number.saturating_sub(1) } else { 0 };
-        self.links.extend((first..number).map(|other| Link::new(other, number)));
+        let is_last = number + 1 == self.plan.nodes && self.removal.is_none();
+        let meets_one = self.plan.is_line || (self.plan.last_meets_one && is_last);
+        let first = if meets_one { number.saturating_sub(1) } else { 0 };
+        if number < self.plan.linked {
+            self.links.extend((first..number).map(|other| Link::new(other, number)));
+        }
         Ok(())
     }
 
@@ -166,6 +135,7 @@ impl World {
             limit::trust(&mut self)?;
         }
         self.settle()?;
+        bucket::check(&mut self)?;
         oracle::check(&mut self)?;
         removal::check(&mut self)?;
         self.outcome.frames = self.wire.sent;
@@ -186,6 +156,26 @@ impl World {
         self.kill_at = Some(kill_at);
         self.settle()?;
         let steps = self.steps;
+        oracle::check(&mut self)?;
+        Ok(steps)
+    }
+
+    /// Lets people write at nodes that meet by the bucket alone. The visit that takes the step `break_at` of it, counted over
+    /// all, is broken off there. How many steps it took.
+    pub fn run_broken_at(mut self, break_at: u64) -> Result<u64, String> {
+        self.bucket.iter().for_each(|bucket| bucket.break_at(break_at));
+        for _ in 0..2 {
+            for _ in 0..self.plan.actions / 2 {
+                self.now_ms.fetch_add(BEAT_MS, Ordering::Relaxed);
+                let node = self.rng.below(self.nodes.len());
+                act::act(&mut self, node)?;
+            }
+            (0..2 * self.nodes.len()).try_for_each(|_| bucket::visit_next(&mut self))?;
+        }
+        let steps = self.bucket.as_ref().map_or(0, Bucket::steps);
+        nemesis::heal(&mut self)?;
+        self.settle()?;
+        bucket::check(&mut self)?;
         oracle::check(&mut self)?;
         Ok(steps)
     }
@@ -225,6 +215,7 @@ impl World {
         }
         nemesis::heal(&mut self)?;
         self.settle()?;
+        bucket::check(&mut self)?;
         let after = removal::seen(&self, by)?;
         if before != after {
             let only = |x: &str, y: &str| -> Vec<String> {
@@ -387,7 +378,16 @@ impl World {
 
     /// Beats on until all nodes are equal and nothing is on its way.
     fn settle(&mut self) -> Result<(), String> {
-        self.settle_until(oracle::roots_are_equal)
+        self.settle_until(oracle::roots_are_equal)?;
+        if self.plan.partial && self.removal.is_some() {
+            let until_ms = self.now() + 2 * removal::PATIENCE_MS;
+            while self.now() < until_ms {
+                self.beat()?;
+                removal::take_back_all(self)?;
+            }
+            self.settle_until(oracle::roots_are_equal)?;
+        }
+        Ok(())
     }
 
     fn settle_until(
@@ -397,6 +397,9 @@ impl World {
         let begin_ms = self.now();
         loop {
             self.beat()?;
+            if self.now().is_multiple_of(5 * BEAT_MS) {
+                bucket::visit_next(self)?;
+            }
             if self.now().is_multiple_of(5 * BEAT_MS) && self.are_live() && is_level(self)? {
                 self.outcome.heal_ms = self.now() - begin_ms;
                 return Ok(());
@@ -420,36 +423,4 @@ fn scratch() -> Result<TempDir, String> {
     let memory = std::path::Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     dir.map_err(|e| e.to_string())
-}
-
-impl Outcome {
-    pub fn add(&mut self, other: &Self) {
-        self.ops += other.ops;
-        self.frames += other.frames;
-        self.alarms += other.alarms;
-        self.pulls += other.pulls;
-        self.cut_pulls += other.cut_pulls;
-        self.quarantined += other.quarantined;
-        self.kills += other.kills;
-        self.restores += other.restores;
-        self.trims += other.trims;
-        self.packs += other.packs;
-        self.flipped += other.flipped;
-        self.conflicts += other.conflicts;
-        self.heal_ms = self.heal_ms.max(other.heal_ms);
-        self.records += other.records;
-        self.full_disks += other.full_disks;
-        self.refused_full += other.refused_full;
-        self.copies += other.copies;
-        self.twins += other.twins;
-        self.collided += other.collided;
-        self.bundles += other.bundles;
-        self.damaged_bundles += other.damaged_bundles;
-        self.dropped += other.dropped;
-        self.upgrades += other.upgrades;
-        self.rotten += other.rotten;
-        self.refused += other.refused;
-        self.limits += other.limits;
-        self.late += other.late;
-    }
 }

@@ -1,0 +1,93 @@
+//! What happened in a run.
+
+/// For the curious, and to see that the evils do occur.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub ops: u64,
+    pub frames: u64,
+    pub alarms: u64,
+    pub pulls: u64,
+    pub cut_pulls: u64,
+    pub quarantined: u64,
+    pub kills: u64,
+    pub restores: u64,
+    pub trims: u64,
+    /// Times that a log was packed.
+    pub packs: u64,
+    pub flipped: u64,
+    pub conflicts: u64,
+    pub heal_ms: u64,
+    pub records: u64,
+    pub full_disks: u64,
+    /// Writes that a full disk refused.
+    pub refused_full: u64,
+    pub copies: u64,
+    /// Disks that ran twice.
+    pub twins: u64,
+    /// Records that two lives of a node wrote to under one name.
+    pub collided: u64,
+    /// Bundles that arrived whole, and not whole.
+    pub bundles: u64,
+    pub damaged_bundles: u64,
+    /// Streams that nodes dropped.
+    pub dropped: u64,
+    pub upgrades: u64,
+    /// Blocks of logs in which a bit flipped.
+    pub rotten: u64,
+    /// Links that were cut because one end had heard that the other was removed.
+    pub refused: u64,
+    /// Times that the others let a node do something else than before.
+    pub limits: u64,
+    /// Ops that a removed node wrote too late.
+    pub late: u64,
+    /// Times that a node spoke of what others that spoke of a removed one do not carry.
+    pub spoken: u64,
+    pub visits: u64,
+    /// Times that several nodes visited the bucket at once.
+    pub visits_at_once: u64,
+    pub broken_visits: u64,
+    /// Bundles that came by the bucket, and those that a node put together there.
+    pub taken_bundles: u64,
+    pub merged_bundles: u64,
+    /// Times that something befell what lies in the bucket.
+    pub struck_objects: u64,
+}
+
+impl Outcome {
+    pub fn add(&mut self, other: &Self) {
+        self.ops += other.ops;
+        self.frames += other.frames;
+        self.alarms += other.alarms;
+        self.pulls += other.pulls;
+        self.cut_pulls += other.cut_pulls;
+        self.quarantined += other.quarantined;
+        self.kills += other.kills;
+        self.restores += other.restores;
+        self.trims += other.trims;
+        self.packs += other.packs;
+        self.flipped += other.flipped;
+        self.conflicts += other.conflicts;
+        self.heal_ms = self.heal_ms.max(other.heal_ms);
+        self.records += other.records;
+        self.full_disks += other.full_disks;
+        self.refused_full += other.refused_full;
+        self.copies += other.copies;
+        self.twins += other.twins;
+        self.collided += other.collided;
+        self.bundles += other.bundles;
+        self.damaged_bundles += other.damaged_bundles;
+        self.dropped += other.dropped;
+        self.upgrades += other.upgrades;
+        self.rotten += other.rotten;
+        self.refused += other.refused;
+        self.limits += other.limits;
+        self.late += other.late;
+        self.spoken += other.spoken;
+        self.visits += other.visits;
+        self.visits_at_once += other.visits_at_once;
+        self.broken_visits += other.broken_visits;
+        self.taken_bundles += other.taken_bundles;
+        self.merged_bundles += other.merged_bundles;
+        self.struck_objects += other.struck_objects;
+    }
+}
