@@ -2,7 +2,7 @@
 //! node, and `verify` is clean.
 
 use atoll_tests::harness::{Answer, Client};
-use atoll_tests::simulator::Rng;
+use atoll_tests::rng::Rng;
 use serde_json::{Value as Json, json};
 use std::hash::{BuildHasher, Hasher};
 use std::net::UdpSocket;

@@ -3,12 +3,15 @@
 pub mod fuzz;
 #[cfg(feature = "nodes")]
 pub mod harness;
+pub mod kinds;
 #[cfg(feature = "nodes")]
 pub mod object_store;
 #[cfg(feature = "nodes")]
 pub mod post_office;
 #[cfg(feature = "nodes")]
 pub mod release;
+pub mod rng;
+#[cfg(feature = "nodes")]
 pub mod simulator;
 
 #[cfg(feature = "nodes")]

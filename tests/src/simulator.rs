@@ -5,7 +5,6 @@
 mod act;
 mod bucket;
 mod courier;
-pub(crate) mod kinds;
 mod limit;
 mod model;
 mod nemesis;
@@ -15,14 +14,12 @@ mod outcome;
 mod parts;
 mod plan;
 mod removal;
-mod rng;
 mod small;
 mod wire;
 mod world;
 
 pub use outcome::Outcome;
 pub use plan::Plan;
-pub use rng::Rng;
 pub use world::World;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,7 +2,7 @@
 //! for keys. `ATOLL_FUZZ=N` runs N a target.
 
 use atoll_tests::fuzz::{TARGETS, Target, mutated};
-use atoll_tests::simulator::Rng;
+use atoll_tests::rng::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 

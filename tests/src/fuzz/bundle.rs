@@ -102,7 +102,14 @@ fn follow(db: &mut Db, report: Report, covers: Vec<Cover>, contents: Option<Cont
         let _ = obsolete(me, &mine, &members, &left);
         let _ = merge(me, &mine, &members, &left);
     }
-    let asker = Asker { node: maker, has, carries, lacks: report.lacks, refused: BTreeSet::new() };
+    let asker = Asker {
+        node: maker,
+        has,
+        carries,
+        lacks: report.lacks,
+        refused: BTreeSet::new(),
+        strangers: BTreeSet::new(),
+    };
     let contents = contents.unwrap_or_default();
     let there = [Parcel { name: name(me, 1), readers: None, contents, size_bytes: 1 }];
     let _ = wanted_parcels(&asker, there.iter());

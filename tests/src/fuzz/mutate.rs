@@ -1,6 +1,6 @@
 //! Damaged copies of good inputs.
 
-use crate::simulator::Rng;
+use crate::rng::Rng;
 
 /// Lengths and numbers that code gets wrong, as they are encoded.
 const ODD: [&[u8]; 9] = [

@@ -1,6 +1,6 @@
 //! Who all this is done to: a store with one of everything, and its end of a link.
 
-use crate::simulator::kinds::{
+use crate::kinds::{
     BADGE, BODY, LABEL, LIKE, LOGIN, MEMBER, NOTE, PARENT, PLACE, REVOCATION, SLUG, STATS, TAGS,
     TITLE, VIEWS, VISITORS, WEIGHT,
 };

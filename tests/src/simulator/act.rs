@@ -1,10 +1,10 @@
 //! What people do: they create, edit, rename, tag, like, count, move and delete, each at a node of their own.
 
-use super::kinds::{
+use super::world::World;
+use crate::kinds::{
     BADGE, BODY, LABEL, LIKE, LOGIN, MARK, MEMBER, NOTE, PARENT, PLACE, RANK, SLUG, STATS, TAGS,
     TEXT, TITLE, VIEWS, VISITORS, WEIGHT,
 };
-use super::world::World;
 use atoll_storage::{Changes, Error, Field, Id, Kind, Read, Replica, Tx, Value};
 
 const TENANTS: [Id; 3] = [Id::NIL, Id([1; 16]), Id([2; 16])];

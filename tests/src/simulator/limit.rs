@@ -1,8 +1,8 @@
 //! A node that the others limit, and change their minds about. What it was never let do has reached nobody, what it is let
 //! do arrives, and once it is trusted with everything it is as if it always had been.
 
-use super::rng::Rng;
 use super::world::World;
+use crate::rng::Rng;
 use atoll_storage::{Id, NodeId, Origin, Replica, Rights, StreamHead, StreamId, Vector};
 
 type Outcome = Result<(), String>;

@@ -2,12 +2,12 @@
 
 use super::bucket;
 use super::courier;
-use super::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
 use super::limit;
 use super::parts;
 use super::removal;
-use super::rng::Rng;
 use super::world::World;
+use crate::kinds::{BODY, NOTE, STATS, TITLE, VISITORS};
+use crate::rng::Rng;
 use atoll_storage::op::{BodyEdit, BodyWrite, CellWrite, Count, Seen, Write};
 use atoll_storage::{
     Dot, Error, Hlc, Id, NodeId, Op, Origin, Payload, Read, Replica, StreamId, Value, Vector,
@@ -276,7 +276,7 @@ fn upgrade(world: &mut World, node: usize) -> Outcome {
     let name = format!("u{}", world.now());
     let Some(left) = world.nodes[node].copy(&name)? else { return Ok(()) };
     hang_up(world, node);
-    world.nodes[node].kinds = super::kinds::NEW;
+    world.nodes[node].kinds = crate::kinds::NEW;
     world.nodes[node].end_twin();
     world.nodes[node].reopen(&left, &format!("{name}a"))?;
     forgive(world, node)?;

@@ -1,7 +1,7 @@
 //! One node: a real database in memory or in a file, a clock that can be turned, and the ends of its links.
 
-use super::kinds;
 use super::small::Small;
+use crate::kinds;
 use atoll_storage::{Clock, Db, Error, Kind, Lane, NodeId, Op, Read, Replica, StreamId, Vector};
 use atoll_sync::key::NodeKey;
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! What must hold once everything is healed.
 
-use super::kinds;
 use super::model::{Lost, difference};
 use super::node::{Node, clock};
 use super::parts;
 use super::world::World;
+use crate::kinds;
 use atoll_storage::{
     Carries, Cause, ConflictValue, Db, Dot, Field, Id, Kind, Merge, NodeId, Op, Query, Read,
     Record, Replica, StreamHead, StreamId, Vector,

@@ -1,6 +1,6 @@
 //! What a seed has in store: how many nodes, which wire, which evils. Derived from the seed alone.
 
-use super::rng::Rng;
+use crate::rng::Rng;
 
 #[derive(Clone, Debug)]
 pub struct Plan {

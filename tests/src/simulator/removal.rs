@@ -2,9 +2,9 @@
 //! goes as a record, before all else. Whoever has it cuts its link to that node and refuses it from then on; others talk to it
 //! until they hear. What it wrote late is taken back.
 
-use super::kinds::{NEW, REVOCATION};
-use super::rng::Rng;
 use super::world::World;
+use crate::kinds::{NEW, REVOCATION};
+use crate::rng::Rng;
 use atoll_storage::revoked::{self, REVOKED_CUTS, REVOKED_NODE};
 use atoll_storage::{
     Carries, Changes, Db, Dot, Error, Id, NodeId, Op, Query, Read, Replica, StreamId, Value, Vector,

@@ -1,7 +1,7 @@
 //! The wire: frames on their way between the two ends of a link, with what can befall them.
 
 use super::plan::Plan;
-use super::rng::Rng;
+use crate::rng::Rng;
 use atoll_sync::session::Session;
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //! late what came and what went, objects that are cut, changed, gone, doubled, or back again.
 
 use super::turns::Turns;
-use crate::simulator::rng::Rng;
+use crate::rng::Rng;
 use atoll_node::bucket::{Folder, Obstacle, Place, Trouble};
 use atoll_storage::NodeId;
 use atoll_sync::bucket::{Listed, ObjectName};

@@ -1,7 +1,7 @@
 //! Several visits at once: each on a thread of its own, of which one goes on at a time, from step to step, in an order that
 //! the seed gives.
 
-use crate::simulator::rng::Rng;
+use crate::rng::Rng;
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
