@@ -7,6 +7,7 @@
 //! takes an op back names it among the creations that it saw, as no other write does.
 
 mod found;
+mod texts;
 mod writer;
 
 pub use found::{count, waiting};
@@ -73,6 +74,15 @@ fn is_same(a: &Cell, b: &Cell) -> bool {
     (a.dot, a.field) == (b.dot, b.field) && a.element == b.element
 }
 
+/// What is known of a record before an op. If the op is tried alone, it is taken without that too.
+fn forgiven<T>(before: Result<T>, alone: bool) -> Result<Option<T>> {
+    match before {
+        Err(error @ (Error::Full | Error::Damaged(_))) => Err(error),
+        Err(error) if !alone => Err(error),
+        before => Ok(before.ok()),
+    }
+}
+
 impl Db {
     /// As `accept`, for an op that came from a peer: if it is late, it is also taken back.
     pub(crate) fn accept_in_time(
@@ -86,14 +96,16 @@ impl Db {
             return self.accept(op, applied, one_by_one);
         }
         if !self.is_late(&op.stream, op.dot)? {
+            let texts = self.texts_before(op);
+            let texts = forgiven(texts, one_by_one)?.unwrap_or_default();
             self.accept(op, applied, one_by_one)?;
-            return self.alone_if(one_by_one, |db| db.note_taken_back(op));
+            return self.alone_if(one_by_one, |db| {
+                db.note_taken_back(op)?;
+                db.rebase_texts(op, texts)
+            });
         }
-        let before = match self.before(op) {
-            Err(error @ (Error::Full | Error::Damaged(_))) => return Err(error),
-            Err(error) if !one_by_one => return Err(error),
-            before => before.ok(),
-        };
+        let before = self.before(op);
+        let before = forgiven(before, one_by_one)?;
         let failed = applied.quarantined;
         self.accept(op, applied, one_by_one)?;
         let Some(before) = before.filter(|_| applied.quarantined == failed) else { return Ok(()) };
@@ -143,37 +155,9 @@ impl Db {
             Payload::Count(_) | Payload::Erased { .. } => BTreeSet::new(),
         };
         for (field, creation) in changed {
-            let text = match op.payload {
-                Payload::Delete { .. } => self.text_in_time(&place, field, creation)?,
-                _ => self.content(&place, field, creation)?.text,
-            };
-            texts.insert((field, creation), text);
+            texts.insert((field, creation), self.text_in_time(&place, field, creation)?);
         }
         Ok(Before { place, state, texts })
-    }
-
-    /// A text without what is still to be taken back.
-    fn text_in_time(&self, place: &Place, field: u16, creation: Dot) -> Result<String> {
-        let mut content = self.content(place, field, creation)?;
-        let sql =
-            "SELECT inverse FROM late WHERE kind = ?1 AND key = ?2 AND stream = ?3 ORDER BY id";
-        let rows: Vec<Vec<u8>> = self
-            .conn
-            .prepare_cached(sql)?
-            .query_map(params![place.kind, place.key.0, place.stream], |r| r.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        for bytes in rows {
-            let inverse: Inverse = codec::decode(&bytes)?;
-            for (f, c, heads, text) in &inverse.texts {
-                if (*f, *c) != (field, creation) {
-                    continue;
-                }
-                if let Some(change) = body::edit_from(&content, *c, self.origin, heads, text)? {
-                    content = body::apply(&content, *c, &[&change])?;
-                }
-            }
-        }
-        Ok(content.text)
     }
 
     fn note_late(&mut self, op: &Op, before: Before, applied: &mut Applied) -> Result<()> {
@@ -192,6 +176,7 @@ impl Db {
         if inverse == Inverse::default() {
             return Ok(());
         }
+        self.take_over_texts(&place, &inverse.texts)?;
         if self.cuts()?.is_said_by(op.dot.origin.node, &op.stream, self.origin) {
             return self.take_back(&place, &op.stream, op.dot, inverse);
         }
@@ -300,21 +285,13 @@ impl Db {
     /// Somebody deleted the record in good faith and apart from a late deletion of it: so it does not come back.
     fn end_with(&mut self, op: &Op, named: &[Dot]) -> Result<()> {
         let place = self.place_of(op)?;
-        let sql = "SELECT id, inverse FROM late WHERE kind = ?1 AND key = ?2 AND stream = ?3";
-        let rows: Vec<(i64, Vec<u8>)> = self
-            .conn
-            .prepare_cached(sql)?
-            .query_map(params![op.kind, op.key.0, place.stream], |r| Ok((r.get(0)?, r.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
-        for (id, bytes) in rows {
-            let mut inverse: Inverse = codec::decode(&bytes)?;
+        for (id, mut inverse) in self.inverses_at(&place)? {
             if !inverse.ended.iter().any(|dot| named.contains(dot)) {
                 continue;
             }
             inverse.ended.retain(|dot| !named.contains(dot));
             if !inverse.ended.is_empty() {
-                let sql = "UPDATE late SET inverse = ?2 WHERE id = ?1";
-                self.conn.prepare_cached(sql)?.execute(params![id, codec::encode(&inverse)])?;
+                self.put_inverse(id, &inverse)?;
                 continue;
             }
             self.conn.prepare_cached("DELETE FROM late WHERE id = ?1")?.execute([id])?;
@@ -329,6 +306,26 @@ impl Db {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// All that are kept for a record, the earliest first, with their ids.
+    fn inverses_at(&self, place: &Place) -> Result<Vec<(i64, Inverse)>> {
+        let sql =
+            "SELECT id, inverse FROM late WHERE kind = ?1 AND key = ?2 AND stream = ?3 ORDER BY id";
+        let rows: Vec<(i64, Vec<u8>)> = self
+            .conn
+            .prepare_cached(sql)?
+            .query_map(params![place.kind, place.key.0, place.stream], |r| {
+                Ok((r.get(0)?, r.get(1)?))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        rows.into_iter().map(|(id, bytes)| Ok((id, codec::decode(&bytes)?))).collect()
+    }
+
+    fn put_inverse(&self, id: i64, inverse: &Inverse) -> Result<()> {
+        let sql = "UPDATE late SET inverse = ?2 WHERE id = ?1";
+        self.conn.prepare_cached(sql)?.execute(params![id, codec::encode(inverse)])?;
         Ok(())
     }
 
@@ -464,9 +461,11 @@ impl Db {
         before: &State,
         after: &State,
     ) -> Result<()> {
-        let (cuts, mine) = (self.cuts()?, self.origin);
+        // Nobody keeps the inverse of what comes so. What it took the place of is known here under any epoch.
+        let (cuts, mine) = (self.cuts()?, self.origin.node);
         let is_due = |dot: &Dot| {
-            cuts.is_late(stream, *dot) && cuts.is_said_by(dot.origin.node, stream, mine)
+            let speaker = cuts.speaker(dot.origin.node, stream);
+            cuts.is_late(stream, *dot) && speaker.is_some_and(|by| by.node == mine)
         };
         let mut inverses: BTreeMap<Dot, Inverse> = BTreeMap::new();
         for dot in after.creations.keys().filter(|dot| is_due(dot)) {

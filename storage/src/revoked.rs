@@ -88,7 +88,12 @@ impl Cuts {
     /// Whether `by` is the one of those who spoke of the stream that takes back what comes late. It had nothing of that when
     /// it spoke.
     pub fn is_said_by(&self, node: NodeId, stream: &StreamId, by: Origin) -> bool {
-        self.of(node, stream).map(|(said_by, _)| *said_by).min() == Some(by)
+        self.speaker(node, stream) == Some(by)
+    }
+
+    /// The one of those who spoke of the stream that takes back what comes late.
+    pub fn speaker(&self, node: NodeId, stream: &StreamId) -> Option<Origin> {
+        self.of(node, stream).map(|(said_by, _)| *said_by).min()
     }
 }
 

@@ -83,14 +83,16 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// What the op changed in texts is changed back; what others changed since stays.
+    /// What the op changed in texts is changed back; what others changed since stays. If nothing of it is left, an empty write
+    /// tells so to others, whose texts before the op may hold what was late too.
     pub fn put_texts(&mut self, texts: &[TextChange]) -> Result<()> {
         let state = self.state()?;
-        let mut bodies = Vec::new();
+        let (mut bodies, mut is_there) = (Vec::new(), false);
         for (field, creation, heads, text) in texts {
             if state.body_of(*field, *creation).is_none() {
                 continue;
             }
+            is_there = true;
             let content = self.db.content(self.place, *field, *creation)?;
             // By one author, so that two nodes that take one op back make one change.
             let author = self.dot.origin;
@@ -99,7 +101,7 @@ impl Writer<'_> {
                 bodies.push(BodyWrite { field: *field, edit });
             }
         }
-        if bodies.is_empty() {
+        if !is_there {
             return Ok(());
         }
         // A change builds on those before it.

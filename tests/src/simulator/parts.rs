@@ -87,8 +87,12 @@ fn change(world: &mut World, node: usize) -> Outcome {
         return Ok(());
     }
     world.say(|| format!("{node} carries {part} from now on"));
-    match world.nodes[node].db.carry(part) {
-        Ok(()) => world.outcome.dropped += dropped.len() as u64,
+    match world.nodes[node].db.carry(part.clone()) {
+        Ok(()) => {
+            world.outcome.dropped += dropped.len() as u64;
+            let removal = world.removal.as_mut();
+            removal.into_iter().for_each(|removal| removal.note_part(node, &part));
+        }
         Err(Error::Full) if world.nodes[node].is_full() => {}
         Err(error) => return Err(text(error)),
     }

@@ -37,21 +37,42 @@ pub struct Removal {
 /// A cut, with what the one that said it had.
 #[derive(Clone)]
 struct Said {
+    by: usize,
     cut: Value,
     had: Vectors,
     /// It speaks of what its node carried,
     carries: Carries,
     /// and of which no earlier cut that it knew spoke.
     without: Vec<Carries>,
+    /// What its node has carried at each time since.
+    since: Vec<Carries>,
 }
 
 impl Said {
     fn speaks_of(&self, stream: &StreamId) -> bool {
         self.carries.carries(stream) && !self.without.iter().any(|one| one.carries(stream))
     }
+
+    fn is_kept(&self, stream: &StreamId) -> bool {
+        self.since.iter().all(|since| since.carries(stream))
+    }
 }
 
 impl Removal {
+    /// A node carries something else from now on.
+    pub fn note_part(&mut self, node: usize, carries: &Carries) {
+        for said in self.said.iter_mut().filter(|said| said.by == node) {
+            said.since.push(carries.clone());
+        }
+    }
+
+    /// Whether one that spoke of the stream has carried it ever since. If none has, all may hear after they had applied what
+    /// is late there, and then nobody knows what was there before.
+    fn is_taken_back(&self, heard: &[Value], stream: &StreamId) -> bool {
+        let mut said = self.said.iter().filter(|said| heard.contains(&said.cut));
+        said.any(|said| said.speaks_of(stream) && said.is_kept(stream))
+    }
+
     /// By the cuts that were heard.
     fn is_late(&self, heard: &[Value], stream: &StreamId, dot: Dot) -> bool {
         let said = self.said.iter().filter(|said| heard.contains(&said.cut));
@@ -132,7 +153,7 @@ fn saying(world: &mut World, by: usize, node: NodeId) -> Result<Said, String> {
     let said = world.removal.iter().flat_map(|removal| &removal.said);
     let said = said.filter(|said| heard.contains(&said.cut));
     let without = said.map(|said| said.carries.clone()).collect();
-    Ok(Said { cut: Value::Null, had, carries, without })
+    Ok(Said { by, cut: Value::Null, had, carries, without, since: vec![] })
 }
 
 /// A node that has heard speaks of the streams that it carries and of which nobody has spoken.
@@ -321,6 +342,9 @@ pub fn check(world: &mut World) -> Outcome {
             let all = Query::everywhere(kind).limit(1_000).without_total();
             for record in node.db.reader().list(&all).map_err(text)?.records {
                 let stream = StreamId::new(record.tenant, kind.scope);
+                if !removal.is_taken_back(&heard, &stream) {
+                    continue;
+                }
                 let made = record.state.creations.keys();
                 let put = record.state.cells.iter().map(|cell| &cell.dot).filter(|_| is_strict);
                 if let Some(dot) = made.chain(put).find(|dot| is_late(&stream, **dot)) {
