@@ -239,6 +239,8 @@ async fn write(mut send: LinkSender, mut outputs: Outputs, traffic: Arc<Traffic>
         traffic.sent_bytes.store(send.sent_bytes(), Ordering::Relaxed);
         traffic.round_trip_us.store(send.round_trip().as_micros() as u64, Ordering::Relaxed);
     }
+    // The end of the stream would be heard before the reason for which the link is closed: whoever closes it ends this.
+    std::future::pending::<()>().await;
 }
 
 /// Wakes the session twice a second, and with each commit: at once with one that comes alone, soon with one of many.
