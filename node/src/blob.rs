@@ -16,13 +16,17 @@ use atoll_storage::blob::{self, BlobId};
 use atoll_storage::reference::{self, Counts};
 use atoll_storage::tx::Tx;
 use atoll_sync::blob::{FetchError, Figures, TransferStatus};
+use atoll_sync::runner::PeerStatus;
 use policy::Policy;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
+use tokio::time::{Instant, timeout_at};
 
 /// When somebody who waited in vain should ask again.
 const RETRY_SOON_S: u64 = 5;
 const RETRY_LATER_S: u64 = 60;
+/// A link takes another's place within that.
+const RELINKED_WITHIN: Duration = Duration::from_secs(2);
 /// A blob's use is noted no more often than that.
 const USED_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -109,8 +113,33 @@ pub async fn read(
     read.map_err(failed)?.ok_or(Error::NotFound(noun))
 }
 
-/// Makes room for a blob and fetches it.
+/// As `fetch_now`. A peer whose link is taken the place of while this asks has nobody to answer for it: it is asked again.
 async fn fetch(node: &Node, id: BlobId) -> Result<(), FetchError> {
+    let until = Instant::now() + RELINKED_WITHIN;
+    loop {
+        let mut changes = node.exchange.changes();
+        let error = match fetch_now(node, id).await {
+            Err(error @ (FetchError::Nowhere { .. } | FetchError::Gone)) => error,
+            done => return done,
+        };
+        let asked = if let FetchError::Nowhere { asked } = error { asked } else { 0 };
+        if asked >= near(node) || timeout_at(until, changes.changed()).await.is_err() {
+            return Err(error);
+        }
+    }
+}
+
+/// Peers that are linked, or were so lately that another link may be about to take the place of the last one.
+fn near(node: &Node) -> usize {
+    let now_ms = node.clock.now_ms();
+    let is_lately = |ms: u64| u128::from(now_ms.abs_diff(ms)) < RELINKED_WITHIN.as_millis();
+    let peers = node.sync().map_or_else(Vec::new, |runner| runner.status());
+    let is_near = |peer: &&PeerStatus| peer.is_linked() || peer.contact_ms.is_some_and(is_lately);
+    peers.iter().filter(is_near).count()
+}
+
+/// Makes room for a blob and fetches it.
+async fn fetch_now(node: &Node, id: BlobId) -> Result<(), FetchError> {
     let (sizes, asked) = node.exchange.find(&[id]).await;
     let Some(size) = sizes.first().copied().flatten() else {
         return Err(FetchError::Nowhere { asked });

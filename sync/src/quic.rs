@@ -21,6 +21,7 @@ use aws_lc_rs::hmac;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::{TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
+use socket2::SockRef;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -46,6 +47,9 @@ const WINDOW_BYTES: u32 = 8 << 20;
 const LINK_WINDOW_BYTES: u32 = 20 << 20;
 /// The same, before the other side is known to be a peer.
 const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
+/// Of datagrams that the system holds for this process to take, and of those from it. Of what systems give by default,
+/// bursts on quick ways overflow it; more than this delays what comes beside a large file.
+const SOCKET_BYTES: usize = 1 << 20;
 /// Links that wait for [`Endpoint::accept`].
 const READY_LINKS: usize = 16;
 /// How long a closing endpoint waits for its last words to leave.
@@ -168,6 +172,7 @@ impl Endpoint {
         let server = server_config(&identity, &limits)?;
         let transport = Arc::new(transport(&limits, LINK_WINDOW_BYTES)?);
         let socket = UdpSocket::bind(addr).map_err(|source| Error::Bind { addr, source })?;
+        widen(&socket);
         let socket = quinn::Endpoint::new(
             endpoint_config(key)?,
             Some(server),
@@ -357,6 +362,15 @@ fn server_config(identity: &Identity, limits: &Limits) -> Result<quinn::ServerCo
     config.incoming_buffer_size(u64::from(STRANGER_WINDOW_BYTES));
     config.incoming_buffer_size_total(2 << 20);
     Ok(config)
+}
+
+/// Asks for room for what comes while this process is at something else. The system gives as much of it as it allows.
+fn widen(socket: &UdpSocket) {
+    let socket = SockRef::from(socket);
+    let received = socket.set_recv_buffer_size(SOCKET_BYTES);
+    if let Err(error) = received.and_then(|()| socket.set_send_buffer_size(SOCKET_BYTES)) {
+        tracing::debug!(%error, "the buffers of the socket stay as small as they are");
+    }
 }
 
 fn transport(limits: &Limits, window_bytes: u32) -> Result<TransportConfig, Error> {

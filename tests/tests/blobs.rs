@@ -180,6 +180,31 @@ async fn a_lazy_file_comes_when_somebody_asks_and_says_why_it_cannot() {
     stop(workers).await;
 }
 
+/// When two nodes dial each other at once, one of the two links takes the other's place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_comes_while_one_link_takes_the_place_of_another() {
+    let a = TestNode::start().await;
+    let b = TestNode::start_empty(with(Policy::Lazy, 0)).await;
+    let workers = [a.node.start().await.unwrap(), b.node.start().await.unwrap()];
+    join(&a, &b).await;
+    let user = a.user("ada", Role::Viewer).await;
+    for colour in 1..=30 {
+        let path = picture(&user, colour).await;
+        let id = blob_of(&user).await;
+        until(|| root(&a) == root(&b)).await;
+        a.node.sync().unwrap().pause();
+        until(|| !is_linked(&a) && !is_linked(&b)).await;
+        a.node.sync().unwrap().resume();
+        for node in [&a, &b] {
+            peer::sync_now(&node.node, &Actor::system(Id::NIL)).unwrap();
+        }
+        until(|| b.node.sync().unwrap().status()[0].is_linked()).await;
+        b.stranger().get(&path).await.expect(200);
+        assert!(b.node.blobs.path(&id).is_some());
+    }
+    stop(workers).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_never_kept_is_not_here() {
     let a = TestNode::start().await;
