@@ -8,7 +8,9 @@ use crate::identity::tenant;
 use crate::runtime::Node;
 use atoll_storage::read::Read;
 use atoll_storage::{Carries, Id, Rule, Store, StreamId, Vector};
+use atoll_sync::runner::PeerStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a node carries, as people see it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -22,6 +24,8 @@ pub struct Shown {
 
 /// Records or ops that are removed by one write, so that others come between.
 const PIECE: usize = 200;
+/// Within which a new link has told what the peer has, or nothing is dropped.
+const LEVEL_WITHIN: Duration = Duration::from_secs(5);
 
 pub fn show(node: &Node, actor: &Actor) -> Result<Shown> {
     actor.require(Permission::SyncAdminister)?;
@@ -132,18 +136,29 @@ fn dropped_by(node: &Node, carries: &Carries) -> Result<Vec<(StreamId, Vector)>>
     Ok(dropped.into_iter().filter(|(_, held)| !held.0.is_empty()).collect())
 }
 
-async fn must_be_elsewhere(node: &Node, dropped: &[(StreamId, Vector)]) -> Result<()> {
-    if dropped.is_empty() {
-        return Ok(());
-    }
+/// Those of the streams of which no linked node has all that is here.
+async fn here_alone(node: &Node, dropped: &[(StreamId, Vector)]) -> Vec<String> {
     let streams: Vec<_> = dropped.iter().map(|(stream, _)| stream.clone()).collect();
     let known = match node.sync() {
         Some(runner) => runner.known(&streams).await,
         None => vec![],
     };
     let is_safe = |at: usize| known.iter().any(|peer| peer[at].includes(&dropped[at].1));
-    let alone: Vec<String> =
-        (0..dropped.len()).filter(|at| !is_safe(*at)).map(|at| dropped[at].0.to_string()).collect();
+    (0..dropped.len()).filter(|at| !is_safe(*at)).map(|at| dropped[at].0.to_string()).collect()
+}
+
+async fn must_be_elsewhere(node: &Node, dropped: &[(StreamId, Vector)]) -> Result<()> {
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    let mut alone = here_alone(node, dropped).await;
+    if !alone.is_empty()
+        && let Some(runner) = node.sync()
+    {
+        // A link that is new has not told yet what the peer has.
+        runner.level_with(LEVEL_WITHIN, PeerStatus::is_linked).await;
+        alone = here_alone(node, dropped).await;
+    }
     if alone.is_empty() {
         return Ok(());
     }

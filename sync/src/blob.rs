@@ -97,7 +97,6 @@ struct Shared {
     free_bytes: FreeBytes,
     keep_free_bytes: u64,
     links: Mutex<BTreeMap<NodeId, Arc<Linked>>>,
-    last_link: AtomicU64,
     /// Rises with each link that comes or goes.
     changes: watch::Sender<u64>,
     transfers: Mutex<HashMap<BlobId, Arc<Transfer>>>,
@@ -174,7 +173,6 @@ impl Exchange {
             free_bytes,
             keep_free_bytes,
             links: Mutex::default(),
-            last_link: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             transfers: Mutex::default(),
             tasks: Mutex::default(),
@@ -192,14 +190,16 @@ impl Exchange {
         }))
     }
 
-    /// Answers a peer, and asks it, for as long as this is not dropped or the link ends.
-    pub async fn run_link(&self, node: NodeId, streams: SideStreams) {
-        serve::run(&self.0, node, streams, None).await;
-    }
-
-    /// As `run_link`, with a peer that hears of nothing but what is `within` what it may.
-    pub async fn run_link_within(&self, node: NodeId, streams: SideStreams, within: Within) {
-        serve::run(&self.0, node, streams, Some(within)).await;
+    /// Answers a peer, and asks it, for as long as this is not dropped or the link ends. Of two links to one peer the one with the
+    /// higher number is asked. The peer hears of nothing but what is `within` what it may; of everything if that is none.
+    pub async fn run_link(
+        &self,
+        node: NodeId,
+        number: u64,
+        streams: SideStreams,
+        within: Option<Within>,
+    ) {
+        serve::run(&self.0, node, number, streams, within).await;
     }
 
     /// Brings a blob here, however many ask for it at once. Whoever waits may go away: the blob comes all the same.

@@ -73,9 +73,16 @@ impl Drop for Wire {
     }
 }
 
+/// Of links to one peer, which is the newer.
+static LINKS: AtomicU64 = AtomicU64::new(0);
+
 fn run(peer: &Peer, end: &Link) -> JoinHandle<()> {
+    run_as(peer, end, LINKS.fetch_add(1, Ordering::Relaxed))
+}
+
+fn run_as(peer: &Peer, end: &Link, number: u64) -> JoinHandle<()> {
     let (exchange, node, streams) = (peer.exchange.clone(), end.peer.node_id(), end.side_streams());
-    tokio::spawn(async move { exchange.run_link(node, streams).await })
+    tokio::spawn(async move { exchange.run_link(node, number, streams, None).await })
 }
 
 async fn dial(from: &Peer, to: &Peer) -> [Link; 2] {
@@ -115,6 +122,22 @@ fn bytes_of(size: usize, seed: u64) -> Vec<u8> {
     hasher.update(&seed.to_le_bytes());
     hasher.finalize_xof().fill(&mut bytes);
     bytes
+}
+
+#[tokio::test]
+async fn a_link_that_was_replaced_before_it_began_takes_nobodys_place() {
+    let (a, b) = (Peer::new(), Peer::new());
+    let id = a.blobs.put(b"a picture").unwrap();
+    let (newer, older) = (dial(&a, &b).await, dial(&a, &b).await);
+    let _serving = [run(&a, &newer[0]), run(&a, &older[0])];
+    let mut changes = b.exchange.changes();
+    let _asking = run_as(&b, &newer[1], 2);
+    changes.changed().await.unwrap();
+    let late = run_as(&b, &older[1], 1);
+    changes.changed().await.unwrap();
+    older[0].close(CloseCode::DONE, "another link took its place");
+    late.await.unwrap();
+    b.fetch(id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

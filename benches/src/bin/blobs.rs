@@ -139,7 +139,7 @@ async fn main() {
     let running = [(&here, &at_here), (&there, &at_there)].map(|(peer, end)| {
         let (exchange, node, streams) =
             (peer.exchange.clone(), end.peer.node_id(), end.side_streams());
-        tokio::spawn(async move { exchange.run_link(node, streams).await })
+        tokio::spawn(async move { exchange.run_link(node, 1, streams, None).await })
     });
     while here.exchange.peers().is_empty() || there.exchange.peers().is_empty() {
         tokio::task::yield_now().await;

@@ -99,6 +99,19 @@ struct Place<'a> {
     link: &'a Linked,
 }
 
+impl<'a> Place<'a> {
+    /// A newer link to the same peer keeps its place.
+    fn take(shared: &'a Shared, link: &'a Arc<Linked>) -> Self {
+        let mut links = lock(&shared.links);
+        if links.get(&link.node).is_none_or(|other| other.number <= link.number) {
+            links.insert(link.node, link.clone());
+        }
+        drop(links);
+        shared.changes.send_modify(|changes| *changes += 1);
+        Self { shared, link }
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut links = lock(&self.shared.links);
@@ -113,12 +126,13 @@ impl Drop for Place<'_> {
 pub(super) async fn run(
     shared: &Arc<Shared>,
     node: NodeId,
+    number: u64,
     streams: SideStreams,
     within: Option<Within>,
 ) {
     let link = Arc::new(Linked {
         node,
-        number: shared.last_link.fetch_add(1, Ordering::Relaxed),
+        number,
         streams: streams.clone(),
         small: Semaphore::new(SMALL_SLICES_AT_ONCE),
         large: Semaphore::new(SLICES_AT_ONCE),
@@ -127,9 +141,7 @@ pub(super) async fn run(
         has_answered: AtomicBool::new(false),
         within,
     });
-    lock(&shared.links).insert(node, link.clone());
-    let _place = Place { shared, link: &link };
-    shared.changes.send_modify(|changes| *changes += 1);
+    let _place = Place::take(shared, &link);
     let slots = Arc::new(Slots {
         count: AtomicI32::new(0),
         small: Semaphore::new(SMALL_SLICES_AT_ONCE),

@@ -99,7 +99,7 @@ async fn keep(shared: Arc<Shared>, key: PublicKey) {
             continue;
         }
         if std::mem::take(&mut is_first) && shared.me > key.node_id() {
-            waits.news(&target, COURTESY).await;
+            waits.courtesy().await;
             continue;
         }
         let begun = Instant::now();
@@ -125,6 +125,15 @@ impl Waits {
             () = target.wake.notified() => true,
             _ = self.paused.changed() => true,
             _ = self.stopped.wait_for(|stopped| *stopped) => true,
+        }
+    }
+
+    /// Lets the other side dial first. Whoever asks for a link asks both sides of it, and gets two if neither waits.
+    async fn courtesy(&mut self) {
+        tokio::select! {
+            () = tokio::time::sleep(COURTESY) => {}
+            _ = self.paused.changed() => {}
+            _ = self.stopped.wait_for(|stopped| *stopped) => {}
         }
     }
 

@@ -93,14 +93,11 @@ async fn note_contact(store: &Store, node: NodeId) {
 /// Why it ended, in plain words.
 async fn talk(shared: &Arc<Shared>, link: Link, place: &mut Place) -> Ended {
     let (blobs, side) = (shared.blobs.clone(), link.side_streams());
-    let (node, streams) = (place.key.node_id(), side.clone());
+    let (node, number, streams) = (place.key.node_id(), place.number, side.clone());
     let lets = shared.roster.may(&place.key);
     let within = within(&shared.store, &lets);
     let beside = tokio::spawn(async move {
-        match within {
-            None => blobs.run_link(node, streams).await,
-            Some(within) => blobs.run_link_within(node, streams, within).await,
-        }
+        blobs.run_link(node, number, streams, within).await;
     });
     let Link { send, recv, .. } = link;
     let (input, inputs) = mpsc::channel(QUEUE);

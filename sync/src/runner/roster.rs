@@ -310,6 +310,7 @@ impl Roster {
             entry.status.may = may;
             if let Some(current) = &entry.current {
                 current.cut.send_replace(Some(why));
+                entry.status.state = PeerState::CatchingUp;
             }
             entry.wake.notify_one();
         }

@@ -65,6 +65,15 @@ async fn whoever_asks_for_it_is_dialled_at_once() {
 }
 
 #[tokio::test]
+async fn who_lets_the_other_dial_first_does_so_when_a_link_is_asked_for_too() {
+    let (roster, (mut waits, open)) = (roster(), waits());
+    roster.wake_all();
+    assert!(!is_over(waits.courtesy()).await);
+    open[0].send_replace(true);
+    assert!(is_over(waits.courtesy()).await, "links are paused");
+}
+
+#[tokio::test]
 async fn the_end_of_a_link_is_seen_by_who_waits_for_it() {
     let (roster, (mut waits, _open)) = (roster(), waits());
     let target = roster.target(&KEY).unwrap();
