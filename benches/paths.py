@@ -4,7 +4,7 @@ LAN's, with CUBIC and with BBR. Between the namespaces is no cable, but a TUN de
 packets late, narrow and with losses, as netem would. Before each path is used, it is measured from outside the nodes: the
 round trip, the losses, and what plain UDP and the kernel's TCP get through. Prints one JSON object.
 
-    cargo build --release -p atoll-benches && benches/paths.py [--bin DIR] [NAME]...
+    cargo build --release -p atoll-benches && benches/paths.py [--bin DIR] [--only cubic|bbr] [--notes N] [NAME]...
 
 It needs root, `ip`, network namespaces and /dev/net/tun. Without them it says so and ends with status 77.
 """
@@ -201,6 +201,10 @@ def measure(args, path, spaces):
         }
         between = [f"{space.name}={space.ip}" for space in spaces]
         command = [os.path.join(args.bin, "paths"), path, "--between", *between]
+        if args.only:
+            command += ["--only", args.only]
+        if args.notes:
+            command += ["--notes", args.notes]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=900)
         if done.returncode != 0:
             raise RuntimeError(f"paths ended with {done.returncode}")
@@ -211,6 +215,8 @@ def main():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--bin", default=os.path.join(root, "target/release"), help="the folder of `paths` and `shaper`")
+    parser.add_argument("--only", choices=["cubic", "bbr"], help="this one alone")
+    parser.add_argument("--notes", help="how many go over each path, in the place of what suits it")
     parser.add_argument("paths", nargs="*", metavar="NAME", help=f"of {', '.join(PATHS)}; all if none is named")
     args = parser.parse_args()
     unknown = set(args.paths) - set(PATHS)

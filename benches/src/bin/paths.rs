@@ -43,6 +43,12 @@ struct Args {
     /// Two network namespaces, each with an address: NAME=ADDRESS NAME=ADDRESS. What is between them is the path
     #[arg(long, num_args = 2, value_names = ["NAME=ADDRESS", "NAME=ADDRESS"])]
     between: Option<Vec<String>>,
+    /// Of cubic and bbr this one alone
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// How many notes go over each path, in the place of what suits it
+    #[arg(long)]
+    notes: Option<usize>,
 }
 
 /// Notes of 2 KiB that go over a path.
@@ -133,7 +139,13 @@ impl Side {
     }
 }
 
-fn measure(places: &[Place; 2], is_apart: bool, shape: Shape, congestion: Congestion) -> Json {
+fn measure(
+    places: &[Place; 2],
+    is_apart: bool,
+    shape: Shape,
+    congestion: Congestion,
+    notes: usize,
+) -> Json {
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a temporary folder"));
     let full = Side::start(&places[0], congestion, &folders[0]);
     let new = Side::start(&places[1], congestion, &folders[1]);
@@ -147,7 +159,7 @@ fn measure(places: &[Place; 2], is_apart: bool, shape: Shape, congestion: Conges
     full.fill(1);
     assert!(level(places, &full, &new), "not level in time");
     full.runner.pause();
-    full.fill(notes(shape.name));
+    full.fill(notes);
     let before = full.runner.status()[0].sent_bytes;
     let begun = Instant::now();
     full.runner.resume();
@@ -160,7 +172,10 @@ fn measure(places: &[Place; 2], is_apart: bool, shape: Shape, congestion: Conges
     places[0].runtime.block_on(full.stop());
     places[1].runtime.block_on(new.stop());
     let used = sent as f64 / took_s / shape.bytes_per_s as f64;
-    json!({ "is_level": is_level, "took_s": took_s, "stream_bytes": sent, "part_of_rate": used })
+    json!({
+        "notes": notes, "is_level": is_level, "took_s": took_s, "stream_bytes": sent,
+        "part_of_rate": used,
+    })
 }
 
 fn join(places: &[Place; 2], full: &Side, new: &Side, address: String) {
@@ -196,8 +211,12 @@ fn main() {
             continue;
         }
         let mut of_path = serde_json::Map::new();
+        let notes = args.notes.unwrap_or_else(|| notes(shape.name));
         for (name, congestion) in [("cubic", Congestion::Cubic), ("bbr", Congestion::Bbr)] {
-            of_path.insert(name.into(), measure(&places, is_apart, shape, congestion));
+            if args.only.as_ref().is_some_and(|only| only != name) {
+                continue;
+            }
+            of_path.insert(name.into(), measure(&places, is_apart, shape, congestion, notes));
         }
         report.insert(shape.name.into(), Json::Object(of_path));
     }

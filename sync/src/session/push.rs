@@ -1,8 +1,8 @@
 //! Ops on their way: batches out of the log in the order in which they were applied, at most a window of them
 //! unacknowledged; and batches that come in.
 
-use super::pace::{Answers, Speed};
-use super::{Options, Result, Session};
+use super::pace::{Batches, Load};
+use super::{Result, Session};
 use crate::message::{Message, Packed, unpack_ops};
 use atoll_storage::{Lane, Op, Replica, StreamHead, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,14 +20,12 @@ pub(super) struct Pushing {
     /// Since when it has been known that something sent did not arrive in the peer's vector.
     gap_since_ms: Option<u64>,
     misses: u32,
-    answers: Answers,
-    /// What a batch may hold, as far as this link has shown; 0: nothing yet.
-    batch_bytes: usize,
+    batches: Batches,
 }
 
 pub(super) struct Flight {
     sent_ms: u64,
-    bytes: usize,
+    load: Load,
     tops: BTreeMap<StreamId, Vector>,
 }
 
@@ -41,8 +39,6 @@ pub(super) struct Block {
 /// How long a peer that pulls may be silent before ops flow again.
 const PULL_SILENCE: u64 = 6;
 const MAX_MISSES: u32 = 4;
-const FIRST_BATCH_BYTES: usize = 32 << 10;
-const SMALLEST_BATCH_BYTES: usize = 4 << 10;
 
 fn tops_of(ops: &[Op]) -> BTreeMap<StreamId, Vector> {
     let mut tops: BTreeMap<StreamId, Vector> = BTreeMap::new();
@@ -67,18 +63,15 @@ impl Pushing {
         self.gap_since_ms = None;
     }
 
-    fn batch_bytes(&self) -> usize {
-        if self.batch_bytes == 0 { FIRST_BATCH_BYTES } else { self.batch_bytes }
-    }
-
-    fn learn(&mut self, bytes: usize, took_ms: u64, options: &Options) {
-        let now = self.batch_bytes();
-        self.batch_bytes = match self.answers.judge(took_ms, options) {
-            // A batch that was far from full proves nothing.
-            Speed::Quick if 2 * bytes >= now => (2 * now).min(options.batch_bytes),
-            Speed::Quick | Speed::Usual => now,
-            Speed::Slow => (now / 2).max(SMALLEST_BATCH_BYTES),
-        };
+    fn load(&self, ops: &[Op], window: usize) -> Load {
+        let bytes = ops.iter().map(Op::size_bytes).sum();
+        let before: usize = self.flights.values().map(|flight| flight.load.bytes).sum();
+        Load {
+            bytes,
+            size_bytes: self.batches.size_bytes(),
+            on_way_bytes: before + bytes,
+            fills_window: self.flights.len() + 1 >= window,
+        }
     }
 }
 
@@ -149,8 +142,8 @@ impl Session {
             self.pushing.last += 1;
             let (batch, sent_ms) = (self.pushing.last, self.now.elapsed_ms);
             self.busy_ms = sent_ms;
-            let bytes = ops.iter().map(Op::size_bytes).sum();
-            self.pushing.flights.insert(batch, Flight { sent_ms, bytes, tops: tops_of(&ops) });
+            let load = self.pushing.load(&ops, self.options.window);
+            self.pushing.flights.insert(batch, Flight { sent_ms, load, tops: tops_of(&ops) });
             self.send(&Message::Ops { batch, ops: Packed::of(&ops) });
         }
         self.say_what_is_here(replica)
@@ -162,7 +155,7 @@ impl Session {
             while self.pushing.cursors[n] <= end {
                 let from = self.pushing.cursors[n];
                 let max_ops = self.options.batch_ops;
-                let max_bytes = self.options.batch_bytes.min(self.pushing.batch_bytes());
+                let max_bytes = self.options.batch_bytes.min(self.pushing.batches.size_bytes());
                 let batch = replica.ops(lane, from, &self.known, max_ops, max_bytes)?;
                 let mut ops = batch.ops;
                 let me = self.me();
@@ -246,7 +239,7 @@ impl Session {
         self.pushing.misses = 0;
         if let Some(flight) = self.pushing.flights.remove(&batch) {
             let took_ms = self.now.elapsed_ms.saturating_sub(flight.sent_ms);
-            self.pushing.learn(flight.bytes, took_ms, &self.options);
+            self.pushing.batches.learn(flight.load, took_ms, &self.options);
             let arrived = |(stream, top): (&StreamId, &Vector)| {
                 !self.shares(stream) || self.known(stream).is_some_and(|known| known.includes(top))
             };
@@ -259,7 +252,7 @@ impl Session {
 
     pub(super) fn tick_push(&mut self, replica: &mut dyn Replica) -> Result<()> {
         self.tick_relays(replica)?;
-        let usual_ms = self.pushing.answers.patience_ms(&self.options);
+        let usual_ms = self.pushing.batches.patience_ms(&self.options);
         let patience_ms = usual_ms << self.pushing.misses;
         let oldest_ms = self.pushing.flights.values().map(|f| f.sent_ms).min();
         if oldest_ms.is_some_and(|sent_ms| sent_ms + patience_ms <= self.now.elapsed_ms) {
