@@ -56,9 +56,9 @@ start_pouch() {
 
 pull_pouch() { python3 "$helper" pouch "http://127.0.0.1:${pouch_ports[0]}" "http://127.0.0.1:${pouch_ports[1]}" "$records"; }
 
-pull_kolibri() {
+start_kolibri() {
   [[ -x $kolibri/bin/kolibri ]] || fail "no Kolibri in $kolibri: see the head of this file"
-  local port zip password
+  local port zip
   port=$(free_port) zip=$(free_port)
   password=$(od -An -N18 -tx1 /dev/urandom | tr -d ' \n')
   export KOLIBRI_RUN_MODE=versus KOLIBRI_LISTEN_ADDRESS=127.0.0.1
@@ -70,9 +70,19 @@ pull_kolibri() {
   "$kolibri/bin/kolibri" start --foreground --port "$port" --zip-port "$zip" >"$folder/kolibri-source.log" 2>&1 </dev/null &
   pids+=($!)
   wait_for_port Kolibri "$port" 90
-  KOLIBRI_HOME=$folder/kolibri-target "$kolibri/bin/python" "$helper" kolibri-pull "http://127.0.0.1:$port" "$records" admin \
+  kolibri_port=$port
+}
+
+pull_kolibri() {
+  KOLIBRI_HOME=$folder/kolibri-target "$kolibri/bin/python" "$helper" kolibri-pull "http://127.0.0.1:$kolibri_port" "$records" admin \
     "$password" 2>"$folder/kolibri-target.log" >"$folder/kolibri-target.out"
   tail -n 1 "$folder/kolibri-target.out"
+}
+
+# Kolibri serves in a child of what was started, which outlives it.
+stop_others() {
+  [[ -d $folder/kolibri-source ]] || return 0
+  KOLIBRI_HOME=$folder/kolibri-source "$kolibri/bin/kolibri" stop >/dev/null 2>&1
 }
 
 # field FILE NAME: one value of each object in the file.
@@ -114,6 +124,7 @@ for ((round = 1; round <= rounds; round++)); do
   fi
 done
 if [[ -n $kolibri ]]; then
+  start_kolibri
   pull_kolibri | tee -a "$folder/kolibri.json" >&2
   stop_all
 fi
