@@ -1,8 +1,17 @@
 //! What a removed node wrote after it was removed: on nodes that had heard, on nodes that had not, and between them.
 
+#[path = "late/cut.rs"]
+mod cut;
+#[path = "late/log.rs"]
+mod log;
+#[path = "late/seals.rs"]
+mod seals;
+#[path = "late/text.rs"]
+mod text;
+
 use atoll_storage::late;
 use atoll_storage::revoked::{REVOKED_CUTS, REVOKED_NODE};
-use atoll_storage::seal::{self, Verdict};
+use atoll_storage::seal;
 use atoll_storage::{
     Cause, Changes, Clock, Db, Dot, Error, Field, Id, Kind, Lane, NodeId, Query, Read, Replica,
     Type,
@@ -241,87 +250,6 @@ fn a_node_that_had_heard_takes_it_back_if_the_one_that_said_so_is_gone() {
     }
 }
 
-/// Two late changes of one text, the second one made without what takes the first one back.
-#[test]
-fn of_a_text_what_one_node_took_back_another_does_not_do_again() {
-    let texts = [
-        ("the reef at low tide, in time, spam", "the reef at low tide, in time"),
-        ("the reef at low tide, in time, spam, ham", "the reef at low tide, in time, ham"),
-        ("the reef", "the reef, spam"),
-        ("", "spam"),
-    ];
-    for (first, second) in texts {
-        for is_gone in [false, true] {
-            let (mut a, mut b, mut p, _) = network();
-            let before = shown(&a);
-            remove(&mut a, p.origin().node);
-            let mut c = node(4);
-            send(&mut a, &mut c);
-            edit(&mut p, KEY, Changes::new().body(&BODY, first));
-            send(&mut p, &mut b);
-            send(&mut b, &mut a);
-            edit(&mut p, KEY, Changes::new().body(&BODY, second));
-            send(&mut p, &mut b);
-            send(&mut b, &mut c);
-            // Of the second one, the node that said so may hear too, or never.
-            if !is_gone {
-                send(&mut b, &mut a);
-            }
-            send(&mut a, &mut c);
-            while c.take_back_before(u64::MAX >> 1, 1).unwrap() {}
-            assert_eq!(shown(&c), before, "{first:?} {second:?} {is_gone}");
-            send(&mut c, &mut b);
-            assert_eq!(shown(&b), before, "{first:?} {second:?} {is_gone}");
-            // Who said so is there again, and does at once what it had not heard of.
-            send(&mut c, &mut a);
-            send(&mut a, &mut b);
-            send(&mut a, &mut c);
-            assert_eq!((shown(&a), shown(&b)), (before.clone(), before), "{first:?} {second:?}");
-            assert_equal(&mut [&mut a, &mut b, &mut c]);
-        }
-    }
-}
-
-/// It heard between two late changes of a text, and so takes the first one for what was there before.
-#[test]
-fn of_a_text_that_is_clean_again_everybody_is_told() {
-    let (mut a, mut b, mut p, _) = network();
-    let before = shown(&a);
-    remove(&mut a, p.origin().node);
-    edit(&mut p, KEY, Changes::new().body(&BODY, "the reef at low tide, in time, spam"));
-    send(&mut p, &mut b);
-    let mut c = node(4);
-    send(&mut b, &mut c);
-    // A takes the first one back, of which B does not hear before the second one comes.
-    send(&mut a, &mut b);
-    send(&mut c, &mut a);
-    edit(&mut p, KEY, Changes::new().body(&BODY, "the reef at low tide, in time"));
-    send(&mut p, &mut c);
-    send(&mut c, &mut b);
-    assert_eq!(late::waiting(&b.reader()).unwrap(), 1);
-    send(&mut c, &mut a);
-    send(&mut a, &mut b);
-    assert_eq!(late::waiting(&b.reader()).unwrap(), 0);
-    while b.take_back_before(u64::MAX >> 1, 1).unwrap() {}
-    assert_eq!((shown(&a), shown(&b)), (before.clone(), before));
-    assert_equal(&mut [&mut a, &mut b]);
-}
-
-#[test]
-fn a_snapshot_brings_nothing_late_to_one_that_goes_on_under_another_epoch() {
-    let (mut a, mut b, mut p, cut) = network();
-    let before = shown(&a);
-    remove(&mut a, p.origin().node);
-    a.transact(|_| Ok::<_, Error>(())).unwrap();
-    a.raise_epoch().unwrap();
-    make(&mut p, NEW, "Spam", "spam", "buy");
-    edit(&mut p, KEY, Changes::new().set(&TITLE, "Hacked"));
-    send(&mut p, &mut b);
-    snapshot(&mut b, &mut a);
-    assert_eq!(shown(&a), before);
-    assert_eq!(late_dots(&a, p.origin().node, cut), vec![]);
-}
-
 #[test]
 fn what_others_wrote_over_it_stays() {
     let (mut a, mut b, mut p, _) = network();
@@ -378,82 +306,6 @@ fn what_somebody_deleted_apart_from_a_late_deletion_does_not_come_back() {
 }
 
 #[test]
-fn a_log_that_was_trimmed_and_a_snapshot_bring_nothing_late_back() {
-    let (mut a, mut b, mut p, cut) = network();
-    let before = shown(&a);
-    remove(&mut a, p.origin().node);
-    edit(&mut p, KEY, Changes::new().set(&TITLE, "Hacked").add(&TAGS, "spam"));
-    make(&mut p, NEW, "Spam", "spam", "buy");
-    send(&mut p, &mut b);
-    for head in b.heads(None).unwrap() {
-        b.trim(&head.stream, &head.vector).unwrap();
-    }
-    snapshot(&mut b, &mut a);
-    assert_eq!(shown(&a).replace(r#", Text("spam")"#, ""), before);
-    send(&mut a, &mut b);
-    assert_equal(&mut [&mut a, &mut b]);
-    assert_eq!(late_dots(&b, p.origin().node, cut).len(), 1);
-}
-
-#[test]
-fn of_two_who_remove_it_at_one_time_what_either_had_counts() {
-    let (mut a, mut b, mut p, _) = network();
-    edit(&mut p, KEY, Changes::new().set(&TITLE, "In time for B"));
-    send(&mut p, &mut b);
-    let (node_p, with_b) = (p.origin().node, shown(&b));
-    remove(&mut a, node_p);
-    remove(&mut b, node_p);
-    edit(&mut p, KEY, Changes::new().set(&TITLE, "Late for both"));
-    let mut c = node(4);
-    send(&mut p, &mut c);
-    send(&mut a, &mut b);
-    send(&mut b, &mut a);
-    assert_eq!((quarantined(&a), quarantined(&b)), (0, 0));
-    assert_eq!(shown(&a), with_b);
-    send(&mut c, &mut a);
-    send(&mut a, &mut b);
-    send(&mut a, &mut c);
-    assert_eq!((shown(&b), quarantined(&b)), (with_b, 1));
-    assert_equal(&mut [&mut a, &mut b, &mut c]);
-}
-
-#[test]
-fn what_the_removed_node_says_of_itself_and_what_is_said_late_does_not_count() {
-    let (mut a, mut b, mut p, _) = network();
-    let before = shown(&a);
-    let (node_a, node_p) = (a.origin().node, p.origin().node);
-    remove(&mut a, node_p);
-    send(&mut a, &mut p);
-    make(&mut p, NEW, "Spam", "spam", "buy");
-    // It says that nothing of it is late, takes the removal back, and removes who removed it.
-    remove(&mut p, node_a);
-    p.transact(|tx| {
-        let key = Id::natural(&[b"revocation", &node_p.0]);
-        let mut changes = Changes::new();
-        for cut in atoll_storage::revoked::cuts(tx, node_p)? {
-            changes = changes.drop(&REVOKED_CUTS, cut);
-        }
-        tx.edit(&REVOCATION, key, changes)?;
-        tx.remove(&REVOCATION, key)
-    })
-    .unwrap();
-    let mut c = node(4);
-    send(&mut p, &mut c);
-    send(&mut c, &mut a);
-    assert_eq!(shown(&a), before);
-    let revoked = |db: &Db, node: NodeId| {
-        let key = Id::natural(&[b"revocation", &node.0]);
-        let record = db.reader().get(&REVOCATION, key).unwrap();
-        record.map(|record| record.set(&REVOKED_CUTS).count())
-    };
-    assert_eq!((revoked(&a, node_p), revoked(&a, node_a)), (Some(1), None));
-    make(&mut a, Id([8; 16]), "Shore", "shore", "by A");
-    send(&mut a, &mut b);
-    assert!(b.reader().get(&NOTE, Id([8; 16])).unwrap().is_some());
-    assert_eq!(shown(&b), shown(&a));
-}
-
-#[test]
 fn counts_stay_and_a_failed_request_forgets_what_it_said() {
     let (mut a, mut b, mut p, _) = network();
     let node_p = p.origin().node;
@@ -476,137 +328,4 @@ fn counts_stay_and_a_failed_request_forgets_what_it_said() {
     send(&mut a, &mut b);
     assert_equal(&mut [&mut a, &mut b]);
     assert_eq!(a.reader().get(&STATS, KEY).unwrap().unwrap().total(&VIEWS), 3);
-}
-
-#[test]
-fn a_part_that_nobody_spoke_of_has_its_cut_from_the_first_who_carries_it() {
-    let (mut a, mut b, mut p, _) = network();
-    let node_p = p.origin().node;
-    let mut part = node(4);
-    part.carry(atoll_storage::Carries::parse(["*", "-*/content"], |_| None).unwrap()).unwrap();
-    remove(&mut part, node_p);
-    edit(&mut p, KEY, Changes::new().set(&TITLE, "In time for A"));
-    send(&mut p, &mut a);
-    let before = shown(&a);
-    send(&mut part, &mut a);
-    remove(&mut a, node_p);
-    assert!(a.transact(|tx| tx.cut_of(node_p, &BTreeMap::new())).unwrap().is_none());
-    edit(&mut p, KEY, Changes::new().set(&TITLE, "Late"));
-    send(&mut p, &mut b);
-    send(&mut b, &mut a);
-    send(&mut a, &mut b);
-    assert_eq!((shown(&a), shown(&b)), (before.clone(), before));
-    assert_equal(&mut [&mut a, &mut b]);
-}
-
-#[test]
-fn what_was_packed_before_a_node_heard_is_found_in_the_blocks_and_damaged_ones_are_passed_over() {
-    for is_damaged in [false, true] {
-        let (mut a, mut b, mut p, _) = network();
-        let before = shown(&a);
-        remove(&mut a, p.origin().node);
-        edit(&mut p, KEY, Changes::new().set(&TITLE, "Hacked"));
-        edit(&mut p, KEY, Changes::new().set(&TITLE, "Hacked again"));
-        send(&mut p, &mut b);
-        while b.pack_log(None, 0).unwrap() {}
-        // This one comes after the block.
-        edit(&mut p, OTHER, Changes::new().set(&TITLE, "Hacked too"));
-        send(&mut p, &mut b);
-        send(&mut b, &mut a);
-        if is_damaged {
-            b.transact(|tx| {
-                let sql = "UPDATE block SET ops = zeroblob(20)";
-                tx.conn().execute_batch(sql).map_err(Error::from)
-            })
-            .unwrap();
-        }
-        send(&mut a, &mut b);
-        find(&mut b);
-        assert_eq!(quarantined(&a), 3);
-        assert_eq!(quarantined(&b), if is_damaged { 1 } else { 3 });
-        assert_eq!((shown(&a), shown(&b)), (before.clone(), before));
-    }
-}
-
-#[test]
-fn a_node_that_goes_on_under_another_epoch_takes_back_like_any_other() {
-    let (mut a, mut b, mut p, cut) = network();
-    let before = shown(&a);
-    remove(&mut a, p.origin().node);
-    a.transact(|_| Ok::<_, Error>(())).unwrap();
-    a.raise_epoch().unwrap();
-    edit(&mut p, KEY, Changes::new().set(&TITLE, "Hacked"));
-    send(&mut p, &mut b);
-    send(&mut b, &mut a);
-    assert_eq!((late::waiting(&a.reader()).unwrap(), quarantined(&a)), (1, 1));
-    while a.take_back_before(u64::MAX >> 1, 1).unwrap() {}
-    send(&mut a, &mut b);
-    assert_eq!((shown(&a), shown(&b)), (before.clone(), before));
-    assert_eq!(late_dots(&b, p.origin().node, cut), vec![]);
-    assert_equal(&mut [&mut a, &mut b]);
-}
-
-#[test]
-fn what_one_took_back_before_it_heard_of_a_wider_cut_stays_so_and_stays_shown() {
-    let (mut a, mut b, mut p, _) = network();
-    let (before, node_p) = (shown(&a), p.origin().node);
-    edit(&mut p, KEY, Changes::new().set(&TITLE, "In time for B"));
-    send(&mut p, &mut b);
-    let mut c = node(4);
-    send(&mut p, &mut c);
-    remove(&mut a, node_p);
-    remove(&mut b, node_p);
-    send(&mut c, &mut a);
-    assert_eq!((shown(&a), quarantined(&a)), (before.clone(), 1));
-    send(&mut a, &mut b);
-    send(&mut b, &mut a);
-    find(&mut b);
-    assert_eq!((shown(&a), shown(&b)), (before.clone(), before));
-    assert_eq!((quarantined(&a), quarantined(&b)), (1, 0));
-    assert_equal(&mut [&mut a, &mut b]);
-}
-
-/// Seals all that a node wrote.
-fn seal_all(db: &mut Db) {
-    let due = seal::due(&db.reader(), db.origin().node, u64::MAX >> 1, 100).unwrap();
-    let made: Result<(), Error> = db.transact(|tx| {
-        due.iter().try_for_each(|segment| tx.seal(segment, [3; 32], segment.message().as_slice()))
-    });
-    made.unwrap();
-}
-
-fn verdicts(db: &mut Db) -> Vec<Verdict> {
-    let found = seal::examine(&db.reader(), 1_000, |_, _, _, _| true).unwrap();
-    let noted: Result<u64, Error> = db.transact(|tx| tx.note_examined(&found));
-    noted.unwrap();
-    found.into_iter().map(|one| one.verdict).collect()
-}
-
-#[test]
-fn seals_that_came_late_go_and_those_from_before_still_prove() {
-    let (mut a, mut b, mut p, _) = network();
-    seal_all(&mut p);
-    send(&mut p, &mut a);
-    send(&mut a, &mut b);
-    let seals = |db: &Db| {
-        let query = Query::everywhere(&SEAL).limit(100);
-        db.reader().list(&query).unwrap().records.len()
-    };
-    let in_time = seals(&a);
-    assert!(in_time > 0 && verdicts(&mut a).iter().all(|one| *one == Verdict::Proven));
-    let before = seal::standing(&a.reader()).unwrap();
-    remove(&mut a, p.origin().node);
-    make(&mut p, NEW, "Spam", "spam", "buy");
-    seal_all(&mut p);
-    assert!(seals(&p) > in_time);
-    send(&mut p, &mut b);
-    send(&mut b, &mut a);
-    send(&mut a, &mut b);
-    find(&mut b);
-    for db in [&mut a, &mut b] {
-        assert_eq!(seals(db), in_time);
-        assert!(!verdicts(db).iter().any(|one| matches!(one, Verdict::Broken(_))));
-    }
-    assert_eq!(seal::standing(&a.reader()).unwrap().proven_ops, before.proven_ops);
-    assert_equal(&mut [&mut a, &mut b]);
 }
