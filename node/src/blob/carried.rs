@@ -2,7 +2,7 @@
 //! that come over links hold for these too.
 
 use super::policy::{self, Policy};
-use super::room;
+use super::{keeper, room};
 use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::Replica as _;
@@ -110,6 +110,6 @@ pub(crate) fn note_here(node: &Node, came: &[BlobId]) -> Result<()> {
     if came.is_empty() {
         return Ok(());
     }
-    let came = came.to_vec();
-    Ok(node.store.write_blocking(move |tx: &mut Tx| reference::note_here(tx, &came))?)
+    let (came, blobs) = (came.to_vec(), node.blobs.clone());
+    Ok(node.store.write_blocking(move |tx: &mut Tx| keeper::note_here(tx, &blobs, came))?)
 }

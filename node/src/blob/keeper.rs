@@ -5,7 +5,7 @@ use super::policy::{self, Policy};
 use super::room;
 use crate::error::Result;
 use crate::runtime::{Node, Stop};
-use atoll_storage::blob::BlobId;
+use atoll_storage::blob::{BlobId, Blobs};
 use atoll_storage::reference::{self, Want};
 use atoll_storage::tx::Tx;
 use atoll_sync::blob::{FetchError, MAX_IDS, SMALL_BYTES};
@@ -94,6 +94,17 @@ fn look_at_all(node: &Node) -> Result<()> {
     }
 }
 
+/// Notes that blobs are here, those of them that still are: one may be dropped at any time, and what then notes it as missing
+/// writes before this or after it.
+pub(super) fn note_here(
+    tx: &mut Tx<'_>,
+    blobs: &Blobs,
+    mut here: Vec<BlobId>,
+) -> atoll_storage::Result<()> {
+    here.retain(|id| blobs.path(id).is_some());
+    reference::note_here(tx, &here)
+}
+
 type Fetched = (BlobId, Result<(), FetchError>);
 
 struct Keeper {
@@ -111,12 +122,10 @@ struct Keeper {
 
 impl Keeper {
     async fn look(&mut self) -> Result<()> {
-        let arrived = self.node.exchange.take_arrived().into_iter();
-        // It may have gone again.
-        let arrived: Vec<BlobId> =
-            arrived.filter(|id| self.node.blobs.path(id).is_some()).collect();
+        let arrived = self.node.exchange.take_arrived();
         if !arrived.is_empty() {
-            self.node.store.write(move |tx: &mut Tx| reference::note_here(tx, &arrived)).await?;
+            let blobs = self.node.blobs.clone();
+            self.node.store.write(move |tx: &mut Tx| note_here(tx, &blobs, arrived)).await?;
         }
         let lost = self.node.exchange.take_lost();
         if !lost.is_empty() {
@@ -144,8 +153,9 @@ impl Keeper {
         let (here, missing): (Vec<Want>, Vec<Want>) =
             idle.partition(|want| node.blobs.path(&want.blob).is_some());
         if !here.is_empty() {
-            let here: Vec<BlobId> = here.iter().map(|want| want.blob).collect();
-            node.store.write(move |tx: &mut Tx| reference::note_here(tx, &here)).await?;
+            let here = here.iter().map(|want| want.blob).collect();
+            let blobs = node.blobs.clone();
+            node.store.write(move |tx: &mut Tx| note_here(tx, &blobs, here)).await?;
         }
         if missing.is_empty() || !self.has_room || node.exchange.is_disk_full() {
             return Ok(true);
@@ -190,7 +200,8 @@ impl Keeper {
             };
             let noted = match fetched {
                 Ok(()) => {
-                    node.store.write(move |tx: &mut Tx| reference::note_here(tx, &[id])).await
+                    let blobs = node.blobs.clone();
+                    node.store.write(move |tx: &mut Tx| note_here(tx, &blobs, vec![id])).await
                 }
                 Err(error) => return (id, Err(error)),
             };
@@ -215,5 +226,38 @@ impl Keeper {
         if let Some(before) = self.passed_over.take() {
             self.cursor = self.cursor.min(before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::identity::{self, user};
+    use atoll_storage::Changes;
+
+    #[tokio::test]
+    async fn a_blob_that_is_dropped_before_it_is_noted_as_here_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Node::open(Config { data: folder.path().to_owned(), ..Config::default() });
+        let node = node.unwrap();
+        let setup = identity::setup(&node, "ada@example.org", "a long enough password");
+        let key = setup.await.unwrap().user.key;
+        let id = node.blobs.put(b"a picture").unwrap();
+        let changes = Changes::new().set(&user::AVATAR, id.to_string());
+        let edit = move |tx: &mut Tx| tx.edit(&user::USER, key, changes).map(drop);
+        node.store.write(edit).await.unwrap();
+        let note = async || {
+            let blobs = node.blobs.clone();
+            node.store.write(move |tx: &mut Tx| note_here(tx, &blobs, vec![id])).await.unwrap();
+            node.store.read(|reader| reference::counts(reader)).unwrap().missing
+        };
+        assert_eq!(note().await, 0);
+        node.blobs.remove(&id).unwrap();
+        let missing = move |tx: &mut Tx| reference::note_missing(tx, &[id], true);
+        node.store.write(missing).await.unwrap();
+        assert_eq!(note().await, 1);
+        node.blobs.put(b"a picture").unwrap();
+        assert_eq!(note().await, 0);
     }
 }
