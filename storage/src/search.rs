@@ -6,6 +6,7 @@ mod exclude;
 mod facets;
 mod find;
 mod folder;
+mod gate;
 mod schema;
 mod snippet;
 mod suggest;
@@ -13,6 +14,7 @@ mod text;
 mod words;
 
 use crate::id::Id;
+use gate::Gate;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +41,8 @@ pub enum Error {
     Damaged(String),
     #[error("another process writes to this search index ({0}): stop it first")]
     Locked(String),
+    #[error("the search index is closed: the node stops")]
+    Closed,
     #[error("search: {0}")]
     Engine(String),
     #[error("search: {0}")]
@@ -138,6 +142,7 @@ pub struct SearchIndex {
     index: Index,
     fields: schema::Fields,
     reader: IndexReader,
+    gate: Gate,
     /// Made with the first change, as it costs some 20 MB; see `release_writer`.
     writer: Mutex<Option<IndexWriter>>,
     cursor: AtomicU64,
@@ -154,6 +159,7 @@ impl SearchIndex {
             index: folder.index,
             fields: folder.fields,
             reader: folder.reader,
+            gate: folder.gate,
             writer: Mutex::new(None),
             cursor: AtomicU64::new(folder.cursor),
         };
@@ -162,9 +168,12 @@ impl SearchIndex {
 
     /// Takes a batch and the cursor after it in one commit, on disk and visible when this returns. Repeating a batch
     /// changes nothing. After an error nothing of the batch is kept.
+    ///
+    /// # Errors
+    /// `Closed`, also in the middle of it, once [`SearchIndex::close`] was called.
     pub fn apply(&self, batch: &[Change], cursor: u64) -> Result<()> {
         self.write(cursor, |writer| {
-            for change in batch {
+            for change in batch.iter().take_while(|_| !self.is_closed()) {
                 let id = match change {
                     Change::Put(document) => document.id,
                     Change::Remove(id) => *id,
@@ -187,8 +196,24 @@ impl SearchIndex {
     pub fn release_writer(&self) -> Result<()> {
         let mut slot = self.lock_writer();
         let Some(writer) = slot.take() else { return Ok(()) };
-        self.watched(|| Ok(writer.wait_merging_threads()?))?;
-        self.watched(|| Ok(self.reader.reload()?))
+        if self.is_closed() {
+            return Ok(());
+        }
+        match self.writing(|| Ok(writer.wait_merging_threads()?)) {
+            Err(Error::Closed) => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.watched(|| Ok(self.reader.reload()?)),
+        }
+    }
+
+    /// Ends writing for good, from any thread: when this returns, the folder stays as the last commit left it. What
+    /// writes meanwhile gives up soon, merges among it. Reading goes on.
+    pub fn close(&self) {
+        self.gate.shut();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.gate.is_shut()
     }
 
     pub fn query(&self, query: &SearchQuery) -> Result<Hits> {
@@ -233,7 +258,10 @@ impl SearchIndex {
         fill: impl FnOnce(&IndexWriter) -> tantivy::Result<()>,
     ) -> Result<()> {
         let mut slot = self.lock_writer();
-        let outcome = self.watched(|| {
+        let outcome = self.writing(|| {
+            if self.is_closed() {
+                return Err(Error::Closed);
+            }
             let mut writer = match slot.take() {
                 Some(writer) => writer,
                 None => self.make_writer()?,
@@ -258,6 +286,14 @@ impl SearchIndex {
         policy.set_del_docs_ratio_before_merge(MAX_DELETED);
         writer.set_merge_policy(Box::new(policy));
         Ok(writer)
+    }
+
+    /// What fails while the gate shuts fails for no other reason.
+    fn writing<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match guarded(work) {
+            Err(_) if self.is_closed() => Err(Error::Closed),
+            outcome => self.watched(|| outcome),
+        }
     }
 
     /// Damage met on the way is noted in the folder, so that the next `open` looks at all of it.

@@ -3,6 +3,7 @@
 use atoll_node::Role;
 use atoll_tests::harness::{Client, TestNode};
 use serde_json::json;
+use std::time::Duration;
 
 async fn published(editor: &Client, title: &str, body: &str) -> String {
     let made = editor
@@ -204,6 +205,39 @@ async fn totals_and_facets_of_a_search_count_what_the_caller_sees() {
     admin.delete(&format!("{path}?purge=true")).await.expect(204);
     node.node.feed_search().unwrap();
     assert_eq!(told(&eve, "what").await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_while_its_search_is_fed_finds_everything_after_the_next_start() {
+    let node = TestNode::start().await;
+    let admin = node.admin().await;
+    // More than is fed at a time.
+    let text = "honey and wax and smoke. ".repeat(24_000);
+    for n in 0..30 {
+        published(&admin, &format!("Comb {n}"), &text).await;
+    }
+    let workers = node.node.start().await.unwrap();
+    let begun = async {
+        while node.node.search.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), begun).await.expect("it is fed");
+    workers.shutdown().await;
+    let (tenant, admin) = (node.tenant, node.admin);
+    let node = TestNode::reopen(node.close().await, tenant, admin).await;
+    node.node.feed_search().unwrap();
+    let found = node.stranger().get("/api/v1/search?q=honey+comb").await.expect(200).json();
+    assert_eq!(found["page"]["total"], 30, "{found}");
+    node.node.search.verify().unwrap();
+
+    node.node.search.close();
+    published(&node.admin().await, "Late", "propolis").await;
+    node.node.feed_search().unwrap_err();
+    let node = TestNode::reopen(node.close().await, tenant, admin).await;
+    node.node.feed_search().unwrap();
+    let found = node.stranger().get("/api/v1/search?q=propolis").await.expect(200).json();
+    assert_eq!(found["page"]["total"], 1, "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Feeds the search index from the store's list of changed records: a batch is in the index before it leaves the
-//! list, so a crash repeats a batch and loses none. Never makes a request wait.
+//! list, so a crash repeats a batch and loses none. Never makes a request wait, nor the stop of the node: what is under
+//! way then is given up.
 
 use super::pool::Pool;
 use super::workers::Stop;
@@ -12,10 +13,13 @@ use atoll_storage::read::{Read, Reader};
 use atoll_storage::search::{Change, Document};
 use atoll_storage::{Id, SearchText};
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 const BATCH: usize = 4_000;
+/// Text that is held at a time. Of more, the index's writer makes several segments anyway.
+const PIECE_BYTES: usize = 8 << 20;
 /// Between two commits of the index; each makes a segment that is merged later, so many changes wait longer.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_OF_MANY: Duration = Duration::from_secs(3);
@@ -33,9 +37,10 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
     let mut commits = node.store.subscribe();
     loop {
         commits.mark_unchanged();
-        let pause = match feed_all(&node, &pool, &stop).await {
+        let pause = match feed_all(&node, &pool, &mut stop).await {
             Ok(count) if count >= MANY => PAUSE_OF_MANY,
             Ok(_) => PAUSE,
+            Err(_) if stop.is_stopped() => break,
             Err(error) => {
                 tracing::warn!(%error, "the search index could not be fed; it is tried again");
                 commits.mark_changed();
@@ -52,21 +57,20 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         if changed.is_ok() {
             continue;
         }
-        release(&node, &pool).await;
+        release(&node, &pool, &mut stop).await;
         tokio::select! {
             changed = commits.changed() => if changed.is_err() { break },
             () = stop.stopped() => break,
         }
     }
-    release(&node, &pool).await;
+    release(&node, &pool, &mut stop).await;
 }
 
 /// Until nothing is left to feed, or the node stops; how many changes that were.
-async fn feed_all(node: &Arc<Node>, pool: &Pool, stop: &Stop) -> Result<usize> {
+async fn feed_all(node: &Arc<Node>, pool: &Pool, stop: &mut Stop) -> Result<usize> {
     let mut all = 0;
     loop {
-        let feeding = node.clone();
-        let (count, more) = pool.run(move || feed(&feeding)).await??;
+        let (count, more) = run_on(pool, node, stop, feed).await??;
         all += count;
         if !more || stop.is_stopped() {
             return Ok(all);
@@ -74,12 +78,30 @@ async fn feed_all(node: &Arc<Node>, pool: &Pool, stop: &Stop) -> Result<usize> {
     }
 }
 
-async fn release(node: &Arc<Node>, pool: &Pool) {
-    let search = node.search.clone();
-    let released = pool.run(move || search.release_writer()).await;
+async fn release(node: &Arc<Node>, pool: &Pool, stop: &mut Stop) {
+    let released = run_on(pool, node, stop, |node| node.search.release_writer()).await;
     if let Ok(Err(error)) = released {
         tracing::warn!(%error, "the search index's writer did not end in order");
     }
+}
+
+/// Runs work on the index, which is closed as soon as the node stops, so that the work ends soon. On a busy machine the
+/// pool's thread hardly runs.
+async fn run_on<T: Send + 'static>(
+    pool: &Pool,
+    node: &Arc<Node>,
+    stop: &mut Stop,
+    work: impl FnOnce(&Node) -> T + Send + 'static,
+) -> Result<T> {
+    let (working, closing) = (node.clone(), node.clone());
+    let mut done = pin!(pool.run(move || work(&working)));
+    tokio::select! {
+        done = &mut done => return done,
+        () = stop.stopped() => {}
+    }
+    let closed = tokio::task::spawn_blocking(move || closing.search.close());
+    closed.await.map_err(super::internal)?;
+    done.await
 }
 
 /// One batch; how many changes were in it, and whether there are more.
@@ -89,16 +111,37 @@ pub(super) fn feed(node: &Node) -> Result<(usize, bool)> {
         return Ok((0, false));
     }
     let records: BTreeSet<(u16, Id)> = fed.records.iter().copied().collect();
-    if !records.is_empty() {
-        let batch = node.store.read(|reader| {
-            let changes = records.iter().map(|(kind, key)| change(reader, *kind, *key));
-            changes.filter_map(Result::transpose).collect::<atoll_storage::Result<Vec<Change>>>()
-        })?;
-        feed_dependants(node, &records)?;
-        node.search.apply(&batch, fed.cursor()).map_err(super::internal)?;
+    let mut left = records.iter().copied().peekable();
+    while left.peek().is_some() {
+        let piece = node.store.read(|reader| piece(node, reader, &mut left))?;
+        let mut cursor = node.search.cursor();
+        if left.peek().is_none() {
+            feed_dependants(node, &records)?;
+            cursor = fed.cursor();
+        }
+        node.search.apply(&piece, cursor).map_err(super::internal)?;
     }
     node.store.note_indexed(&fed)?;
     Ok((fed.records.len(), fed.more))
+}
+
+/// What the index shall hold of the next records, as many as are fed at a time; of fewer if it is closed meanwhile, and
+/// then takes nothing.
+fn piece(
+    node: &Node,
+    reader: &Reader<'_>,
+    left: &mut impl Iterator<Item = (u16, Id)>,
+) -> atoll_storage::Result<Vec<Change>> {
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    while bytes < PIECE_BYTES && !node.search.is_closed() {
+        let Some((kind, key)) = left.next() else { break };
+        let Some(change) = change(reader, kind, key)? else { continue };
+        if let Change::Put(document) = &change {
+            bytes += document.title.len() + document.body.len();
+        }
+        piece.push(change);
+    }
+    Ok(piece)
 }
 
 /// What is found by whom reads a post: it is fed again with the post, before the cursor passes it, so that a crash

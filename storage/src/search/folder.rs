@@ -1,6 +1,7 @@
 //! The index's folder: opened, checked, and set aside when it cannot be trusted. Nothing in it is the only copy of
 //! anything, so doubt is answered with a fresh index; but a disk that does not answer is an error, not damage.
 
+use super::gate::{Gate, Gated};
 use super::schema::{self, Fields};
 use super::{Error, Opened, Result, guarded};
 use std::fs;
@@ -21,6 +22,7 @@ pub struct Folder {
     pub index: Index,
     pub fields: Fields,
     pub reader: IndexReader,
+    pub gate: Gate,
     pub cursor: u64,
 }
 
@@ -141,35 +143,38 @@ fn check_files(index: &Index, budget: u64) -> Result<()> {
 
 /// A second, separate opening: what the check has mapped into memory is let go of before.
 fn load(dir: &Path, version: u32) -> Result<Folder> {
-    let index = Index::open(mapped(dir)?)?;
+    let gate = Gate::default();
+    let index = Index::open(Gated::new(mapped(dir)?, gate.clone()))?;
     let (_, fields) = schema::build();
     let cursor = match index.load_metas()?.payload {
         Some(payload) => read_payload(&payload, version)?,
         None => 0,
     };
-    let folder = readable(index, fields, cursor)?;
+    let folder = readable(index, fields, cursor, gate)?;
     probe(&folder)?;
     Ok(folder)
 }
 
 fn create(dir: &Path) -> Result<Folder> {
     let (schema, fields): (Schema, Fields) = schema::build();
-    let index = Index::create(mapped(dir)?, schema, IndexSettings::default())?;
-    readable(index, fields, 0)
+    let gate = Gate::default();
+    let gated = Gated::new(mapped(dir)?, gate.clone());
+    let index = Index::create(gated, schema, IndexSettings::default())?;
+    readable(index, fields, 0, gate)
 }
 
 fn mapped(dir: &Path) -> Result<MmapDirectory> {
     MmapDirectory::open(dir).map_err(|error| tantivy::TantivyError::from(error).into())
 }
 
-fn readable(index: Index, fields: Fields, cursor: u64) -> Result<Folder> {
-    schema::register_analyzer(&index);
+fn readable(index: Index, fields: Fields, cursor: u64, gate: Gate) -> Result<Folder> {
+    schema::register_analyzer(&index, gate.clone());
     let reader = index
         .reader_builder()
         .reload_policy(ReloadPolicy::Manual)
         .doc_store_cache_num_blocks(CACHED_BLOCKS)
         .try_into()?;
-    Ok(Folder { index, fields, reader, cursor })
+    Ok(Folder { index, fields, reader, gate, cursor })
 }
 
 /// Opens what every query needs, so that damage shows now and not at the first person's search.

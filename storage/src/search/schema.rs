@@ -1,7 +1,8 @@
 //! The fields of the index, and how a document fills them. Bodies are indexed and never stored.
 
 use super::Document;
-use super::words::{analyzer, clip};
+use super::gate::Gate;
+use super::words::{analyzer_until, clip};
 use crate::id::Id;
 use tantivy::schema::{
     FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, SchemaBuilder,
@@ -76,8 +77,9 @@ fn prose() -> TextOptions {
     TextOptions::default().set_indexing_options(indexing)
 }
 
-pub fn register_analyzer(index: &Index) {
-    index.tokenizers().register(ANALYZER, analyzer());
+/// For what is indexed: no words are cut any more once the gate is shut.
+pub fn register_analyzer(index: &Index, gate: Gate) {
+    index.tokenizers().register(ANALYZER, analyzer_until(gate));
 }
 
 /// The one term of a facet's value.

@@ -1,6 +1,7 @@
 //! How text becomes words, alike for what is indexed, asked for and highlighted. Any change here changes what is on
 //! disk: raise `FORMAT` in `schema.rs` with it. Never drops a word and never panics, whatever the bytes.
 
+use super::gate::Gate;
 use tantivy::tokenizer::{AsciiFoldingFilter, TextAnalyzer, Token, TokenStream, Tokenizer};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -18,13 +19,15 @@ pub struct Word {
     pub to: usize,
 }
 
-pub fn analyzer() -> TextAnalyzer {
-    TextAnalyzer::builder(Words::default()).filter(AsciiFoldingFilter).build()
+/// Finds no more words in a text once `gate` is shut: nothing that was cut so may be kept.
+pub fn analyzer_until(gate: Gate) -> TextAnalyzer {
+    let words = Words { token: Token::default(), gate };
+    TextAnalyzer::builder(words).filter(AsciiFoldingFilter).build()
 }
 
 /// The first `limit` words of a text.
 pub fn words(text: &str, limit: usize) -> Vec<Word> {
-    let mut analyzer = analyzer();
+    let mut analyzer = analyzer_until(Gate::default());
     let mut stream = analyzer.token_stream(text);
     let mut found = Vec::new();
     while found.len() < limit && stream.advance() {
@@ -67,15 +70,17 @@ fn is_joiner(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200c}' | '\u{200d}')
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Words {
     token: Token,
+    gate: Gate,
 }
 
 struct WordStream<'a> {
     text: &'a str,
     at: usize,
     token: &'a mut Token,
+    gate: &'a Gate,
 }
 
 impl Tokenizer for Words {
@@ -83,7 +88,7 @@ impl Tokenizer for Words {
 
     fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream<'a> {
         self.token.reset();
-        WordStream { text, at: 0, token: &mut self.token }
+        WordStream { text, at: 0, token: &mut self.token, gate: &self.gate }
     }
 }
 
@@ -103,6 +108,9 @@ impl WordStream<'_> {
 
 impl TokenStream for WordStream<'_> {
     fn advance(&mut self) -> bool {
+        if self.gate.is_shut() {
+            return false;
+        }
         let Some((from, to)) = self.next_range() else { return false };
         self.token.offset_from = from;
         self.token.offset_to = to;
