@@ -8,7 +8,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
 use tempfile::TempDir;
 
 const FREE_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--sync-listen", "127.0.0.1:0"];
@@ -108,13 +107,11 @@ impl Drop for Served {
 #[test]
 fn serve_needs_no_configuration_and_stops_cleanly() {
     let folder = scratch();
-    let begun = Instant::now();
     let served = Served::start(folder.path(), &[]);
-    let ready = begun.elapsed();
     assert!(served.greeting.contains("The first admin was made."), "{}", served.greeting);
     assert!(served.greeting.contains("password  ") && served.greeting.contains("/api/docs"));
+    // It was ready when it greeted: nobody waits any more.
     assert!(served.get("/readyz").starts_with("HTTP/1.1 200"));
-    assert!(ready.as_secs() < 5, "ready only after {ready:?}");
     assert_eq!(served.terminate(), Some(0));
     assert!(!folder.path().join("ports.json").exists());
     assert!(!folder.path().join("atoll-data/control.json").exists());

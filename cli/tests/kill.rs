@@ -278,7 +278,7 @@ async fn two_nodes_that_sync_lose_nothing_answered_though_both_are_killed_again_
     let first = homes[0].serve(&[]);
     let ticket = homes[0].ask(&["peer", "ticket"]);
     let second = homes[1].serve(&["--join", ticket["ticket"].as_str().unwrap()]);
-    homes[1].ask(&["sync", "now"]);
+    homes[1].ask(&["sync", "now", "--timeout", "60"]);
     let mut nodes = [first, second];
     let mut chance = chance();
     let mut posts: Vec<Post> = Vec::new();
@@ -297,7 +297,9 @@ async fn two_nodes_that_sync_lose_nothing_answered_though_both_are_killed_again_
     }
     let begun = Instant::now();
     loop {
-        let digests = homes.each_ref().map(|home| home.ask(&["sync", "now"])["digest"].clone());
+        let digests = homes
+            .each_ref()
+            .map(|home| home.ask(&["sync", "now", "--timeout", "60"])["digest"].clone());
         if digests[0] == digests[1] {
             break;
         }

@@ -1,10 +1,14 @@
 //! Blobs between nodes over real UDP sockets on loopback and real files: taken up again, from several at once, from
 //! peers that lie, vanish, or have no room.
 
+#[path = "blobs/cable.rs"]
+mod cable;
+
 use atoll_storage::blob::{BlobId, Blobs, Verified, tree};
 use atoll_sync::blob::{Exchange, FetchError, Options};
 use atoll_sync::key::NodeKey;
 use atoll_sync::quic::{Admission, CloseCode, Endpoint, Link, StopCode};
+use cable::Cable;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +55,11 @@ impl Peer {
         self.blobs.path(id).unwrap()
     }
 
+    fn begin(&self, id: BlobId) -> JoinHandle<Result<(), FetchError>> {
+        let exchange = self.exchange.clone();
+        tokio::spawn(async move { exchange.fetch(id, u64::MAX).await })
+    }
+
     async fn fetch(&self, id: BlobId) -> Result<(), FetchError> {
         tokio::time::timeout(SOON, self.exchange.fetch(id, u64::MAX)).await.expect("it ends")
     }
@@ -86,13 +95,24 @@ fn run_as(peer: &Peer, end: &Link, number: u64) -> JoinHandle<()> {
 }
 
 async fn dial(from: &Peer, to: &Peer) -> [Link; 2] {
-    let addr = to.endpoint.local_addr().unwrap();
+    dial_at(from, to, to.endpoint.local_addr().unwrap()).await
+}
+
+async fn dial_at(from: &Peer, to: &Peer, addr: SocketAddr) -> [Link; 2] {
     let dialled = from.endpoint.dial(addr, &to.endpoint.public_key(), SOON).await.unwrap();
     [dialled, to.endpoint.accept().await.unwrap()]
 }
 
 async fn link(a: &Peer, b: &Peer) -> Wire {
-    let ends = dial(a, b).await;
+    run_both(a, b, dial(a, b).await).await
+}
+
+/// `a` is the one that fetches.
+async fn link_over(cable: &Cable, a: &Peer, b: &Peer) -> Wire {
+    run_both(a, b, dial_at(a, b, cable.address).await).await
+}
+
+async fn run_both(a: &Peer, b: &Peer, ends: [Link; 2]) -> Wire {
     let tasks = [run(a, &ends[0]), run(b, &ends[1])];
     let is_linked = |peer: &Peer, end: &Link| {
         peer.exchange.peers().iter().any(|(node, _)| *node == end.peer.node_id())
@@ -109,11 +129,6 @@ async fn until(is_so: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(SOON, wait).await.expect("it comes about");
-}
-
-/// When so much of the one blob that is fetched is there.
-async fn until_here(peer: &Peer, bytes: u64) {
-    until(|| peer.exchange.transfers().first().is_some_and(|one| one.here_bytes >= bytes)).await;
 }
 
 fn bytes_of(size: usize, seed: u64) -> Vec<u8> {
@@ -182,14 +197,13 @@ async fn of_many_who_ask_for_one_blob_one_fetches_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_transfer_asks_only_for_what_is_missing_when_it_is_taken_up() {
     let (a, b) = (Peer::new(), Peer::new());
-    let size = 96 << 20;
+    let size = 48 << 20;
     let id = a.blobs.put(&bytes_of(size, 2)).unwrap();
-    let wire = link(&a, &b).await;
-    let fetching = {
-        let exchange = b.exchange.clone();
-        tokio::spawn(async move { exchange.fetch(id, u64::MAX).await })
-    };
-    until_here(&b, 16 << 20).await;
+    let cable = Cable::between(&b, &a).await;
+    let wire = link_over(&cable, &b, &a).await;
+    cable.hold_after(16 << 20);
+    let fetching = b.begin(id);
+    cable.held().await;
     drop(wire);
     assert_eq!(fetching.await.unwrap(), Err(FetchError::Gone));
     let first = b.exchange.figures().fetched_bytes;
@@ -212,19 +226,21 @@ async fn two_peers_send_parts_of_one_blob_and_one_that_goes_is_made_up_for() {
     let size = 48 << 20;
     let id = a.blobs.put(&bytes_of(size, 3)).unwrap();
     b.blobs.put(&bytes_of(size, 3)).unwrap();
-    let wires = (link(&c, &a).await, link(&c, &b).await);
+    let cables = (Cable::between(&c, &a).await, Cable::between(&c, &b).await);
+    let wires = (link_over(&cables.0, &c, &a).await, link_over(&cables.1, &c, &b).await);
     c.fetch(id).await.unwrap();
     assert!(c.is_intact(&id));
     let served = [&a, &b].map(|peer| peer.exchange.figures().served_bytes);
     assert!(served.iter().all(|bytes| *bytes > size as u64 / 10), "{served:?}");
 
     c.blobs.remove(&id).unwrap();
-    let fetching = {
-        let exchange = c.exchange.clone();
-        tokio::spawn(async move { exchange.fetch(id, u64::MAX).await })
-    };
-    until_here(&c, 8 << 20).await;
+    cables.0.hold_after(8 << 20);
+    cables.1.hold_after(8 << 20);
+    let fetching = c.begin(id);
+    cables.0.held().await;
+    cables.1.held().await;
     drop(wires.0);
+    cables.1.release();
     fetching.await.unwrap().unwrap();
     assert!(c.is_intact(&id));
 }
@@ -232,16 +248,14 @@ async fn two_peers_send_parts_of_one_blob_and_one_that_goes_is_made_up_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_comes_in_the_middle_helps() {
     let (a, b, c) = (Peer::new(), Peer::new(), Peer::new());
-    // Much more than comes while a link is made.
-    let size = 256 << 20;
+    let size = 32 << 20;
     let id = a.blobs.put(&bytes_of(size, 4)).unwrap();
     b.blobs.put(&bytes_of(size, 4)).unwrap();
-    let first = link(&c, &a).await;
-    let fetching = {
-        let exchange = c.exchange.clone();
-        tokio::spawn(async move { exchange.fetch(id, u64::MAX).await })
-    };
-    until_here(&c, 4 << 20).await;
+    let cable = Cable::between(&c, &a).await;
+    let first = link_over(&cable, &c, &a).await;
+    cable.hold_after(4 << 20);
+    let fetching = c.begin(id);
+    cable.held().await;
     let _second = link(&c, &b).await;
     drop(first);
     fetching.await.unwrap().unwrap();
@@ -305,10 +319,7 @@ async fn who_is_slower_to_answer_than_a_liar_is_waited_for() {
     let ends = dial(&c, &honest).await;
     let _asking = run(&c, &ends[0]);
     until(|| c.exchange.peers().len() == 2).await;
-    let fetching = {
-        let exchange = c.exchange.clone();
-        tokio::spawn(async move { exchange.fetch(id, u64::MAX).await })
-    };
+    let fetching = c.begin(id);
     until(|| c.exchange.figures().false_parts > 0).await;
     let _answering = run(&honest, &ends[1]);
     fetching.await.unwrap().unwrap();
@@ -326,10 +337,11 @@ fn damage_all(peer: &Peer, id: &BlobId) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_a_state_that_peers_hear_of_and_that_ends() {
     let (a, b) = (Peer::new(), Peer::new());
-    let size = 128 << 20;
+    let size = 32 << 20;
     let id = a.blobs.put(&bytes_of(size, 7)).unwrap();
     b.free_bytes.store(1_000_000, Ordering::Relaxed);
-    let _wire = link(&a, &b).await;
+    let cable = Cable::between(&b, &a).await;
+    let _wire = link_over(&cable, &b, &a).await;
     assert_eq!(b.fetch(id).await, Err(FetchError::DiskFull));
     assert!(b.exchange.is_disk_full());
     until(|| a.exchange.peers()[0].1).await;
@@ -337,19 +349,12 @@ async fn a_full_disk_is_a_state_that_peers_hear_of_and_that_ends() {
     b.free_bytes.store(u64::MAX, Ordering::Relaxed);
     assert!(b.exchange.look_for_room());
     until(|| !a.exchange.peers()[0].1).await;
-    let fetching = {
-        let exchange = b.exchange.clone();
-        tokio::spawn(async move { exchange.fetch(id, u64::MAX).await })
-    };
-    until_here(&b, 4 << 20).await;
+    cable.hold_after(4 << 20);
+    let fetching = b.begin(id);
+    cable.held().await;
     b.free_bytes.store(0, Ordering::Relaxed);
-    let outcome = fetching.await.unwrap();
-    if outcome.is_ok() {
-        // It was quicker than the next look at the disk.
-        assert!(b.is_intact(&id));
-        return;
-    }
-    assert_eq!(outcome, Err(FetchError::DiskFull));
+    assert_eq!(fetching.await.unwrap(), Err(FetchError::DiskFull));
+    cable.release();
     let first = b.exchange.figures().fetched_bytes;
     b.free_bytes.store(u64::MAX, Ordering::Relaxed);
     b.fetch(id).await.unwrap();

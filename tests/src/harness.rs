@@ -6,6 +6,7 @@ use atoll_api::{Face, Options};
 use atoll_node::identity::{self, NewUser, user};
 use atoll_node::{Actor, Config, Node, Role, percent};
 use atoll_storage::{Clock, Id, Lane, Replica};
+use atoll_sync::runner::PeerStatus;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -129,6 +130,19 @@ impl TestNode {
         let free = tokio::time::timeout(std::time::Duration::from_secs(30), free).await;
         free.expect("nothing holds the node any more");
         self.folder
+    }
+
+    /// Pulls the cable out: when this returns, this node has no link and makes none.
+    pub async fn cut(&self) {
+        let sync = self.node.sync().unwrap();
+        sync.pause();
+        let wait = async {
+            while sync.status().iter().any(PeerStatus::is_linked) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let cut = tokio::time::timeout(std::time::Duration::from_secs(60), wait).await;
+        cut.expect("its links end");
     }
 
     /// Applies all ops of another node's log here, as if the two had met.

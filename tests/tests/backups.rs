@@ -118,9 +118,12 @@ async fn the_schedule_makes_them_keeps_so_many_and_an_old_one_is_warned_of() {
         let of_queue = |reader: &atoll_storage::Reader<'_>| {
             atoll_storage::job::of_queue(reader, work::QUEUE, 10)
         };
-        test.node.store.read(of_queue).unwrap().len()
+        test.node.store.read(of_queue).unwrap()
     };
-    assert_eq!(jobs(), 1, "none is due");
+    // A job that is still at work when the clock goes on would be taken by somebody else, and be done twice.
+    let done = async || jobs().iter().all(|of| of.state == job::DONE).then_some(());
+    assert_eq!(jobs().len(), 1, "none is due");
+    until(&test.node, done).await;
 
     now_ms.fetch_add(3 * HOUR_MS, Ordering::Relaxed);
     kept::look(&test.node).unwrap();
@@ -133,6 +136,8 @@ async fn the_schedule_makes_them_keeps_so_many_and_an_old_one_is_warned_of() {
     work::round(&test.node).await.unwrap();
     let second = until(&test.node, async || proven().await.filter(|proof| *proof != first)).await;
     assert!(second.created_ms >= first.created_ms + 3 * HOUR_MS);
+    // The one before goes once this one counts.
+    until(&test.node, done).await;
     let health = health(&test).await;
     assert_eq!((&health["checks"]["backup"], &health["warnings"]), (&"ok".into(), &json!([])));
     let system = atoll_node::Actor::system(Id::NIL);

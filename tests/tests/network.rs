@@ -116,7 +116,7 @@ async fn what_was_written_apart_is_merged_when_the_link_comes_back() {
     let there = b.admin().await;
     until_equal(&[&a, &b]).await;
     for node in [&a, &b] {
-        node.node.sync().unwrap().pause();
+        node.cut().await;
     }
     let path = |post: &serde_json::Value| format!("/api/v1/posts/{}", post["id"].as_str().unwrap());
     editor
@@ -380,7 +380,7 @@ async fn two_titles_written_apart_are_shown_with_what_differs_between_them() {
     let path = format!("/api/v1/posts/{}", post["id"].as_str().unwrap());
     until_equal(&[&a, &b]).await;
     for node in [&a, &b] {
-        node.node.sync().unwrap().pause();
+        node.cut().await;
     }
     here.put(&path, &json!({ "title": "The old hall" })).await.expect(200);
     there.put(&path, &json!({ "title": "The new hall" })).await.expect(200);

@@ -6,7 +6,10 @@ use atoll_tests::release::{
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of every release that left one.
 fn fixtures() -> Vec<PathBuf> {
@@ -40,6 +43,16 @@ async fn assert_told(node: &TestNode, admin: &Client, told: &Told, shared_only: 
     }
 }
 
+/// When its workers have fed the search index with all that is here.
+async fn until_fed(node: &TestNode) {
+    let wait = async {
+        while !node.node.store.unindexed(1).unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("the search index is fed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_an_earlier_release_opens_verifies_and_tells_what_it_told() {
     for file in fixtures() {
@@ -70,7 +83,7 @@ async fn a_node_of_an_earlier_release_and_a_new_one_become_equal_both_ways() {
         until_equal(&old, &fresh).await;
         let admin = old.stranger().login(ADMIN_EMAIL, PASSWORD).await;
         until_equal(&old, &fresh).await;
-        fresh.node.feed_search().unwrap();
+        until_fed(&fresh).await;
         assert_told(&fresh, &admin, &told, true).await;
 
         // Apart from each other, each writes to what both have.
@@ -79,7 +92,9 @@ async fn a_node_of_an_earlier_release_and_a_new_one_become_equal_both_ways() {
         let post = admin.get(posts).await.expect(200).data()[0].clone();
         let path = format!("/api/v1/posts/{}", post["id"].as_str().unwrap());
         let body = admin.get(&path).await.expect(200).data()["body"].as_str().unwrap().to_owned();
-        [&old, &fresh].iter().for_each(|node| node.node.sync().unwrap().pause());
+        for node in [&old, &fresh] {
+            node.cut().await;
+        }
         let edit = |body: String| json!({ "body": body });
         on_fresh.put(&path, &edit(format!("{body}\nfrom the new one"))).await.expect(200);
         let made = json!({ "title": "After the upgrade", "body": "x" });
