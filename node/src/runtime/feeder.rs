@@ -19,7 +19,7 @@ use std::time::Duration;
 
 const BATCH: usize = 4_000;
 /// Text that is held at a time. Of more, the index's writer makes several segments anyway.
-const PIECE_BYTES: usize = 8 << 20;
+const PIECE_BYTES: usize = 16 << 20;
 /// Between two commits of the index; each makes a segment that is merged later, so many changes wait longer.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_OF_MANY: Duration = Duration::from_secs(3);
