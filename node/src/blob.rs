@@ -146,7 +146,8 @@ async fn fetch_now(node: &Node, id: BlobId) -> Result<(), FetchError> {
     };
     let max_bytes = room::make(node, &id, size).await;
     node.exchange.fetch(id, max_bytes).await?;
-    let noted = node.store.write(move |tx: &mut Tx| reference::note_here(tx, &[id]));
+    let blobs = node.blobs.clone();
+    let noted = node.store.write(move |tx: &mut Tx| keeper::note_here(tx, &blobs, vec![id]));
     noted.await.map_err(|error: atoll_storage::Error| FetchError::Store(error.to_string()))
 }
 
