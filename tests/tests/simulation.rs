@@ -86,6 +86,12 @@ fn a_part_of_a_snapshot_that_was_carried_to_one_reaches_all() {
     simulator::run(102_952).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// Two lives of a node had written under one dot, and who had heard of the one met who had heard of the other in a bucket only.
+#[test]
+fn two_lives_of_a_node_that_are_told_apart_in_a_bucket_alone_become_one_state() {
+    simulator::run(100_789).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// Two places of one circle moved in one step: a third one showed no parent for ever.
 #[test]
 fn a_circle_that_is_broken_twice_at_once_is_none_on_any_node() {

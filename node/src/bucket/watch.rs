@@ -22,6 +22,8 @@ pub struct Seen {
     pub name: String,
     /// Ops that it lacks of what it carries, as far as it said.
     pub lacks_ops: u64,
+    /// Streams of which it has the same ops as this node, and not the same state.
+    pub differs_in: u64,
     pub carries: Carries,
     /// Files that it asks for.
     pub lacks_files: u64,

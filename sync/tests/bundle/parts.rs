@@ -108,6 +108,7 @@ fn a_bundle_holds_and_tells_of_what_its_receiver_carries() -> Outcome {
         known: [].into(),
         carries: &|stream| carries.carries(stream),
         recipients: vec![],
+        whole: Default::default(),
         tells: Tells::Has,
         lacks: &[],
         files: None,
