@@ -5,6 +5,8 @@
 mod files;
 #[path = "bundle/parts.rs"]
 mod parts;
+#[path = "bundle/repair.rs"]
+mod repair;
 
 use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, Read, Replica, StreamId, Vector};
 use atoll_sync::bundle::{

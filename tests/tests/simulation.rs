@@ -208,6 +208,17 @@ fn nodes_that_meet_in_a_bucket_are_equal_after_whatever_befell_it() {
     assert!(taken >= 10 * seeds, "only {taken} bundles came by a bucket");
 }
 
+/// Links are few or none: that states differ shows in the bucket.
+#[test]
+fn two_lives_of_a_node_that_meet_in_a_bucket_become_one_state() {
+    let (states, seeds) =
+        total_of(40, simulator::Plan::forked_bucket, |outcome| outcome.left_states);
+    assert!(
+        states >= seeds / 4,
+        "only {states} states were left for those whose own was another one"
+    );
+}
+
 /// Each step of some visits, one run a step, before what is asked for there and after it.
 #[test]
 fn a_visit_to_a_bucket_that_is_broken_off_at_any_step_loses_nothing() {

@@ -41,6 +41,7 @@ impl<V: Visitor> Round<'_, V> {
             tracing::warn!(%bucket, %stream, nodes, tries = repair.tries, "{DIVERGED}");
             // Files that its records name were left with them.
             self.leave_bundle(Has::from([(stream, Vector::default())]), Some(&repair))?;
+            self.found.repairs += 1;
         }
         let all: Vec<Left> = self.bundles.values().cloned().collect();
         let gone = obsolete(&me, &members, &all);

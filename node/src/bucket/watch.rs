@@ -48,6 +48,8 @@ pub struct Found {
     /// Bundles that came and went, in this round.
     pub taken: u64,
     pub left: u64,
+    /// Of those that went, the ones that bring a state for whom it is another one.
+    pub repairs: u64,
     /// Own bundles that one took the place of.
     pub merged: u64,
     /// Own objects that were cleared away.

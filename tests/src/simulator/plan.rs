@@ -265,6 +265,11 @@ impl Plan {
         }
     }
 
+    /// As [`Plan::bucket`], where two lives of a node give out the same numbers.
+    pub fn forked_bucket(seed: u64) -> Self {
+        Self { in_files: true, copies: true, twins: true, ..Self::bucket(seed) }
+    }
+
     /// Three nodes without links, and a bucket.
     pub fn calm_bucket(by_snapshot: bool) -> Self {
         Self {
