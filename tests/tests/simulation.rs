@@ -208,6 +208,13 @@ fn nodes_that_meet_in_a_bucket_are_equal_after_whatever_befell_it() {
     assert!(taken >= 10 * seeds, "only {taken} bundles came by a bucket");
 }
 
+/// Two lives of a node had named a record under one dot, in capitals and not, and another record held that name.
+#[test]
+fn a_repair_that_changes_nothing_but_capitals_reaches_the_name_that_shows() {
+    let plan = simulator::Plan::forked_bucket(300_659);
+    simulator::run_plan(300_659, plan).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// Links are few or none: that states differ shows in the bucket.
 #[test]
 fn two_lives_of_a_node_that_meet_in_a_bucket_become_one_state() {
