@@ -93,7 +93,7 @@ impl World {
         for life in 1..3 {
             let n = rng.below(self.nodes.len() as u64) as usize;
             if self.carries[n].carries(&stream)
-                && !self.nodes[n].get(&stream).is_some_and(|v| v.get(origin) > 0)
+                && self.nodes[n].get(&stream).is_none_or(|v| v.get(origin) == 0)
             {
                 self.write_as(n, origin, stream.clone(), life);
             }
