@@ -23,7 +23,7 @@ use atoll_sync::bundle::{
 use atoll_sync::guard::Guarded;
 use serde::{Deserialize, Serialize};
 use shelf::Shelf;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -151,7 +151,8 @@ pub fn export(
             rights.iter().all(|rights| rights.reads(stream)) && is_for_any(&receivers, stream)
         },
         recipients,
-        tells: if order.want_only { Tells::Wants { refused: &[] } } else { Tells::Has },
+        whole: BTreeSet::new(),
+        tells: if order.want_only { Tells::Wants } else { Tells::Has },
         lacks: &lacks,
         files,
         volume_bytes: order

@@ -3,11 +3,13 @@
 
 use crate::carries::Carries;
 use crate::codec;
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::id::{NodeId, StreamId};
 use crate::read::Read;
 use crate::tx::Tx;
 use crate::vector::Vector;
+use bincode::{Decode, Encode};
 use rusqlite::{OptionalExtension, params};
 use std::collections::BTreeMap;
 
@@ -38,6 +40,16 @@ impl std::fmt::Debug for Bucket {
     }
 }
 
+/// What a node says of its state of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StreamState {
+    pub digest: Digest,
+    /// As of [`crate::StreamHead`].
+    pub is_ahead: bool,
+}
+
+pub type States = BTreeMap<StreamId, StreamState>;
+
 /// Somebody who takes from a bucket, or this node itself: what it said there last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -46,6 +58,8 @@ pub struct Member {
     /// The object that says it.
     pub object: String,
     pub has: BTreeMap<StreamId, Vector>,
+    /// None of a release that does not say.
+    pub states: Option<States>,
     pub carries: Carries,
     pub bundle_key: [u8; 32],
     /// Names of bundles that it could not use.
@@ -133,18 +147,20 @@ pub fn forget_objects(tx: &mut Tx<'_>, id: i64, names: &[String]) -> Result<()> 
 }
 
 pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
-    let sql = "SELECT node, name, object, has, bundle_key, refused, seen_ms, carries, lacks, lacks_object \
+    let sql = "SELECT node, name, object, has, bundle_key, refused, seen_ms, carries, lacks, lacks_object, states \
                FROM bucket_member WHERE bucket = ?1";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
     let mut members = Vec::new();
     while let Some(row) = rows.next()? {
         let carries: Option<Vec<u8>> = row.get(7)?;
+        let states: Option<Vec<u8>> = row.get(10)?;
         members.push(Member {
             node: NodeId(row.get(0)?),
             name: row.get(1)?,
             object: row.get(2)?,
             has: codec::decode(row.get_ref(3)?.as_blob().unwrap_or_default())?,
+            states: states.and_then(|bytes| codec::decode(&bytes).ok()),
             carries: carries.map(|bytes| codec::decode(&bytes)).transpose()?.unwrap_or_default(),
             bundle_key: row.get(4)?,
             refused: codec::decode(row.get_ref(5)?.as_blob().unwrap_or_default())?,
@@ -159,10 +175,12 @@ pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
 pub fn note_member(tx: &mut Tx<'_>, id: i64, member: &Member) -> Result<()> {
     let Member { node, name, object, bundle_key, lacks, lacks_object, .. } = member;
     let (has, carries) = (codec::encode(&member.has), codec::encode(&member.carries));
+    let states = member.states.as_ref().map(codec::encode);
     let (refused, seen_ms) = (codec::encode(&member.refused), member.seen_ms as i64);
     let sql = "INSERT OR REPLACE INTO bucket_member \
-               (bucket, node, name, object, has, bundle_key, refused, seen_ms, carries, lacks, lacks_object) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+               (bucket, node, name, object, has, bundle_key, refused, seen_ms, carries, lacks, lacks_object, \
+               states) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     let args = params![
         id,
         node.0,
@@ -174,7 +192,8 @@ pub fn note_member(tx: &mut Tx<'_>, id: i64, member: &Member) -> Result<()> {
         seen_ms,
         carries,
         lacks,
-        lacks_object
+        lacks_object,
+        states
     ];
     tx.conn().execute(sql, args)?;
     Ok(())

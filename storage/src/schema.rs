@@ -132,6 +132,7 @@ const LATER_COLUMNS: &[(&str, &str, &str)] = &[
     ("bucket_member", "carries", "BLOB"),
     ("bucket_member", "lacks", "BLOB NOT NULL DEFAULT x''"),
     ("bucket_member", "lacks_object", "TEXT NOT NULL DEFAULT ''"),
+    ("bucket_member", "states", "BLOB"),
 ];
 
 const LATER_INDEXES: &str = "

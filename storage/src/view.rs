@@ -170,7 +170,9 @@ impl Db {
                 (None, None) => true,
                 _ => false,
             };
-            if same(&before, &now) {
+            // Of two writes under one dot, the one may name in capitals what the other does not.
+            let is_written_alike = old.is_none_or(|old| old.wanted(field) == record.wanted(field));
+            if same(&before, &now) && is_written_alike {
                 continue;
             }
             if let Some(old) = old {

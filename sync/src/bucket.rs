@@ -12,9 +12,11 @@ mod plan;
 pub use listing::{Listed, Listing, MAX_OBJECTS, Pile, WantObject};
 pub use name::{BundleName, ObjectName};
 pub use parcels::{Asker, Parcel, foreseen, obsolete_parcels, parcels, wanted_parcels};
-pub use plan::{Has, Left, Member, lead, merge, obsolete, publications, reach, wanted};
+pub use plan::{
+    Has, Left, Member, differing, lead, merge, obsolete, publications, reach, repairs, wanted,
+};
 
-use crate::bundle::{Contents, Cover, Lack};
+use crate::bundle::{Contents, Cover, Lack, Repair};
 use atoll_storage::NodeId;
 use bincode::{Decode, Encode};
 
@@ -27,6 +29,7 @@ pub enum About {
         covers: Vec<Cover>,
         /// Volumes that were taken in.
         taken: u32,
+        repair: Option<Repair>,
     },
     /// Locked for others.
     Closed,

@@ -15,6 +15,7 @@ mod land;
 mod lock;
 mod pack;
 mod parcel;
+mod repair;
 mod slice;
 mod volume;
 
@@ -24,11 +25,13 @@ pub use land::{FULL, Landing, LeftOut};
 pub use lock::{BundleKey, Recipient};
 pub use pack::{Left, Packing};
 pub use parcel::{Contents, MAX_SHARES, Share, export_parcel};
+pub use repair::Repair;
 pub use slice::{Lack, MAX_LACKS, all_of};
-pub use volume::{Head, Volume, VolumeWriter};
+pub use volume::{Brings, Head, Volume, VolumeWriter};
 
 use crate::key::PublicKey;
 use crate::message::Packed;
+use atoll_storage::bucket::StreamState;
 use atoll_storage::{Carries, NodeId, StreamId, Vector, blob};
 use bincode::{Decode, Encode};
 use slice::BlobSlice;
@@ -127,11 +130,16 @@ enum Part {
     Carries(Carries),
     /// What of files a parcel brings, before anything else.
     Contents(Contents),
+    /// A piece of how the maker's streams stand; told with what it has.
+    States(Vec<(StreamId, StreamState)>),
+    /// That the bundle brings a state to whom has all of its ops. Stands behind the covers and an empty `Refused`: releases
+    /// that do not know this kind see by that one where the covers end.
+    Repair(Repair),
 }
 
 impl Part {
     /// Kinds of parts that this release knows. Others are counted and left, whatever stands in them.
-    const KINDS: u32 = 10;
+    const KINDS: u32 = 12;
 
     /// Whether bytes begin as a part of a kind does that came later than this release.
     fn is_newer(bytes: &[u8]) -> bool {

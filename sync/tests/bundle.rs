@@ -5,13 +5,15 @@
 mod files;
 #[path = "bundle/parts.rs"]
 mod parts;
+#[path = "bundle/repair.rs"]
+mod repair;
 
 use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, Read, Replica, StreamId, Vector};
 use atoll_sync::bundle::{
     self, BundleKey, Error, Exported, Order, Recipient, Report, Tells, Volume, Volumes, Want,
 };
 use atoll_sync::key::NodeKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor};
 
 const TITLE: Field = Field::text(1, "title").column();
@@ -93,6 +95,7 @@ impl Node {
             known,
             carries: &|_| true,
             recipients: to.to_vec(),
+            whole: BTreeSet::new(),
             tells: Tells::Has,
             lacks: &[],
             files: None,

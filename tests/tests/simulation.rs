@@ -86,6 +86,12 @@ fn a_part_of_a_snapshot_that_was_carried_to_one_reaches_all() {
     simulator::run(102_952).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// Two lives of a node had written under one dot, and who had heard of the one met who had heard of the other in a bucket only.
+#[test]
+fn two_lives_of_a_node_that_are_told_apart_in_a_bucket_alone_become_one_state() {
+    simulator::run(100_789).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// Two places of one circle moved in one step: a third one showed no parent for ever.
 #[test]
 fn a_circle_that_is_broken_twice_at_once_is_none_on_any_node() {
@@ -200,6 +206,24 @@ fn a_node_that_is_limited_gets_and_gives_what_it_may_and_nothing_else() {
 fn nodes_that_meet_in_a_bucket_are_equal_after_whatever_befell_it() {
     let (taken, seeds) = total_of(100, simulator::Plan::bucket, |outcome| outcome.taken_bundles);
     assert!(taken >= 10 * seeds, "only {taken} bundles came by a bucket");
+}
+
+/// Two lives of a node had named a record under one dot, in capitals and not, and another record held that name.
+#[test]
+fn a_repair_that_changes_nothing_but_capitals_reaches_the_name_that_shows() {
+    let plan = simulator::Plan::forked_bucket(300_659);
+    simulator::run_plan(300_659, plan).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Links are few or none: that states differ shows in the bucket.
+#[test]
+fn two_lives_of_a_node_that_meet_in_a_bucket_become_one_state() {
+    let (states, seeds) =
+        total_of(40, simulator::Plan::forked_bucket, |outcome| outcome.left_states);
+    assert!(
+        states >= seeds / 4,
+        "only {states} states were left for those whose own was another one"
+    );
 }
 
 /// Each step of some visits, one run a step, before what is asked for there and after it.

@@ -54,6 +54,7 @@ pub fn json(standing: &Standing) -> Json {
                 "node": seen.node.to_string(),
                 "name": seen.name,
                 "lacks_ops": seen.lacks_ops,
+                "differs_in": seen.differs_in,
                 "carries": (!seen.carries.is_everything()).then(|| seen.carries.to_string()),
                 "lacks_files": seen.lacks_files,
                 "absent": seen.is_absent,

@@ -58,6 +58,11 @@ fn one(bucket: &Json) {
             _ => String::new(),
         };
         say!("  {name} lacks {ops} ops{files}{carries}{absent}");
+        if let Some(streams) = member["differs_in"].as_u64().filter(|streams| *streams > 0) {
+            say!(
+                "  {name} has the same ops and another state in {streams} streams: being repaired"
+            );
+        }
     }
     if let Some(waiting) = bucket["waiting"].as_u64().filter(|waiting| *waiting > 0) {
         say!(

@@ -5,12 +5,12 @@ use super::round::Round;
 use super::trouble::{Result, Trouble};
 use super::visitor::{Base, Sizes, Visitor};
 use atoll_storage::blob::BlobId;
-use atoll_storage::bucket::Member as Kept;
-use atoll_storage::{Carries, NodeId, Replica as _, StreamId, reference};
+use atoll_storage::bucket::{Member as Kept, States};
+use atoll_storage::{Carries, NodeId, Replica as _, StreamId, Vector, reference};
 use atoll_sync::bucket::{
-    About, BundleName, Has, Left, Member, ObjectName, merge, obsolete, publications,
+    About, BundleName, Has, Left, Member, ObjectName, merge, obsolete, publications, repairs,
 };
-use atoll_sync::bundle::{self, Order, Packing, Recipient, Tells, Volumes};
+use atoll_sync::bundle::{self, Order, Packing, Recipient, Repair, Tells, Volumes};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,38 +20,46 @@ use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
 const VOLUME_BYTES: u64 = 4 << 20;
 /// So often a node shows that it is there, though it has nothing to say.
 pub(super) const SAID_EVERY_MS: u64 = 24 * 3_600_000;
+const DIVERGED: &str = "equal vectors and different states of a stream: this node leaves its own for those that differ";
 
 impl<V: Visitor> Round<'_, V> {
     pub(super) fn leave(&mut self) -> Result<()> {
-        let me = self.me();
-        self.place.clear(me)?;
+        self.place.clear(self.me())?;
         self.remove_remains()?;
-        let mine = self.has()?;
-        self.say(&mine)?;
+        let (mine, states) = self.stands()?;
+        let me = self.itself(mine, &states);
+        self.say(&me.has, states)?;
         self.say_lacks()?;
         let members = self.members();
         let all: Vec<Left> = self.bundles.values().cloned().collect();
-        for known in publications(&mine, &members, &all) {
-            let named = self.leave_bundle(known)?;
+        for known in publications(&me.has, &members, &all) {
+            let named = self.leave_bundle(known, None)?;
             self.note_named(named)?;
         }
+        for (stream, repair) in repairs(&me, &members, &all, self.visitor.now_ms()) {
+            let (bucket, nodes) = (&self.bucket.name, repair.nodes.len());
+            tracing::warn!(%bucket, %stream, nodes, tries = repair.tries, "{DIVERGED}");
+            // Files that its records name were left with them.
+            self.leave_bundle(Has::from([(stream, Vector::default())]), Some(&repair))?;
+            self.found.repairs += 1;
+        }
         let all: Vec<Left> = self.bundles.values().cloned().collect();
-        let gone = obsolete(me, &mine, &members, &all);
+        let gone = obsolete(&me, &members, &all);
         self.remove_bundles(&gone)?;
-        self.merge(&mine, &members)?;
+        self.merge(&me, &members)?;
         let lost: Vec<BundleName> =
-            self.damaged.iter().filter(|name| name.node == me).copied().collect();
+            self.damaged.iter().filter(|name| name.node == self.me()).copied().collect();
         self.remove_bundles(&lost)?;
-        self.leave_parcels(&mine)?;
+        self.leave_parcels(&me.has)?;
         self.count();
         Ok(())
     }
 
-    fn merge(&mut self, mine: &Has, members: &[Member]) -> Result<()> {
+    fn merge(&mut self, me: &Member, members: &[Member]) -> Result<()> {
         let left: Vec<Left> = self.bundles.values().cloned().collect();
-        let Some((known, names)) = merge(self.me(), mine, members, &left) else { return Ok(()) };
+        let Some((known, names)) = merge(me, members, &left) else { return Ok(()) };
         // Files of what was left before went along then.
-        self.leave_bundle(known)?;
+        self.leave_bundle(known, None)?;
         self.found.merged += names.len() as u64;
         self.remove_bundles(&names)
     }
@@ -108,13 +116,14 @@ impl<V: Visitor> Round<'_, V> {
     }
 
     /// Says what this node has, unless that stands there already.
-    fn say(&mut self, mine: &Has) -> Result<()> {
+    fn say(&mut self, mine: &Has, states: States) -> Result<()> {
         let me = self.me();
         let refused = self.refused_of_others();
         let now_ms = self.visitor.now_ms();
         let carries = self.base.carries();
         let is_said = self.said.get(&me).is_some_and(|said| {
             said.has == *mine
+                && said.states.as_ref() == Some(&states)
                 && said.carries == *carries
                 && said.refused == refused
                 && now_ms.abs_diff(said.seen_ms) < SAID_EVERY_MS
@@ -125,7 +134,7 @@ impl<V: Visitor> Round<'_, V> {
         let name = self.new_name();
         let object = ObjectName::Want(name);
         let mut volume = One::default();
-        let tells = Tells::Wants { refused: &refused };
+        let tells = Tells::Says { refused: &refused };
         let all = |_: &StreamId| true;
         let volume_bytes = bundle::MAX_VOLUME_BYTES;
         let order = self.order(tells, Has::new(), &all, vec![], volume_bytes);
@@ -140,6 +149,7 @@ impl<V: Visitor> Round<'_, V> {
             name: self.visitor.name().to_owned(),
             object: object.to_string(),
             has: mine.clone(),
+            states: Some(states),
             carries: Carries::clone(&carries),
             bundle_key: self.key.public(),
             refused,
@@ -170,6 +180,7 @@ impl<V: Visitor> Round<'_, V> {
             known,
             carries,
             recipients,
+            whole: BTreeSet::new(),
             tells,
             lacks: &[],
             files: None,
@@ -192,8 +203,9 @@ impl<V: Visitor> Round<'_, V> {
         others.take(bundle::MAX_RECIPIENTS - 1).chain([me]).collect()
     }
 
-    /// Of the streams that are named, what goes beyond what stands there; the files that records in it name.
-    fn leave_bundle(&mut self, known: Has) -> Result<BTreeSet<BlobId>> {
+    /// Of the streams that are named, what goes beyond what stands there, or, to repair it, the state of one; the files that
+    /// records in it name.
+    fn leave_bundle(&mut self, known: Has, repair: Option<&Repair>) -> Result<BTreeSet<BlobId>> {
         let name = self.new_name();
         let recipients = self.recipients();
         let readers: Option<Vec<NodeId>> =
@@ -207,7 +219,12 @@ impl<V: Visitor> Round<'_, V> {
             named.borrow_mut().extend(of_record?);
             Ok(vec![])
         };
-        let mut order = self.order(Tells::Brings, known, &carries, recipients, VOLUME_BYTES);
+        let tells = match repair {
+            None => Tells::Brings,
+            Some(Repair { nodes, tries, .. }) => Tells::Repairs { nodes, tries: *tries },
+        };
+        let mut order = self.order(tells, known, &carries, recipients, VOLUME_BYTES);
+        order.whole = repair.map(|_| streams.clone()).unwrap_or_default();
         order.files = self.files.map(|node| Packing {
             blobs: &node.blobs,
             named_by: &note,
@@ -234,10 +251,11 @@ impl<V: Visitor> Round<'_, V> {
         self.listing.objects += sent.len();
         self.listing.put(&sent);
         self.listing.size_bytes += size_bytes;
-        let (covers, taken) = (done.covers, sent.len() as u32);
-        let about = About::Bundle { readers: readers.clone(), covers: covers.clone(), taken };
+        let left = Left { name, readers, covers: done.covers, repair: done.repair, size_bytes };
+        let Left { readers, covers, repair, .. } = left.clone();
+        let about = About::Bundle { readers, covers, taken: sent.len() as u32, repair };
         self.note(&name.to_string(), &about)?;
-        self.bundles.insert(name, Left { name, readers, covers, size_bytes });
+        self.bundles.insert(name, left);
         self.found.left += 1;
         Ok(named)
     }

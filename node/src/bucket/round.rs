@@ -7,14 +7,14 @@ use super::visitor::{Base, Visitor};
 use super::watch::{Found, MAX_TOLD, Seen};
 use crate::runtime::Node;
 use atoll_storage::blob::BlobId;
-use atoll_storage::bucket::{self as kept, Bucket, Member as Kept};
+use atoll_storage::bucket::{self as kept, Bucket, Member as Kept, States, StreamState};
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
-use atoll_storage::{NodeId, Replica, StreamId, codec};
+use atoll_storage::{Carries, NodeId, Replica, StreamHead, StreamId, codec};
 use atoll_sync::bucket::{
-    About, BundleName, Has, Left, Listing, Member, ObjectName, Parcel, Pile, lead,
+    About, BundleName, Has, Left, Listing, Member, ObjectName, Parcel, Pile, differing, lead,
 };
-use atoll_sync::bundle::{self, BundleKey, Volume};
+use atoll_sync::bundle::{self, Brings, BundleKey, Volume};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
@@ -48,6 +48,8 @@ pub(super) struct Round<'a, V: Visitor> {
     pub parcels: BTreeMap<BundleName, Parcel>,
     /// Volumes of bundles that were taken in.
     pub taken: BTreeMap<BundleName, u32>,
+    /// Nodes that said something new since the last visit.
+    pub heard: BTreeSet<NodeId>,
     /// First volumes, and parcels, that came whole when they were looked into.
     pub here: BTreeMap<BundleName, Open>,
     /// Bundles and parcels that nobody could take in as they are.
@@ -87,6 +89,7 @@ pub fn run<V: Visitor>(visitor: &V, bucket: &Bucket, place: &dyn Place) -> Resul
         bundles: BTreeMap::new(),
         parcels: BTreeMap::new(),
         taken: BTreeMap::new(),
+        heard: BTreeSet::new(),
         here: BTreeMap::new(),
         damaged: BTreeSet::new(),
         named: BTreeMap::new(),
@@ -113,8 +116,30 @@ impl<V: Visitor> Round<'_, V> {
     }
 
     pub fn has(&mut self) -> Result<Has> {
+        Ok(self.stands()?.0)
+    }
+
+    /// What is here, and how it stands.
+    pub fn stands(&mut self) -> Result<(Has, States)> {
         let heads = self.base.heads(None)?.into_iter().filter(|head| !head.is_empty());
-        Ok(heads.map(|head| (head.stream, head.vector)).collect())
+        let stand = |head: StreamHead| {
+            let state = StreamState { digest: head.digest, is_ahead: head.is_ahead };
+            ((head.stream.clone(), head.vector), (head.stream, state))
+        };
+        Ok(heads.map(stand).unzip())
+    }
+
+    /// This node as one of those who come here. Of a stream of which a part may just be coming, its state counts once it was
+    /// said.
+    pub fn itself(&self, has: Has, states: &States) -> Member {
+        let said = self.said.get(&self.me()).and_then(|said| said.states.as_ref());
+        let counts = |stream: &StreamId, state: &StreamState| {
+            !state.is_ahead || said.is_some_and(|said| said.get(stream) == Some(state))
+        };
+        let states = states.iter().filter(|(stream, state)| counts(stream, state));
+        let states = states.map(|(stream, state)| (stream.clone(), state.digest)).collect();
+        let carries = Carries::clone(&self.base.carries());
+        Member { node: Some(self.me()), has, states: Some(states), carries, ..Member::default() }
     }
 
     pub fn knows(&self, maker: NodeId) -> bool {
@@ -167,7 +192,10 @@ impl<V: Visitor> Round<'_, V> {
                 continue;
             };
             match self.said_in(object, file)? {
-                Ok(said) => self.note_said(said)?,
+                Ok(said) => {
+                    self.heard.insert(node);
+                    self.note_said(said)?;
+                }
                 // What it said before holds until it says something else.
                 Err(why) => self.tell_refused(&object.to_string(), &why),
             }
@@ -195,6 +223,7 @@ impl<V: Visitor> Round<'_, V> {
             name: head.name.clone(),
             object: object.to_string(),
             has: report.want.unwrap_or_default().into_iter().collect(),
+            states: report.states,
             carries: report.carries.unwrap_or_default(),
             bundle_key: head.reply_key,
             refused: report.refused,
@@ -258,10 +287,10 @@ impl<V: Visitor> Round<'_, V> {
                 None => self.look_into(name, &pile)?,
             };
             match about {
-                Some(About::Bundle { readers, covers, taken }) => {
+                Some(About::Bundle { readers, covers, taken, repair }) => {
                     self.taken.insert(name, taken);
                     let size_bytes = pile.size_bytes();
-                    self.bundles.insert(name, Left { name, readers, covers, size_bytes });
+                    self.bundles.insert(name, Left { name, readers, covers, repair, size_bytes });
                 }
                 Some(About::Refused { why, is_damage, .. }) => {
                     if is_damage {
@@ -283,14 +312,16 @@ impl<V: Visitor> Round<'_, V> {
             let Some(file) = self.fetch(object, most)? else { return Ok(None) };
             let read = open(name.node, file).and_then(|mut volume| {
                 volume.unlock(&self.key)?;
-                let (readers, covers) = (volume.head().readers(), volume.covers()?);
-                if most == bytes && covers.is_some() && self.here.len() < MAX_OPEN {
+                let (readers, brings) = (volume.head().readers(), volume.brings()?);
+                if most == bytes && brings.is_some() && self.here.len() < MAX_OPEN {
                     self.here.insert(name, volume);
                 }
-                Ok((readers, covers))
+                Ok((readers, brings))
             });
             let about = match read {
-                Ok((readers, Some(covers))) => About::Bundle { readers, covers, taken: 0 },
+                Ok((readers, Some(Brings { covers, repair }))) => {
+                    About::Bundle { readers, covers, taken: 0, repair }
+                }
                 Ok((_, None)) if most < bytes.min(MAX_OBJECT_BYTES) => {
                     most = bytes.min(MAX_OBJECT_BYTES);
                     continue;
@@ -334,24 +365,39 @@ impl<V: Visitor> Round<'_, V> {
 
     /// Whom this node leaves bundles for.
     pub fn members(&self) -> Vec<Member> {
-        let there = self.others().filter(|(_, is_absent)| !is_absent).map(|(said, _)| Member {
-            node: Some(said.node),
-            has: said.has.clone(),
-            carries: said.carries.clone(),
-            refused: said.refused.iter().filter_map(|name| BundleName::parse(name)).collect(),
-            strangers: said.refused.iter().filter_map(|name| NodeId::parse(name)).collect(),
-        });
+        let there = self.others().filter(|(_, is_absent)| !is_absent);
+        let there = there.map(|(said, _)| self.member(said));
         let there = there.filter(|member| !member.strangers.contains(&self.me()));
         let whoever = self.bucket.is_open.then(Member::default);
         there.chain(whoever).collect()
     }
 
+    fn member(&self, said: &Kept) -> Member {
+        // Of a stream of which a part may just be coming to it, its state counts if it says nothing else the next time.
+        let is_new = self.heard.contains(&said.node);
+        let states = |states: &States| {
+            let states = states.iter().filter(|(_, state)| !(is_new && state.is_ahead));
+            states.map(|(stream, state)| (stream.clone(), state.digest)).collect()
+        };
+        Member {
+            node: Some(said.node),
+            has: said.has.clone(),
+            states: said.states.as_ref().map(states),
+            carries: said.carries.clone(),
+            refused: said.refused.iter().filter_map(|name| BundleName::parse(name)).collect(),
+            strangers: said.refused.iter().filter_map(|name| NodeId::parse(name)).collect(),
+            mended: BTreeSet::new(),
+        }
+    }
+
     fn sum_up(mut self) -> Result<Found> {
-        let mine = self.has()?;
+        let (mine, states) = self.stands()?;
+        let me = self.itself(mine, &states);
         let seen = |(said, is_absent): (&Kept, bool)| Seen {
             node: said.node,
             name: self.peers.get(&said.node).unwrap_or(&said.name).clone(),
-            lacks_ops: lead(&mine, &said.has, &said.carries),
+            lacks_ops: lead(&me.has, &said.has, &said.carries),
+            differs_in: differing(&me, &self.member(said)).count() as u64,
             carries: said.carries.clone(),
             lacks_files: super::files::asked_by(said),
             is_absent,

@@ -4,7 +4,7 @@ use super::round::{MAX_OBJECT_BYTES, Round, open};
 use super::trouble::{Result, Trouble};
 use super::visitor::{Base, Visitor};
 use atoll_storage::{Carries, NodeId, Read as _, Replica};
-use atoll_sync::bucket::{About, BundleName, Left, Member, wanted};
+use atoll_sync::bucket::{About, BundleName, Left, Member, Pile, wanted};
 use atoll_sync::bundle;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,13 +32,10 @@ impl<V: Visitor> Round<'_, V> {
             };
             gone.extend(self.bundles.values().filter(is_put_off).map(|one| one.name));
             let refused = self.damaged.union(&gone).copied().collect();
-            let me = Member {
-                node: Some(self.me()),
-                has: self.has()?,
-                carries: Carries::clone(&carries),
-                refused,
-                strangers: BTreeSet::new(),
-            };
+            let (has, states) = self.stands()?;
+            let carried = Carries::clone(&carries);
+            let mended = self.mended();
+            let me = Member { carries: carried, refused, mended, ..self.itself(has, &states) };
             let Some(next) = wanted(&me, self.bundles.values()).cloned() else {
                 let is_waiting = |one: &&Left| {
                     let can = one.readers.as_ref().is_none_or(|them| them.contains(&self.me()));
@@ -119,8 +116,19 @@ impl<V: Visitor> Round<'_, V> {
     fn note_taken(&mut self, left: &Left) -> Result<()> {
         let taken = self.taken.entry(left.name).or_default();
         *taken += 1;
-        let (readers, covers, taken) = (left.readers.clone(), left.covers.clone(), *taken);
-        self.note(&left.name.to_string(), &About::Bundle { readers, covers, taken })
+        let Left { name, readers, covers, repair, .. } = left.clone();
+        let about = About::Bundle { readers, covers, taken: *taken, repair };
+        self.note(&name.to_string(), &about)
+    }
+
+    /// Bundles of which every volume was taken in.
+    fn mended(&self) -> BTreeSet<BundleName> {
+        let piles = self.listing.bundles.iter();
+        let is_taken = |(name, pile): &(&BundleName, &Pile)| {
+            let taken = self.taken.get(name).copied().unwrap_or_default();
+            taken as usize >= pile.objects(**name).count()
+        };
+        piles.filter(is_taken).map(|(name, _)| *name).collect()
     }
 
     /// Names of what this node could not use, for their makers; and the ids of nodes of which it takes nothing, so that

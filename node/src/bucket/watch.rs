@@ -22,6 +22,8 @@ pub struct Seen {
     pub name: String,
     /// Ops that it lacks of what it carries, as far as it said.
     pub lacks_ops: u64,
+    /// Streams of which it has the same ops as this node, and not the same state.
+    pub differs_in: u64,
     pub carries: Carries,
     /// Files that it asks for.
     pub lacks_files: u64,
@@ -46,6 +48,8 @@ pub struct Found {
     /// Bundles that came and went, in this round.
     pub taken: u64,
     pub left: u64,
+    /// Of those that went, the ones that bring a state for whom it is another one.
+    pub repairs: u64,
     /// Own bundles that one took the place of.
     pub merged: u64,
     /// Own objects that were cleared away.

@@ -3,9 +3,13 @@
 //! for somebody, and what nobody needs any more. Of a member only the streams that it carries count: it lacks nothing of others,
 //! and takes nothing of them from a bundle that holds them too.
 
+mod repair;
+
+pub use repair::{differing, repairs};
+
 use super::name::BundleName;
-use crate::bundle::Cover;
-use atoll_storage::{Carries, NodeId, StreamId, Vector};
+use crate::bundle::{Cover, Repair};
+use atoll_storage::{Carries, Digest, NodeId, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub type Has = BTreeMap<StreamId, Vector>;
@@ -22,6 +26,7 @@ pub struct Left {
     /// None: everybody.
     pub readers: Option<Vec<NodeId>>,
     pub covers: Vec<Cover>,
+    pub repair: Option<Repair>,
     pub size_bytes: u64,
 }
 
@@ -31,11 +36,15 @@ pub struct Member {
     /// None for whoever comes.
     pub node: Option<NodeId>,
     pub has: Has,
+    /// Of those streams that it has, as far as it says. None: it says nothing of any.
+    pub states: Option<BTreeMap<StreamId, Digest>>,
     pub carries: Carries,
     /// Bundles that it could not use.
     pub refused: BTreeSet<BundleName>,
     /// Nodes of which it takes nothing.
     pub strangers: BTreeSet<NodeId>,
+    /// Bundles that it merged for their states.
+    pub mended: BTreeSet<BundleName>,
 }
 
 impl Left {
@@ -91,7 +100,7 @@ pub fn wanted<'l>(me: &Member, left: impl Iterator<Item = &'l Left>) -> Option<&
     let brings = |one: &&Left| {
         one.is_for(me)
             && one.begins_within(&me.has, &me.carries)
-            && !one.ends_within(&me.has, &me.carries)
+            && (!one.ends_within(&me.has, &me.carries) || one.mends(me))
     };
     left.filter(brings).min_by_key(|one| (one.size_bytes, one.name))
 }
@@ -167,16 +176,18 @@ fn had(mine: &Has, members: &[Member]) -> Has {
 
 /// Of this node's bundles those that are of no use: every member has what they bring, or one could not use them. Without
 /// members nobody is asked, and all stay; so does what could not be left anew, since this node has it no more.
-pub fn obsolete(me: NodeId, mine: &Has, members: &[Member], left: &[Left]) -> Vec<BundleName> {
+pub fn obsolete(me: &Member, members: &[Member], left: &[Left]) -> Vec<BundleName> {
     let is_refused = |one: &Left| {
-        members.iter().any(|member| member.refused.contains(&one.name)) && is_still_here(one, mine)
+        let is_refused = members.iter().any(|member| member.refused.contains(&one.name));
+        is_refused && is_still_here(one, &me.has)
     };
     let is_had = |one: &Left| {
         !members.is_empty()
             && members.iter().all(|member| one.ends_within(&member.has, &member.carries))
+            && !one.is_awaited(me, members, left)
     };
     left.iter()
-        .filter(|one| one.name.node == me && (is_refused(one) || is_had(one)))
+        .filter(|one| Some(one.name.node) == me.node && (is_refused(one) || is_had(one)))
         .map(|one| one.name)
         .collect()
 }
@@ -188,13 +199,10 @@ fn is_still_here(one: &Left, mine: &Has) -> bool {
 
 /// When this node's bundles are many: from where to make one that takes the place of the latest of them, and their names. The
 /// longer ones before them stay, so that not all is written anew each time.
-pub fn merge(
-    me: NodeId,
-    mine: &Has,
-    members: &[Member],
-    left: &[Left],
-) -> Option<(Has, Vec<BundleName>)> {
-    let own = left.iter().filter(|one| one.name.node == me && is_still_here(one, mine));
+pub fn merge(me: &Member, members: &[Member], left: &[Left]) -> Option<(Has, Vec<BundleName>)> {
+    let mine = &me.has;
+    let is_own = |one: &&Left| Some(one.name.node) == me.node && is_still_here(one, mine);
+    let own = left.iter().filter(is_own).filter(|one| !one.is_awaited(me, members, left));
     let mut own: Vec<&Left> = own.collect();
     if own.len() <= MERGE_FROM {
         return None;
@@ -222,8 +230,8 @@ pub fn merge(
     let names: Vec<BundleName> = merged.iter().map(|one| one.name).collect();
     let is_enough = |begin: &Has| {
         let rest = left.iter().filter(|one| !names.contains(&one.name)).cloned();
-        let merged =
-            Left { name: names[0], readers: None, covers: covers(mine, begin), size_bytes: 0 };
+        let covers = covers(mine, begin);
+        let merged = Left { name: names[0], readers: None, covers, repair: None, size_bytes: 0 };
         let after: Vec<Left> = rest.chain([merged]).collect();
         members
             .iter()

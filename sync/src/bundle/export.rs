@@ -7,12 +7,13 @@ use super::slice::{BlobSlice, Lack, MAX_LACKS, cut};
 use super::volume::{Head, VolumeWriter};
 use super::{
     BundleKey, Cover, Error, FORMAT, MAX_REFUSED, MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, Part,
-    Recipient, Result,
+    Recipient, Repair, Result,
 };
 use crate::key::NodeKey;
 use crate::message::{Hello, Packed};
-use atoll_storage::{Carries, Lane, Replica, StreamHead, StreamId, Vector, codec};
-use std::collections::BTreeMap;
+use atoll_storage::bucket::StreamState;
+use atoll_storage::{Carries, Lane, NodeId, Replica, StreamHead, StreamId, Vector, codec};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 const BATCH_BYTES: usize = 2 << 20;
@@ -31,17 +32,23 @@ pub trait Volumes {
 pub enum Tells<'a> {
     /// All that the maker has.
     Has,
-    /// The same and nothing else, with the names of bundles that the maker could not use.
-    Wants { refused: &'a [String] },
+    /// The same and nothing else.
+    Wants,
+    /// The same, how its streams stand, and the names of bundles that the maker could not use.
+    Says { refused: &'a [String] },
     /// The files that the maker asks for, and nothing else.
     Lacks,
     /// What this bundle brings, of the streams of which it brings something.
     Brings,
+    /// The same of the one stream of which all goes as a state, and who takes that. The digest is put in.
+    Repairs { nodes: &'a [NodeId], tries: u32 },
 }
 
 pub struct Order<'a> {
     /// What the receiver has, as far as it is known; nothing for a new node.
     pub known: BTreeMap<StreamId, Vector>,
+    /// Streams of which the state goes, whatever the receiver has.
+    pub whole: BTreeSet<StreamId>,
     /// Which streams to pack and to tell of: those that the receiver carries, and may have.
     pub carries: &'a dyn Fn(&StreamId) -> bool,
     /// Without any, whoever has the file can read it.
@@ -76,6 +83,8 @@ pub struct Exported {
     /// What it brings, if it tells.
     #[serde(skip)]
     pub covers: Vec<Cover>,
+    #[serde(skip)]
+    pub repair: Option<Repair>,
 }
 
 /// Writes a bundle. `progress` is told ops, records and parts of files written, and of how many (more may come meanwhile).
@@ -95,13 +104,22 @@ pub fn export<V: Volumes>(
     let mut out = Writer::begin(key, order, volumes)?;
     match order.tells {
         Tells::Has => out.put_want(&heads, &carries, order.lacks)?,
-        Tells::Brings => {
-            let covers = heads.iter().filter_map(|head| plan.cover(head, &order.known));
-            out.done.covers = covers.collect();
-            out.put_pieces(out.done.covers.clone().into_iter(), Part::Covers)?;
+        Tells::Brings => out.put_covers(&heads, &plan, order)?,
+        Tells::Repairs { nodes, tries } => {
+            out.put_covers(&heads, &plan, order)?;
+            let digest = heads.first().map(|head| head.digest).unwrap_or_default();
+            let repair = Repair { digest, nodes: nodes.to_vec(), tries };
+            out.put(&Part::Refused(vec![]))?;
+            out.put(&Part::Repair(repair.clone()))?;
+            out.done.repair = Some(repair);
         }
-        Tells::Wants { refused } => {
+        Tells::Wants => {
             out.put_want(&heads, &carries, order.lacks)?;
+            return out.finish();
+        }
+        Tells::Says { refused } => {
+            out.put_want(&heads, &carries, order.lacks)?;
+            out.put_states(&heads)?;
             if !refused.is_empty() {
                 out.put(&Part::Refused(refused.iter().take(MAX_REFUSED).cloned().collect()))?;
             }
@@ -149,10 +167,10 @@ struct Plan<'h> {
 impl Plan<'_> {
     fn cover(&self, head: &StreamHead, known: &BTreeMap<StreamId, Vector>) -> Option<Cover> {
         let theirs = known.get(&head.stream).cloned().unwrap_or_default();
-        if head.vector.lead_over(&theirs) == 0 {
+        let is_snapshot = self.snapshots.iter().any(|snapshot| snapshot.stream == head.stream);
+        if !is_snapshot && head.vector.lead_over(&theirs) == 0 {
             return None;
         }
-        let is_snapshot = self.snapshots.iter().any(|snapshot| snapshot.stream == head.stream);
         let from = if is_snapshot { Vector::default() } else { theirs };
         Some(Cover { stream: head.stream.clone(), from, to: head.vector.clone() })
     }
@@ -167,7 +185,7 @@ fn plan<'h>(heads: &'h [StreamHead], order: &Order<'_>) -> Plan<'h> {
         let lead = head.vector.lead_over(theirs);
         let is_trimmed = head.floor.0.iter().any(|(origin, seq)| *seq > theirs.get(*origin));
         let is_new = theirs.0.is_empty() && lead >= order.snapshot_from_ops;
-        if lead > 0 && (is_trimmed || is_new) {
+        if order.whole.contains(&head.stream) || lead > 0 && (is_trimmed || is_new) {
             plan.snapshots.push(head);
             plan.records += head.records;
             plan.known.entry(head.stream.clone()).or_default().merge(&head.vector);
@@ -259,6 +277,24 @@ impl<'a, V: Volumes> Writer<'a, V> {
             return Ok(());
         }
         self.put_pieces(lacks.iter().take(MAX_LACKS).cloned(), Part::Lacks)
+    }
+
+    fn put_states(&mut self, heads: &[StreamHead]) -> Result<()> {
+        let state =
+            |head: &StreamHead| StreamState { digest: head.digest, is_ahead: head.is_ahead };
+        let states = heads.iter().map(|head| (head.stream.clone(), state(head)));
+        self.put_pieces(states, Part::States)
+    }
+
+    fn put_covers(
+        &mut self,
+        heads: &[StreamHead],
+        plan: &Plan<'_>,
+        order: &Order<'_>,
+    ) -> Result<()> {
+        let covers = heads.iter().filter_map(|head| plan.cover(head, &order.known));
+        self.done.covers = covers.collect();
+        self.put_pieces(self.done.covers.clone().into_iter(), Part::Covers)
     }
 
     /// A list in parts of a fitting length; an empty one is a part too.

@@ -7,6 +7,7 @@ use super::{Cover, MAX_REFUSED, Part, Result, Want};
 use crate::message::{unpack_chunk, unpack_ops};
 use atoll_storage::blob::BlobId;
 use atoll_storage::blob::tree::groups_of;
+use atoll_storage::bucket::States;
 use atoll_storage::{Carries, Replica, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
@@ -66,6 +67,9 @@ pub struct Report {
     /// What the maker had, if the bundle tells: nothing at all, if it is a new node.
     #[serde(skip)]
     pub want: Option<Want>,
+    /// How its streams stood, if the bundle tells.
+    #[serde(skip)]
+    pub states: Option<States>,
     /// What of the network the maker carries, if it tells: everything if it does not.
     #[serde(skip)]
     pub carries: Option<Carries>,
@@ -184,8 +188,9 @@ impl Taking {
                 let left = MAX_LACKS.saturating_sub(self.report.lacks.len());
                 self.report.lacks.extend(lacks.into_iter().take(left).map(Lack::bounded));
             }
-            // Its slices tell the same, and prove it.
-            Part::Contents(_) => {}
+            Part::States(states) => self.report.states.get_or_insert_default().extend(states),
+            // Its slices tell the same, and prove it; and a state is merged whomever it is for.
+            Part::Contents(_) | Part::Repair(_) => {}
             Part::Slice(slice) => self.take_slice(landing, number, &slice),
             Part::End { parts, .. } => self.report.of_parts = Some(parts),
             Part::Ops(packed) => match unpack_ops(&packed) {

@@ -2,7 +2,9 @@
 
 use super::frame::{self, Frame, Frames, Header, KIND_HEAD, KIND_LOCKED, KIND_PLAIN, Read1};
 use super::lock::{Locker, Sealed};
-use super::{BundleKey, Contents, Cover, Error, FORMAT, MAX_RECIPIENTS, MAX_SHARES, Part, Result};
+use super::{
+    BundleKey, Contents, Cover, Error, FORMAT, MAX_RECIPIENTS, MAX_SHARES, Part, Repair, Result,
+};
 use crate::key::{NodeKey, PublicKey, SIGNATURE_BYTES};
 use atoll_storage::{NodeId, codec};
 use bincode::{Decode, Encode};
@@ -63,6 +65,13 @@ fn newer(frame: &Frame) -> Option<u16> {
 fn signed_text(head: &[u8; 32], header: Header, part: &[u8]) -> Vec<u8> {
     let header = header.to_bytes();
     [b"atoll bundle part\0", &head[..], &header[..], &blake3::hash(part).as_bytes()[..]].concat()
+}
+
+/// What a bundle of a bucket tells of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Brings {
+    pub covers: Vec<Cover>,
+    pub repair: Option<Repair>,
 }
 
 /// Writes the parts of one volume.
@@ -175,18 +184,34 @@ impl<R: Read + Seek> Volume<R> {
 
     /// What the bundle brings, read from its beginning; none if it does not tell, or not so early. To be called before the
     /// parts are read.
-    pub fn covers(&mut self) -> Result<Option<Vec<Cover>>> {
-        let mut all: Option<Vec<Cover>> = None;
-        let mut is_whole = false;
-        while let Some(Item::Part { part, .. }) = self.next()? {
-            let Part::Covers(covers) = part else {
-                is_whole = true;
-                break;
-            };
-            all.get_or_insert_default().extend(covers);
-        }
+    pub fn brings(&mut self) -> Result<Option<Brings>> {
+        let brings = self.read_brings();
         self.frames.rewind();
-        Ok(all.filter(|_| is_whole))
+        brings
+    }
+
+    fn read_brings(&mut self) -> Result<Option<Brings>> {
+        let mut all: Option<Vec<Cover>> = None;
+        let end = loop {
+            match self.next()? {
+                Some(Item::Part { part: Part::Covers(covers), .. }) => {
+                    all.get_or_insert_default().extend(covers);
+                }
+                Some(Item::Part { part, .. }) => break part,
+                _ => return Ok(None),
+            }
+        };
+        let Some(covers) = all else { return Ok(None) };
+        if !matches!(end, Part::Refused(_)) {
+            return Ok(Some(Brings { covers, repair: None }));
+        }
+        let repair = match self.next()? {
+            Some(Item::Part { part: Part::Repair(repair), .. }) => Some(repair),
+            Some(Item::Part { .. } | Item::Newer { .. }) => None,
+            _ => return Ok(None),
+        };
+        let repair = repair.filter(|repair| repair.nodes.len() <= MAX_RECIPIENTS);
+        Ok(Some(Brings { covers, repair }))
     }
 
     /// What a parcel brings of files, read from its beginning; none if it does not tell. To be called before the parts are

@@ -6,7 +6,7 @@ use atoll_storage::{Changes, Id, reference};
 use atoll_sync::bundle::{
     self, BundleKey, Exported, Lack, Landing, Order, Packing, Recipient, Report, Tells, Volume,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 
 const MIB: usize = 1 << 20;
@@ -70,6 +70,7 @@ impl Holder {
             known: to.node.want()?.into_iter().collect(),
             carries: &|_| true,
             recipients: pack.to,
+            whole: BTreeSet::new(),
             tells: Tells::Has,
             lacks: &lacks,
             files: Some(Packing {

@@ -4,6 +4,7 @@ use super::{Changes, LOGIN, MEMBER, NOTE, Node, Outcome, Shelf, TENANT, assert_e
 use super::{carry, node, slices};
 use atoll_storage::{Carries, Id, Read as _, Replica as _, StreamId};
 use atoll_sync::bundle::{self, Order, Tells};
+use std::collections::BTreeSet;
 
 fn content() -> StreamId {
     StreamId::new(TENANT, "content")
@@ -108,6 +109,7 @@ fn a_bundle_holds_and_tells_of_what_its_receiver_carries() -> Outcome {
         known: [].into(),
         carries: &|stream| carries.carries(stream),
         recipients: vec![],
+        whole: BTreeSet::default(),
         tells: Tells::Has,
         lacks: &[],
         files: None,

@@ -8,10 +8,10 @@ use atoll_storage::blob::{BlobId, Blobs};
 use atoll_storage::{Db, Replica, Vector};
 use atoll_sync::bucket::{
     Asker, BundleName, Has, Left, Member, Parcel, foreseen, merge, obsolete, obsolete_parcels,
-    parcels, publications, wanted, wanted_parcels,
+    parcels, publications, repairs, wanted, wanted_parcels,
 };
 use atoll_sync::bundle::{
-    self, Contents, Cover, FORMAT, Head, Landing, Report, Volume, VolumeWriter,
+    self, Brings, Contents, Cover, FORMAT, Head, Landing, Report, Volume, VolumeWriter,
 };
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -27,7 +27,7 @@ pub const AGAIN: u8 = 1;
 pub fn volume(data: &[u8]) {
     let open = || Volume::open(Cursor::new(data.to_vec()));
     let Ok(mut volume) = open() else { return };
-    let _ = volume.covers();
+    let _ = volume.brings();
     let mut db = victim::store();
     let _ = bundle::import(Some(&mut db), None, vec![volume], |_, _| {});
     assert_works(db);
@@ -57,7 +57,7 @@ pub fn signed(data: &[u8]) {
     }
     let (bytes, _) = writer.finish().expect("a volume in memory");
     let open = || Volume::open(Cursor::new(&bytes)).expect("it has a head");
-    let covers = open().covers().expect("a volume in memory").unwrap_or_default();
+    let brings = open().brings().expect("a volume in memory").unwrap_or_default();
     let contents = open().contents().expect("a volume in memory");
     let folder = tempfile::tempdir().expect("a folder");
     let blobs = Blobs::open(folder.path()).expect("blobs");
@@ -66,41 +66,57 @@ pub fn signed(data: &[u8]) {
     let mut db = victim::store();
     let taken = bundle::import(Some(&mut db), Some(&mut landing), vec![open()], |_, _| {});
     if let Ok(report) = taken {
-        follow(&mut db, report, covers, contents);
+        follow(&mut db, report, brings, contents);
     }
     assert_works(db);
 }
 
 /// What a node makes of what a bundle tells, where there is a bucket: of what its maker has and asks for, and of what it brings.
-fn follow(db: &mut Db, report: Report, covers: Vec<Cover>, contents: Option<Contents>) {
-    let heads = db.heads(None).expect("heads").into_iter();
-    let mine: Has = heads.map(|head| (head.stream, head.vector)).collect();
+fn follow(db: &mut Db, report: Report, brings: Brings, contents: Option<Contents>) {
+    let heads = db.heads(None).expect("heads");
+    let states = heads.iter().map(|head| (head.stream.clone(), head.digest)).collect();
+    let mine: Has = heads.into_iter().map(|head| (head.stream, head.vector)).collect();
     let (me, maker) = (victim::node(1), victim::node(5));
     let has: Has = report.want.unwrap_or_default().into_iter().collect();
     let carries = report.carries.unwrap_or_default();
-    let itself = Member { node: Some(me), has: mine.clone(), ..Member::default() };
+    let itself =
+        Member { node: Some(me), has: mine.clone(), states: Some(states), ..Member::default() };
+    let said = report.states.unwrap_or_default().into_iter();
+    let said = said.map(|(stream, state)| (stream, state.digest)).collect();
     let other = Member {
         node: Some(maker),
         has: has.clone(),
+        states: Some(said),
         carries: carries.clone(),
         ..Member::default()
     };
     let name = |node, number| BundleName { node, number, random: 1 };
+    let left_by = |node, number| Left {
+        name: name(node, number),
+        readers: None,
+        covers: vec![],
+        repair: None,
+        size_bytes: 1,
+    };
     let own = mine.iter().map(|(stream, to)| {
         let (stream, from, to) = (stream.clone(), Vector::default(), to.clone());
         Cover { stream, from, to }
     });
     let own: Vec<Cover> = own.collect();
     // So many that they are put together.
-    let mut left: Vec<Left> = (0..17)
-        .map(|n| Left { name: name(me, n), readers: None, covers: own.clone(), size_bytes: 1 })
-        .collect();
-    left.push(Left { name: name(maker, 1), readers: None, covers, size_bytes: 1 });
+    let mut left: Vec<Left> =
+        (0..17).map(|n| Left { covers: own.clone(), ..left_by(me, n) }).collect();
+    let Brings { covers, repair } = brings;
+    for node in [me, maker] {
+        let (covers, repair) = (covers.clone(), repair.clone());
+        left.push(Left { covers, repair, ..left_by(node, 20) });
+    }
     let _ = wanted(&itself, left.iter());
-    for members in [vec![], vec![itself, other]] {
+    for members in [vec![], vec![itself.clone(), other]] {
         let _ = publications(&mine, &members, &left);
-        let _ = obsolete(me, &mine, &members, &left);
-        let _ = merge(me, &mine, &members, &left);
+        let _ = repairs(&itself, &members, &left, 1);
+        let _ = obsolete(&itself, &members, &left);
+        let _ = merge(&itself, &members, &left);
     }
     let asker = Asker {
         node: maker,

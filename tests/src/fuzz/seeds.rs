@@ -196,10 +196,12 @@ fn exported(
     packing: Option<Packing<'_>>,
 ) -> Vec<Vec<u8>> {
     let lacks = [Lack::whole(BlobId([1; 32]), 9 << 20), lack_of_a_part()];
+    let is_repair = matches!(tells, Tells::Repairs { .. });
     let order = Order {
         known: BTreeMap::new(),
-        carries: &|_| true,
+        carries: &|stream| !is_repair || *stream == content(),
         recipients: vec![],
+        whole: is_repair.then(content).into_iter().collect(),
         tells,
         lacks: &lacks,
         files: packing,
@@ -262,7 +264,9 @@ pub fn signed() -> Vec<Vec<u8>> {
         exported(key, Tells::Brings, 5, None),
         exported(key, Tells::Brings, 2_000, Some(packing())),
         exported(key, Tells::Has, 2_000, None),
-        exported(key, Tells::Wants { refused: &refused }, 2_000, None),
+        exported(key, Tells::Wants, 2_000, None),
+        exported(key, Tells::Says { refused: &refused }, 2_000, None),
+        exported(key, Tells::Repairs { nodes: &[victim::node(1)], tries: 1 }, 2_000, None),
         exported(key, Tells::Lacks, 2_000, None),
     ];
     let mut seeds: Vec<Vec<u8>> = bundles.concat().iter().map(|volume| parts(volume)).collect();

@@ -184,6 +184,7 @@ fn visit(
             Ok(found) => {
                 world.outcome.taken_bundles += found.taken;
                 world.outcome.merged_bundles += found.merged;
+                world.outcome.left_states += found.repairs;
                 refused_nothing_sound(world, &found)?;
                 all.push(found);
             }
@@ -208,9 +209,9 @@ fn visit(
 fn told(result: &Result<Found, Trouble>) -> String {
     match result {
         Ok(found) => {
-            let Found { taken, left, removed, merged, waiting, refused, .. } = found;
+            let Found { taken, left, repairs, removed, merged, waiting, refused, .. } = found;
             format!(
-                "{taken} taken, {left} left, {removed} removed, {merged} merged, {waiting} wait, {refused:?}"
+                "{taken} taken, {left} left ({repairs} states), {removed} removed, {merged} merged, {waiting} wait, {refused:?}"
             )
         }
         Err(trouble) => trouble.message.clone(),

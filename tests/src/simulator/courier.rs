@@ -6,7 +6,7 @@ use super::world::World;
 use atoll_storage::{Carries, StreamId, Vector};
 use atoll_sync::bundle::{self, Error, Order, Tells, Volume, Volumes};
 use atoll_sync::key::NodeKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor};
 
 struct Shelf(Vec<Vec<u8>>);
@@ -65,6 +65,7 @@ fn made(
         known,
         carries: &|stream| carries.carries(stream),
         recipients: vec![],
+        whole: BTreeSet::new(),
         tells: Tells::Has,
         lacks: &[],
         files: None,

@@ -262,7 +262,8 @@ fn fill_disks(world: &mut World, node: usize) -> Outcome {
 
 /// The process dies: what was on disk then is what there is.
 pub fn kill(world: &mut World, node: usize) -> Outcome {
-    let name = format!("k{}", world.now());
+    // A node and its twin may be killed in the same moment.
+    let name = format!("k{}", world.outcome.kills);
     let Some(left) = world.nodes[node].copy(&name)? else { return Ok(()) };
     hang_up(world, node);
     world.nodes[node].reopen(&left, &format!("{name}a"))?;

@@ -49,6 +49,8 @@ pub struct Outcome {
     /// Bundles that came by the bucket, and those that a node put together there.
     pub taken_bundles: u64,
     pub merged_bundles: u64,
+    /// States that a node left there for those whose own was another one.
+    pub left_states: u64,
     /// Times that something befell what lies in the bucket.
     pub struck_objects: u64,
 }
@@ -88,6 +90,7 @@ impl Outcome {
         self.broken_visits += other.broken_visits;
         self.taken_bundles += other.taken_bundles;
         self.merged_bundles += other.merged_bundles;
+        self.left_states += other.left_states;
         self.struck_objects += other.struck_objects;
     }
 }

@@ -244,8 +244,7 @@ impl Plan {
         Self { last_meets_one, partial: true, ..Self::quiet_removal(seed) }
     }
 
-    /// Nodes of which few or none have links, and that all meet in a bucket. Without links nobody compares states, so that two
-    /// lives of a node that bear the same names are left out.
+    /// Nodes of which few or none have links, and that all meet in a bucket.
     pub fn bucket(seed: u64) -> Self {
         let plan = Self::of(seed);
         let mut rng = Rng::new(seed.rotate_left(29));
@@ -256,8 +255,6 @@ impl Plan {
             actions: rng.between(40, 130),
             is_line: false,
             couriers: rng.percent(20),
-            copies: false,
-            twins: false,
             buckets: true,
             linked: rng.pick(&[0, 0, 2, 3]),
             visits: rng.pick(&[8, 20, 40]),
@@ -266,6 +263,11 @@ impl Plan {
             bucket_lags: rng.percent(40),
             ..plan
         }
+    }
+
+    /// As [`Plan::bucket`], where two lives of a node give out the same numbers.
+    pub fn forked_bucket(seed: u64) -> Self {
+        Self { in_files: true, copies: true, twins: true, ..Self::bucket(seed) }
     }
 
     /// Three nodes without links, and a bucket.
