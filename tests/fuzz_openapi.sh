@@ -88,5 +88,10 @@ kill -0 "$node" 2>/dev/null || fail 'the node died'
 ((result != 124 && result != 137)) || fail "not done after $limit_seconds s; lower FUZZ_EXAMPLES"
 ((result == 0)) || fail "schemathesis found something (status $result); FUZZ_SEED=$seed repeats it"
 # A run whose every answer is a 401 or a 429 proves nothing.
-[[ $(status_of_me) == 200 ]] || fail 'the token was no longer good at the end: the run saw refusals only from some point on'
+status=$(status_of_me)
+if [[ $status != 200 ]]; then
+  echo "GET /api/v1/auth/me is answered with $status. The last that were answered with 401:" >&2
+  { grep -aE '"status_code": ?401' report.ndjson || true; } | grep -aoE '"(method|uri)": ?"[^"]{0,200}"' | tail -n 40 >&2
+  fail 'the token was no longer good at the end: the run saw refusals only from some point on'
+fi
 echo 'no server error'
