@@ -47,8 +47,8 @@ const WINDOW_BYTES: u32 = 8 << 20;
 const LINK_WINDOW_BYTES: u32 = 20 << 20;
 /// The same, before the other side is known to be a peer.
 const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
-/// Of datagrams that the system holds for this process to take, and of those from it. Of what systems give by default,
-/// bursts on quick ways overflow it; more than this delays what comes beside a large file.
+/// Of datagrams that the system holds for this process to take, and of those from it. Bursts on quick ways overflow what
+/// systems give by default; more than this delays what comes beside a large file.
 const SOCKET_BYTES: usize = 1 << 20;
 /// Links that wait for [`Endpoint::accept`].
 const READY_LINKS: usize = 16;
