@@ -235,6 +235,50 @@ fn carry(from: &Blobs, to: &Partial, id: &BlobId, runs: Vec<Run>) {
     assert!(rest.is_empty());
 }
 
+/// What is not in memory is for a thread that may wait, and nothing of the slice is skipped by asking.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_slice_is_the_same_from_memory_and_from_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let bytes = bytes_of((5 << 20) + 4_321);
+    let id = blobs.put(&bytes).unwrap();
+    let groups = tree::groups_of(bytes.len() as u64);
+    let runs = vec![
+        Run { first: 3, count: 70 },
+        Run { first: 90, count: 1 },
+        Run { first: groups - 40, count: 40 },
+    ];
+    let whole =
+        blobs.slice(&id, runs.clone()).unwrap().unwrap().next_piece(6 << 20).unwrap().unwrap();
+    let forget = || {
+        let file = blobs.get(&id).unwrap().unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    };
+    let mut buffer = vec![0; 300_000];
+    let mut read = |is_forgotten: bool| {
+        let mut slice = blobs.slice(&id, runs.clone()).unwrap().unwrap();
+        let (mut came, mut waits) = (Vec::new(), 0);
+        loop {
+            if is_forgotten {
+                forget();
+            }
+            let at_once = slice.fill_from_memory(&mut buffer).unwrap();
+            waits += usize::from(at_once.is_none());
+            let filled = at_once.unwrap_or_else(|| slice.fill(&mut buffer).unwrap());
+            if filled == 0 {
+                return (came, waits);
+            }
+            came.extend_from_slice(&buffer[..filled]);
+        }
+    };
+    let (came, waits) = read(true);
+    assert!(came == whole, "{} bytes, {waits} of them waited for", came.len());
+    let (came, waits) = read(false);
+    assert!(came == whole, "{} bytes, {waits} of them waited for", came.len());
+}
+
 #[test]
 fn a_blob_comes_in_parts_over_two_lives_of_the_process_and_serves_as_it_was_served() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());

@@ -20,8 +20,9 @@ pub use message::{Answer, MAX_IDS, MessageError, Request};
 
 /// Blobs up to this size do not wait behind larger ones.
 pub const SMALL_BYTES: u64 = 1 << 20;
-/// Slices on their way over one link at a time. Together they stay below half of a link's window.
-const SLICES_AT_ONCE: usize = 4;
+/// Slices on their way over one link at a time. Together they stay below half of a link's window. With more, what comes
+/// beside them waits longer; with fewer, there is a gap after each.
+const SLICES_AT_ONCE: usize = 3;
 const SMALL_SLICES_AT_ONCE: usize = 2;
 /// Blobs that are fetched at a time.
 const MAX_TRANSFERS: usize = 64;
@@ -112,6 +113,7 @@ struct Shared {
     checking: Semaphore,
     /// To be used again by slices that come.
     buffers: Mutex<Vec<Vec<u8>>>,
+    spare_buffers: Arc<Semaphore>,
     pieces: Mutex<serve::Pieces>,
     fetched_bytes: AtomicU64,
     served_bytes: AtomicU64,
@@ -183,6 +185,7 @@ impl Exchange {
             lost: Mutex::default(),
             checking: Semaphore::new(1),
             buffers: Mutex::default(),
+            spare_buffers: Arc::new(Semaphore::new(ask::SPARE_BUFFERS)),
             pieces: Mutex::default(),
             fetched_bytes: AtomicU64::new(0),
             served_bytes: AtomicU64::new(0),

@@ -230,6 +230,9 @@ impl Partial {
 
     /// Writes groups that were proved, in their order, and the pairs that prove them. See [`DIRECT_ALIGNMENT`].
     pub fn write(&self, groups: &[(u64, &[u8])], pairs: &[(u64, Pair)]) -> Result<()> {
+        // They come parents first and stand children first: all of one subtree are neighbours.
+        let mut pairs: Vec<&(u64, Pair)> = pairs.iter().collect();
+        pairs.sort_unstable_by_key(|(place, _)| *place);
         let mut files = self.files();
         for run in pairs.chunk_by(|(place, _), (next, _)| place + 1 == *next) {
             files.tree.seek(SeekFrom::Start(run[0].0 * PAIR_BYTES as u64))?;

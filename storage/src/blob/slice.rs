@@ -1,22 +1,23 @@
 //! Reading slices of blobs that are here: parts of a blob with their proof, piece by piece, for other nodes.
 
 use super::tree::{self, Builder, GROUP_BYTES, PAIR_BYTES, Pair, Run, Step, Walk};
-use super::{BlobId, Blobs, READ_BYTES, Result, keeps_tree};
+use super::{BlobId, Blobs, Error, READ_BYTES, Result, keeps_tree};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, IoSliceMut, Read, Seek, SeekFrom};
 use std::iter::Peekable;
 
 /// No part of a slice is longer.
 pub const PART_BYTES: usize = GROUP_BYTES + PAIR_BYTES;
 /// Of a tree, what is read at once.
 const BLOCK_PAIRS: u64 = 128;
+/// Groups that are read by one call. Systems take 1,024 places at most.
+const GROUPS_AT_ONCE: usize = 256;
 
-/// The parts of a slice in their order. Blocks on the disk: use it on a thread that may wait.
+/// The parts of a slice in their order.
 #[derive(Debug)]
 pub struct Slice {
     size: u64,
     data: File,
-    at: u64,
     tree: Tree,
     walk: Peekable<Walk>,
 }
@@ -24,7 +25,23 @@ pub struct Slice {
 #[derive(Debug)]
 enum Tree {
     Whole(Vec<Pair>),
-    File { file: File, block: u64, bytes: Vec<u8> },
+    File { file: File, len: u64, block: u64, bytes: Vec<u8> },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Reading {
+    /// Waits for the disk.
+    FromDisk,
+    /// What the system does not hold in memory is `WouldBlock`, or `Unsupported` where that cannot be asked.
+    FromMemory,
+}
+
+/// Neighbouring groups and the places that they are read to.
+#[derive(Default)]
+struct Groups<'a> {
+    start: u64,
+    end: u64,
+    places: Vec<IoSliceMut<'a>>,
 }
 
 impl Blobs {
@@ -36,7 +53,7 @@ impl Blobs {
         let groups = tree::groups_of(size);
         let clip = |run: Run| Run { count: run.end().min(groups).saturating_sub(run.first), ..run };
         let runs = runs.into_iter().map(clip).filter(|run| run.count > 0).collect();
-        Ok(Some(Slice { size, data, at: u64::MAX, tree, walk: Walk::new(size, runs).peekable() }))
+        Ok(Some(Slice { size, data, tree, walk: Walk::new(size, runs).peekable() }))
     }
 
     fn open_tree(&self, id: &BlobId, data: &File, size: u64) -> Result<Tree> {
@@ -46,7 +63,7 @@ impl Blobs {
         if let Some(file) = file
             && file.metadata()?.len() == whole
         {
-            return Ok(Tree::File { file, block: u64::MAX, bytes: Vec::new() });
+            return Ok(Tree::File { file, len: whole, block: u64::MAX, bytes: Vec::new() });
         }
         let pairs = pairs_of(data)?;
         if keeps_tree(size) {
@@ -78,23 +95,54 @@ impl Slice {
     }
 
     /// Fills a buffer with the parts that come next, as many as fit, and says how many bytes they are; 0 at the end. A
-    /// buffer that is shorter than [`PART_BYTES`] may hold none.
+    /// buffer that is shorter than [`PART_BYTES`] may hold none. Blocks on the disk: use it on a thread that may wait.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
+        self.read(buffer, Reading::FromDisk)
+    }
+
+    /// As [`Slice::fill`], but never waits for the disk: none if it would have to. Then nothing counts as read.
+    pub fn fill_from_memory(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let before = self.walk.clone();
+        match self.read(buffer, Reading::FromMemory) {
+            Err(Error::Io(error))
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Unsupported) =>
+            {
+                self.walk = before;
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8], reading: Reading) -> Result<usize> {
+        let all = buffer.len();
+        let (mut rest, mut groups) = (buffer, Groups::default());
         while let Some(step) = self.walk.peek().copied() {
             let len = match step {
                 Step::Pair(_) => PAIR_BYTES,
                 Step::Group { len, .. } => len,
             };
-            let Some(place) = buffer.get_mut(filled..filled + len) else { break };
+            if rest.len() < len {
+                break;
+            }
+            let (place, after) = rest.split_at_mut(len);
+            rest = after;
             match step {
-                Step::Pair(pair) => place.copy_from_slice(&self.tree.pair(pair)?),
-                Step::Group { index, .. } => self.read_group(index, place)?,
+                Step::Pair(pair) => place.copy_from_slice(&self.tree.pair(pair, reading)?),
+                Step::Group { index, .. } => {
+                    let start = index * GROUP_BYTES as u64;
+                    if start != groups.end || groups.places.len() == GROUPS_AT_ONCE {
+                        groups.read(&self.data, reading)?;
+                        groups = Groups { start, end: start, places: Vec::new() };
+                    }
+                    groups.end += len as u64;
+                    groups.places.push(IoSliceMut::new(place));
+                }
             }
             self.walk.next();
-            filled += len;
         }
-        Ok(filled)
+        groups.read(&self.data, reading)?;
+        Ok(all - rest.len())
     }
 
     /// Some more parts, about as many bytes as asked for; none at the end.
@@ -104,34 +152,83 @@ impl Slice {
         piece.truncate(filled);
         Ok((!piece.is_empty()).then_some(piece))
     }
+}
 
-    fn read_group(&mut self, index: u64, place: &mut [u8]) -> Result<()> {
-        let start = index * GROUP_BYTES as u64;
-        if self.at != start {
-            self.data.seek(SeekFrom::Start(start))?;
-        }
-        self.data.read_exact(place)?;
-        self.at = start + place.len() as u64;
-        Ok(())
+impl Groups<'_> {
+    fn read(&mut self, data: &File, reading: Reading) -> io::Result<()> {
+        read_exact_at(data, &mut self.places, self.start, reading)
     }
 }
 
 impl Tree {
-    fn pair(&mut self, place: u64) -> Result<Pair> {
-        let (file, block, bytes) = match self {
+    fn pair(&mut self, place: u64, reading: Reading) -> Result<Pair> {
+        let (file, len, block, bytes) = match self {
             Self::Whole(pairs) => return Ok(pairs[place as usize]),
-            Self::File { file, block, bytes } => (file, block, bytes),
+            Self::File { file, len, block, bytes } => (file, *len, block, bytes),
         };
         let wanted = place / BLOCK_PAIRS;
         if *block != wanted {
             let block_bytes = BLOCK_PAIRS * PAIR_BYTES as u64;
-            file.seek(SeekFrom::Start(wanted * block_bytes))?;
-            bytes.clear();
-            file.take(block_bytes).read_to_end(bytes)?;
+            let start = wanted * block_bytes;
+            bytes.resize(block_bytes.min(len.saturating_sub(start)) as usize, 0);
+            *block = u64::MAX;
+            read_exact_at(file, &mut [IoSliceMut::new(bytes)], start, reading)?;
             *block = wanted;
         }
         let start = (place % BLOCK_PAIRS) as usize * PAIR_BYTES;
         let pair = bytes.get(start..start + PAIR_BYTES).and_then(|pair| pair.try_into().ok());
-        pair.ok_or_else(|| super::Error::Io(std::io::ErrorKind::UnexpectedEof.into()))
+        pair.ok_or_else(|| Error::Io(ErrorKind::UnexpectedEof.into()))
+    }
+}
+
+fn read_exact_at(
+    file: &File,
+    mut places: &mut [IoSliceMut<'_>],
+    mut at: u64,
+    reading: Reading,
+) -> io::Result<()> {
+    IoSliceMut::advance_slices(&mut places, 0);
+    while !places.is_empty() {
+        match read_at(file, places, at, reading) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                at += read as u64;
+                IoSliceMut::advance_slices(&mut places, read);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn read_at(
+    file: &File,
+    places: &mut [IoSliceMut<'_>],
+    at: u64,
+    reading: Reading,
+) -> io::Result<usize> {
+    use rustix::io::ReadWriteFlags;
+    let flags = match reading {
+        Reading::FromDisk => ReadWriteFlags::empty(),
+        Reading::FromMemory => ReadWriteFlags::NOWAIT,
+    };
+    Ok(rustix::io::preadv2(file, places, at, flags)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_at(
+    mut file: &File,
+    places: &mut [IoSliceMut<'_>],
+    at: u64,
+    reading: Reading,
+) -> io::Result<usize> {
+    match reading {
+        Reading::FromDisk => {
+            file.seek(SeekFrom::Start(at))?;
+            file.read_vectored(places)
+        }
+        Reading::FromMemory => Err(ErrorKind::Unsupported.into()),
     }
 }

@@ -164,7 +164,7 @@ pub enum Step {
 }
 
 /// The order of a slice, for the side that has the blob.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Walk {
     size: u64,
     runs: Vec<Run>,

@@ -1,17 +1,19 @@
 //! The asking side: one request to one peer. Whatever comes is checked before it is given on; what stalls is given up.
 
-use super::message::{Answer, MAX_IDS, MAX_MESSAGE_BYTES, Request};
+use super::message::{Answer, MAX_GROUPS, MAX_IDS, MAX_MESSAGE_BYTES, Request};
 use super::serve::WORD_PRIORITY;
 use super::{FetchError, Linked, SLICES_AT_ONCE, Shared, lock};
 use crate::quic::{Error, SideStream, StopCode};
-use atoll_storage::blob::tree::{Checker, PAIR_BYTES, Pair, Run, Step};
+use atoll_storage::blob::tree::{Checker, GROUP_BYTES, PAIR_BYTES, Pair, Run, Step};
 use atoll_storage::blob::{BlobId, DIRECT_ALIGNMENT, Partial};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -22,8 +24,10 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Without a byte for so long, others are asked.
 const STALLED: Duration = Duration::from_secs(10);
 /// So much is taken in before it is written.
-const BUFFER_BYTES: usize = 512 << 10;
-const KEPT_BUFFERS: usize = 2 * SLICES_AT_ONCE;
+const BUFFER_BYTES: usize = 1 << 20;
+/// Besides the one that each slice has. They carry a slice on while what it took in before waits for the disk.
+pub(super) const SPARE_BUFFERS: usize = 4;
+const KEPT_BUFFERS: usize = SLICES_AT_ONCE + SPARE_BUFFERS;
 /// Of what has come, taken at once: some dozens of packets.
 const CHUNKS_AT_ONCE: usize = 64;
 
@@ -224,16 +228,18 @@ struct Catch {
     end: usize,
     groups: Vec<(u64, Range<usize>)>,
     pairs: Vec<(u64, Pair)>,
+    /// Of one of the spare ones.
+    #[allow(dead_code, reason = "held for its drop")]
+    spare: Option<OwnedSemaphorePermit>,
 }
 
 impl Catch {
-    /// In memory that was used before, if there is some: fresh pages cost as much as what is done with them.
-    fn new(shared: &Shared) -> Self {
+    /// In memory that was used before, if there is some: fresh pages cost as much as what is done with them. Otherwise in
+    /// as much as is needed for so many bytes, at most as much as is written at once.
+    fn new(shared: &Shared, for_bytes: usize) -> Self {
         let used = lock(&shared.buffers).pop();
-        Self::within(used.unwrap_or_else(|| vec![0; BUFFER_BYTES + DIRECT_ALIGNMENT]))
-    }
-
-    fn within(memory: Vec<u8>) -> Self {
+        let len = for_bytes.clamp(GROUP_BYTES, BUFFER_BYTES) + DIRECT_ALIGNMENT;
+        let memory = used.unwrap_or_else(|| vec![0; len]);
         let start =
             memory.as_ptr().addr().next_multiple_of(DIRECT_ALIGNMENT) - memory.as_ptr().addr();
         Self { memory, start, end: start, ..Self::default() }
@@ -241,13 +247,13 @@ impl Catch {
 
     fn give_back(self, shared: &Shared) {
         let mut buffers = lock(&shared.buffers);
-        if !self.memory.is_empty() && buffers.len() < KEPT_BUFFERS {
+        if self.memory.len() > BUFFER_BYTES && buffers.len() < KEPT_BUFFERS {
             buffers.push(self.memory);
         }
     }
 
     fn has_room(&self, len: usize) -> bool {
-        self.end + len <= self.start + BUFFER_BYTES
+        self.end + len <= self.memory.len()
     }
 
     fn begin_anew(&mut self) {
@@ -270,77 +276,165 @@ struct Coming<'a> {
     /// The first that is not used up; all from `came` on are.
     at: usize,
     came: usize,
+    /// Bytes of the first that are used.
+    used: usize,
 }
 
 impl<'a> Coming<'a> {
     fn of(stream: &'a mut SideStream) -> Self {
-        Self { stream, chunks: [const { Bytes::new() }; CHUNKS_AT_ONCE], at: 0, came: 0 }
+        Self { stream, chunks: [const { Bytes::new() }; CHUNKS_AT_ONCE], at: 0, came: 0, used: 0 }
     }
 
     /// Fills all of `place`.
     async fn fill(&mut self, mut place: &mut [u8]) -> Result<(), AskError> {
         while !place.is_empty() {
             if self.at == self.came {
-                let coming = timeout(STALLED, self.stream.recv_chunks(&mut self.chunks)).await;
-                let came =
-                    coming.map_err(|_| AskError::Cut("nothing came in time".to_owned()))??;
-                let came = came.ok_or_else(|| AskError::Cut("it ended too early".to_owned()))?;
-                (self.at, self.came) = (0, came);
-                continue;
+                self.take_in().await?;
             }
-            let chunk = &mut self.chunks[self.at];
-            let taken = chunk.split_to(chunk.len().min(place.len()));
-            let (filled, rest) = place.split_at_mut(taken.len());
-            filled.copy_from_slice(&taken);
+            let chunk = &self.chunks[self.at][self.used..];
+            let len = chunk.len().min(place.len());
+            let (filled, rest) = place.split_at_mut(len);
+            filled.copy_from_slice(&chunk[..len]);
             place = rest;
-            self.at += usize::from(chunk.is_empty());
+            self.used += len;
+            if self.used == self.chunks[self.at].len() {
+                (self.at, self.used) = (self.at + 1, 0);
+            }
         }
         Ok(())
+    }
+
+    async fn take_in(&mut self) -> Result<(), AskError> {
+        // All at once: they are counted where the socket's reader counts too, and each count takes that from it.
+        self.chunks[..self.came].fill(Bytes::new());
+        (self.at, self.came) = (0, 0);
+        let coming = timeout(STALLED, self.stream.recv_chunks(&mut self.chunks)).await;
+        let came = coming.map_err(|_| AskError::Cut("nothing came in time".to_owned()))??;
+        self.came = came.ok_or_else(|| AskError::Cut("it ended too early".to_owned()))?;
+        Ok(())
+    }
+}
+
+type Written = atoll_storage::blob::Result<Catch>;
+
+/// Brings to the disk what is caught of one blob, in one thread, in the order in which it is handed over.
+#[derive(Clone)]
+pub(super) struct Writer(Arc<Desk>);
+
+struct Desk {
+    partial: Partial,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(Catch, oneshot::Sender<Written>)>,
+    is_at_work: bool,
+}
+
+impl Writer {
+    pub(super) fn new(partial: Partial) -> Self {
+        Self(Arc::new(Desk { partial, queue: Mutex::default() }))
+    }
+
+    fn write(&self, catch: Catch) -> oneshot::Receiver<Written> {
+        let (sender, written) = oneshot::channel();
+        let mut queue = lock(&self.0.queue);
+        queue.waiting.push_back((catch, sender));
+        if !std::mem::replace(&mut queue.is_at_work, true) {
+            let writer = self.clone();
+            tokio::task::spawn_blocking(move || writer.work());
+        }
+        written
+    }
+
+    fn work(&self) {
+        while let Some((catch, sender)) = self.next() {
+            let written = catch.write_to(&self.0.partial).map(|()| catch);
+            // Whoever waited for it may be gone.
+            let _ = sender.send(written);
+        }
+    }
+
+    fn next(&self) -> Option<(Catch, oneshot::Sender<Written>)> {
+        let mut queue = lock(&self.0.queue);
+        let next = queue.waiting.pop_front();
+        queue.is_at_work = next.is_some();
+        next
     }
 }
 
 /// Where proved groups go: to the disk, or into memory while the blob's size is not proved.
 pub(super) struct Landing {
-    partial: Option<Partial>,
+    writer: Option<Writer>,
     held: Vec<Catch>,
+    /// What is on its way to the disk while more comes.
+    writing: VecDeque<oneshot::Receiver<Written>>,
 }
 
 impl Landing {
-    pub(super) fn on(partial: Partial) -> Self {
-        Self { partial: Some(partial), held: Vec::new() }
+    pub(super) fn on(writer: Writer) -> Self {
+        Self { writer: Some(writer), held: Vec::new(), writing: VecDeque::new() }
     }
 
     pub(super) fn in_memory() -> Self {
-        Self { partial: None, held: Vec::new() }
+        Self { writer: None, held: Vec::new(), writing: VecDeque::new() }
     }
 
-    async fn put_down(&mut self, shared: &Shared, catch: &mut Catch) -> Result<(), FetchError> {
+    fn put_down(&mut self, catch: Catch) {
         if catch.groups.is_empty() {
-            return Ok(());
+            return;
         }
-        let taken = std::mem::take(catch);
-        if let Some(partial) = &self.partial {
-            *catch = write(partial.clone(), taken).await?;
-            catch.begin_anew();
-        } else {
-            *catch = Catch::new(shared);
-            self.held.push(taken);
+        match &self.writer {
+            Some(writer) => self.writing.push_back(writer.write(catch)),
+            None => self.held.push(catch),
+        }
+    }
+
+    /// Room for what comes next: what was written, or what is spare, or else the next that will have been written.
+    async fn room(&mut self, shared: &Shared) -> Result<Catch, FetchError> {
+        let Some(first) = self.writing.front_mut() else {
+            return Ok(Catch::new(shared, BUFFER_BYTES));
+        };
+        let written = match first.try_recv() {
+            Err(TryRecvError::Empty) => {
+                if let Ok(permit) = shared.spare_buffers.clone().try_acquire_owned() {
+                    return Ok(Catch { spare: Some(permit), ..Catch::new(shared, BUFFER_BYTES) });
+                }
+                first.await.map_err(|_| lost())?
+            }
+            Err(TryRecvError::Closed) => return Err(lost()),
+            Ok(written) => written,
+        };
+        self.writing.pop_front();
+        let mut catch = written?;
+        catch.begin_anew();
+        Ok(catch)
+    }
+
+    /// Takes the last that was caught. Then all has landed.
+    async fn finish(&mut self, shared: &Shared, catch: Catch) -> Result<(), FetchError> {
+        self.put_down(catch);
+        while let Some(written) = self.writing.pop_front() {
+            written.await.map_err(|_| lost())??.give_back(shared);
         }
         Ok(())
     }
 
     /// Writes what was held in memory.
-    pub(super) async fn move_to(self, partial: &Partial) -> Result<(), FetchError> {
-        for catch in self.held {
-            write(partial.clone(), catch).await?;
-        }
-        Ok(())
+    pub(super) async fn move_to(
+        self,
+        shared: &Shared,
+        partial: &Partial,
+    ) -> Result<(), FetchError> {
+        let mut landing = Self::on(Writer::new(partial.clone()));
+        self.held.into_iter().for_each(|catch| landing.put_down(catch));
+        landing.finish(shared, Catch::default()).await
     }
 }
 
-async fn write(partial: Partial, catch: Catch) -> Result<Catch, FetchError> {
-    let written = tokio::task::spawn_blocking(move || catch.write_to(&partial).map(|()| catch));
-    Ok(written.await.map_err(|error| FetchError::Store(error.to_string()))??)
+fn lost() -> FetchError {
+    FetchError::Store("it was not written".to_owned())
 }
 
 /// Takes parts of a blob from a peer. What was proved has landed, whatever comes after it.
@@ -364,14 +458,14 @@ pub(super) async fn slice(
         }
         _ => return Err(AskError::Cut("it answered something else".to_owned())),
     };
-    let mut catch = Catch::new(shared);
+    let groups = runs.iter().fold(0_u64, |sum, run| sum.saturating_add(run.count));
+    let mut catch = Catch::new(shared, groups.min(MAX_GROUPS) as usize * GROUP_BYTES);
     let checker = Checker::new(&id, size_bytes, runs);
     let taken = receive(shared, &mut stream, checker, landing, &mut catch).await;
     if matches!(taken, Err(AskError::False)) {
         stream.stop(StopCode::FALSE);
     }
-    let landed = landing.put_down(shared, &mut catch).await;
-    catch.give_back(shared);
+    let landed = landing.finish(shared, catch).await;
     taken?;
     landed.map_err(AskError::Here)
 }
@@ -394,7 +488,8 @@ async fn receive(
             }
             Step::Group { index, len } => {
                 if !catch.has_room(len) {
-                    landing.put_down(shared, catch).await.map_err(AskError::Here)?;
+                    landing.put_down(std::mem::take(catch));
+                    *catch = landing.room(shared).await.map_err(AskError::Here)?;
                 }
                 let at = catch.end..catch.end + len;
                 let group = &mut catch.memory[at.clone()];

@@ -1,7 +1,7 @@
 //! One blob on its way here: its size is proved first, then its parts are shared out among the peers that have it.
 //! A part that does not come goes to another peer; near the end whoever has nothing to do takes over what is slow.
 
-use super::ask::{self, AskError, Inquiry, Landing};
+use super::ask::{self, AskError, Inquiry, Landing, Writer};
 use super::message::MAX_GROUPS;
 use super::{FetchError, Linked, SLICES_AT_ONCE, Shared, Transfer};
 use atoll_storage::blob::tree::{GROUP_BYTES, Run, groups_of};
@@ -58,6 +58,7 @@ async fn take_from(
         transfer,
         groups: groups_of(partial.size_bytes()),
         partial: partial.clone(),
+        writer: Writer::new(partial.clone()),
         holders: BTreeMap::new(),
         flights: BTreeMap::new(),
         again: VecDeque::new(),
@@ -88,7 +89,8 @@ async fn take_from(
     finished.await.map_err(|error| FetchError::Store(error.to_string()))?
 }
 
-/// The blob as far as it is here, or its last part as the beginning: that proves how large it is.
+/// The blob as far as it is here, or as the beginning all of it if one slice holds it, or else its last group: that proves
+/// how large it is.
 async fn begin(
     shared: &Arc<Shared>,
     transfer: &Transfer,
@@ -113,7 +115,7 @@ async fn begin(
             continue;
         }
         let groups = groups_of(size);
-        let first = (groups - 1) / MAX_GROUPS * MAX_GROUPS;
+        let first = if groups <= MAX_GROUPS { 0 } else { groups - 1 };
         let runs = vec![Run { first, count: groups - first }];
         let mut landing = Landing::in_memory();
         match ask::slice(shared, link, id, size, runs, &mut landing).await {
@@ -122,7 +124,7 @@ async fn begin(
                     return Err(FetchError::DiskFull);
                 }
                 let partial = open(shared, move |blobs| blobs.partial(&id, size)).await?;
-                landing.move_to(&partial).await?;
+                landing.move_to(shared, &partial).await?;
                 return Ok(partial);
             }
             Err(AskError::False) => shared.note_lie(id, link),
@@ -171,6 +173,7 @@ struct Plan<'a> {
     transfer: &'a Transfer,
     groups: u64,
     partial: Partial,
+    writer: Writer,
     /// By the number of the link.
     holders: BTreeMap<u64, Holder>,
     flights: BTreeMap<u64, Flight>,
@@ -292,14 +295,14 @@ impl Plan<'_> {
         let is_doubled = self.flights.values().any(|other| other.part == part);
         self.flights.insert(flight, Flight { holder: number, part, is_doubled });
         let (shared, link, id) = (self.shared.clone(), holder.link.clone(), self.transfer.id);
-        let partial = self.partial.clone();
+        let (partial, writer) = (self.partial.clone(), self.writer.clone());
         self.tasks.spawn(async move {
             let runs = partial.missing(part);
             if runs.is_empty() {
                 return Done::Slice(flight, Ok(()));
             }
             let size = partial.size_bytes();
-            let mut landing = Landing::on(partial);
+            let mut landing = Landing::on(writer);
             Done::Slice(flight, ask::slice(&shared, &link, id, size, runs, &mut landing).await)
         });
     }

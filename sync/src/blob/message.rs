@@ -12,6 +12,7 @@ pub(super) const MAX_MESSAGE_BYTES: usize = 16 << 10;
 pub const MAX_IDS: usize = 256;
 /// Groups of one slice: 2 MiB.
 pub(super) const MAX_GROUPS: u64 = 128;
+pub(super) const MAX_SLICE_BYTES: usize = MAX_GROUPS as usize * GROUP_BYTES;
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_MESSAGE_BYTES>> =
     bincode::config::standard().with_limit::<MAX_MESSAGE_BYTES>();
 
