@@ -59,6 +59,17 @@ pub struct SettingFlags {
     pub set: Vec<String>,
 }
 
+impl Flags {
+    /// The settings that were given: without the name that a peer is to have, whose flag is the one of the node's own.
+    pub fn take_settings(&mut self) -> SettingFlags {
+        let mut settings = std::mem::take(&mut self.settings);
+        if let Command::Peer(Peer::Add(_)) = &self.command {
+            settings.name = None;
+        }
+        settings
+    }
+}
+
 impl SettingFlags {
     /// # Errors
     /// The `--set` that has no `=`.
@@ -135,11 +146,11 @@ pub enum Command {
         /// The folder that `backup create` made
         from: PathBuf,
         /// A time after the backup, as in RFC 3339: 2026-03-01T09:30:00Z
-        #[arg(long, value_name = "TIME", requires = "log")]
+        #[arg(long, value_name = "TIME", requires = "log_from")]
         at: Option<String>,
         /// Where the log is taken from: the node's data folder, also while it works, or a later backup
         #[arg(long, value_name = "FOLDER", requires = "at")]
-        log: Option<PathBuf>,
+        log_from: Option<PathBuf>,
     },
     /// Make all views and the search index anew from the records
     Rebuild,
@@ -571,4 +582,44 @@ pub enum Config {
     Show,
     /// Check the settings and say what is wrong
     Check,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Of a flag that a command has and every command has too, clap gives the value of one to both.
+    #[test]
+    fn no_command_has_a_flag_of_the_name_of_one_for_all() {
+        let root = Flags::command();
+        let for_all: Vec<String> = root
+            .get_arguments()
+            .filter(|arg| arg.is_global_set())
+            .map(|arg| arg.get_id().to_string())
+            .collect();
+        assert!(for_all.contains(&"log".to_owned()));
+        let (mut left, mut shared) = (vec![(String::new(), &root)], Vec::new());
+        while let Some((path, command)) = left.pop() {
+            for below in command.get_subcommands() {
+                let path = format!("{path} {}", below.get_name());
+                let own = below.get_arguments().map(|arg| arg.get_id().as_str());
+                let doubled = own.filter(|id| for_all.iter().any(|name| name == id));
+                shared.extend(doubled.map(|id| format!("{path} {id}")));
+                left.push((path, below));
+            }
+        }
+        assert_eq!(shared, [" peer add name"], "`Flags::take_settings` must know each of them");
+    }
+
+    #[test]
+    fn the_name_of_a_peer_is_not_that_of_the_node() {
+        let mut flags =
+            Flags::try_parse_from(["atoll", "peer", "add", "key", "--name", "core"]).unwrap();
+        assert!(flags.take_settings().name.is_none());
+        let Command::Peer(Peer::Add(add)) = &flags.command else { panic!("it is peer add") };
+        assert_eq!(add.name.as_deref(), Some("core"));
+        let mut flags = Flags::try_parse_from(["atoll", "serve", "--name", "core"]).unwrap();
+        assert_eq!(flags.take_settings().name.as_deref(), Some("core"));
+    }
 }

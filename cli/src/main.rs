@@ -77,7 +77,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
     if is_mistake { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS }
 }
 
-fn run(flags: Flags) -> Outcome {
+fn run(mut flags: Flags) -> Outcome {
     // Those that need no settings, and so work whatever the settings are.
     match &flags.command {
         Command::Version => return version(flags.json),
@@ -96,7 +96,7 @@ fn run(flags: Flags) -> Outcome {
         }
         _ => {}
     }
-    let loaded = settings::load(&flags.settings)?;
+    let loaded = settings::load(&flags.take_settings())?;
     log::begin(&loaded, matches!(flags.command, Command::Serve(_)))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -120,8 +120,8 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
         Command::Serve(serve) => serve::serve(config, serve).await,
         Command::Demo(demo) => demo::run(demo, as_json).await,
         Command::Init(init) => initialised(&serve::init(config, init).await?, as_json),
-        Command::Restore { from, at, log } => {
-            let later = at.zip(log).map(|(at, log)| later_of(&at, log)).transpose()?;
+        Command::Restore { from, at, log_from } => {
+            let later = at.zip(log_from).map(|(at, log)| later_of(&at, log)).transpose()?;
             let (progress, bar) = show::bar("checking and copying");
             let to = config.data.clone();
             let restored = blocking(move || {

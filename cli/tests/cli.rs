@@ -311,6 +311,17 @@ fn a_backup_restores_into_a_new_life_and_never_over_another() {
     let users = |data| json(&run(folder.path(), &["user", "list", "--data", data, "--json"]));
     assert_eq!(users("again"), users("atoll-data"));
 
+    assert_eq!(code(&run(folder.path(), &["user", "create", "--email", "bob@example.org"])), 0);
+    let at = |time: &str, to: &str| {
+        let log = ["--at", time, "--log-from", "atoll-data", "--log", "json", "--json"];
+        run(folder.path(), &[&["restore", "copy", "--data", to], &log[..]].concat())
+    };
+    assert_eq!(code(&at("2999-01-01T00:00:00Z", "later")), 0);
+    assert_eq!(users("later"), users("atoll-data"), "with what was written after the backup");
+    let early = at("1999-01-01T00:00:00Z", "early");
+    assert_eq!(code(&early), 1, "{}", err(&early));
+    assert!(!folder.path().join("early").exists());
+
     let file = folder.path().join("copy/atoll.db");
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
