@@ -13,6 +13,10 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.is_empty() {
         return Err(Problem::malformed("the body is empty: send JSON"));
     }
+    // Serde fills a struct from an array too, field by field, and an empty one says nothing of any.
+    if body.trim_ascii_start().first() == Some(&b'[') && wants_object::<T>() {
+        return Err(Problem::invalid(vec![FieldError::new("", "wrong_type", "must be an object")]));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -27,6 +31,54 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })?;
     deserializer.end().map_err(|error| not_json(&error))?;
     Ok(value)
+}
+
+fn wants_object<T: DeserializeOwned>() -> bool {
+    T::deserialize(Asked).is_err_and(|Wish { is_object }| is_object)
+}
+
+/// Has no value, and tells which form of one it was asked for.
+struct Asked;
+
+#[derive(Debug)]
+struct Wish {
+    is_object: bool,
+}
+
+impl std::fmt::Display for Wish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for Wish {}
+
+impl serde::de::Error for Wish {
+    fn custom<M: std::fmt::Display>(_: M) -> Self {
+        Self { is_object: false }
+    }
+}
+
+impl<'de> serde::Deserializer<'de> for Asked {
+    type Error = Wish;
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Wish> {
+        Err(Wish { is_object: false })
+    }
+
+    fn deserialize_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Wish> {
+        Err(Wish { is_object: true })
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
 }
 
 fn not_json(error: &serde_json::Error) -> Problem {
@@ -250,6 +302,22 @@ mod tests {
             problem.errors().iter().map(|e| format!("{} {}", e.field, e.code)).collect();
         errors.sort();
         (problem.status().as_u16(), errors)
+    }
+
+    #[test]
+    fn an_array_is_no_object_in_another_form() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Wanted {
+            until: Option<String>,
+        }
+        for body in ["[]", " [\"2026\"]", "7"] {
+            let problem = json::<Wanted>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.status().as_u16(), 422, "{body}");
+            assert_eq!(problem.errors()[0].code, "wrong_type", "{body}");
+        }
+        assert_eq!(json::<Wanted>(b"{}").unwrap().until, None);
+        assert_eq!(json::<Vec<String>>(b"[\"a\"]").unwrap(), ["a"]);
     }
 
     #[test]
