@@ -44,6 +44,10 @@ async fn health(call: Call) -> Answer {
     let (backup, now_ms) =
         (kept::standing(&call.node).unwrap_or_default(), call.node.clock.now_ms());
     let proven_ms = backup.last_proven.as_ref().map(|proof| proof.created_ms);
+    let is_disk_full = call.node.exchange.is_disk_full();
+    let disk_warning = is_disk_full.then(|| {
+        "the disk is full: what is written may be refused, and no files come: free some space".to_owned()
+    });
     let body = json!({
         "status": match standing {
             Standing::Ready => "ok",
@@ -54,13 +58,14 @@ async fn health(call: Call) -> Answer {
         "checks": {
             "database": if standing == Standing::Failed { "failed" } else { "ok" },
             "backup": backup.word(),
+            "disk": if is_disk_full { "full" } else { "ok" },
         },
         "backup": {
             "every_hours": backup.every_ms / 3_600_000,
             "proven_at": proven_ms.map(Moment::of),
             "age_s": proven_ms.map(|ms| now_ms.saturating_sub(ms) / 1_000),
         },
-        "warnings": backup.warning(now_ms).into_iter().collect::<Vec<_>>(),
+        "warnings": backup.warning(now_ms).into_iter().chain(disk_warning).collect::<Vec<_>>(),
     });
     let status = match standing {
         Standing::Ready => StatusCode::OK,

@@ -85,7 +85,7 @@ impl Standing {
             None => Some(format!("no backup was proven yet, and one is due every {hours} h")),
         };
         let failed =
-            self.last_failure.as_ref().map(|(_, why)| format!("the last one failed: {why}"));
+            self.last_failure.as_ref().map(|(_, why)| format!("the last backup failed: {why}"));
         match (late, failed) {
             (Some(late), Some(failed)) => Some(format!("{late}; {failed}")),
             (late, failed) => late.or(failed),

@@ -7,6 +7,7 @@ use crate::audit;
 use crate::carries::tenant_by_name;
 use crate::error::{Error, Result};
 use crate::identity::tenant;
+use crate::kinds;
 use crate::moment::Moment;
 use crate::runtime::{Node, Stop};
 use atoll_storage::granted::{self, MAX_STATEMENTS, Statement};
@@ -18,7 +19,7 @@ use atoll_sync::grant::{self, Grant, MAX_GRANT_BYTES};
 use atoll_sync::key::PublicKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const ISSUER: Field = Field::text(1, "issuer").required().max(32).read_only();
@@ -79,8 +80,10 @@ pub fn rights(node: &Node, asked: &Asked, before: Rights) -> Result<Rights> {
         rights.tenants = Some(some?).filter(|_| !are_all(tenants));
     }
     if let Some(scopes) = &asked.scopes {
-        let some = words_of(scopes).map(ToOwned::to_owned).collect();
+        let some: BTreeSet<String> = words_of(scopes).map(ToOwned::to_owned).collect();
         rights.scopes = Some(some).filter(|_| !are_all(scopes));
+        rights.check().map_err(|error| Error::field("scopes", "malformed", error.to_string()))?;
+        rights.scopes.iter().flatten().try_for_each(|scope| known_scope(scope))?;
     }
     if let Some(may) = &asked.may {
         (rights.read, rights.write, rights.relay) = (false, false, false);
@@ -101,7 +104,15 @@ pub fn rights(node: &Node, asked: &Asked, before: Rights) -> Result<Rights> {
     match asked.until.as_deref().map(str::trim) {
         None => {}
         Some("never") => rights.until_ms = None,
-        Some(text) => rights.until_ms = Some(until(text)?),
+        Some(text) => {
+            let until_ms = until(text)?;
+            if until_ms <= node.clock.now_ms() {
+                let message =
+                    format!("{text:?} is over: to let it do nothing from now on, say `may` none");
+                return Err(Error::field("until", "in_the_past", message));
+            }
+            rights.until_ms = Some(until_ms);
+        }
     }
     rights.check().map_err(|error| Error::field("scopes", "malformed", error.to_string()))?;
     Ok(rights)
@@ -113,6 +124,20 @@ fn words_of(list: &[String]) -> impl Iterator<Item = &str> {
 
 fn are_all(list: &[String]) -> bool {
     words_of(list).any(|name| name == "*")
+}
+
+/// One that ends with `/` stands for all that begin alike.
+fn known_scope(name: &str) -> Result<()> {
+    let known: BTreeSet<&str> = kinds::ALL.iter().map(|kind| kind.scope).collect();
+    let is_known =
+        |scope: &&str| name.strip_suffix('/').map_or(*scope == name, |_| scope.starts_with(name));
+    if known.iter().any(is_known) {
+        return Ok(());
+    }
+    let names: Vec<&str> = known.into_iter().collect();
+    let message =
+        format!("there is no scope {name:?}: there are {}, and * for all", names.join(", "));
+    Err(Error::field("scopes", "unknown_scope", message))
 }
 
 fn no_tenant(name: &str) -> Error {

@@ -243,6 +243,9 @@ impl Roster {
         status.lets = inner.standing.held.get(&status.node).cloned();
         match inner.entries.get_mut(&status.public_key) {
             Some(entry) => {
+                if entry.status.address != status.address {
+                    entry.wake.notify_one();
+                }
                 (entry.status.name, entry.status.address) = (status.name, status.address);
             }
             None => {

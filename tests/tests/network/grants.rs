@@ -363,8 +363,11 @@ async fn what_is_no_grant_is_refused_with_the_field() {
     for (asked, code) in [
         (json!({ "tenants": ["nowhere"] }), "unknown_tenant"),
         (json!({ "scopes": ["con tent"] }), "malformed"),
+        (json!({ "scopes": ["content", "contents"] }), "unknown_scope"),
         (json!({ "may": ["everything"] }), "unknown_choice"),
         (json!({ "until": "soon" }), "malformed"),
+        (json!({ "until": "1999-01-01" }), "in_the_past"),
+        (json!([]), "must be an object"),
     ] {
         let answer = admin.put(path, &asked).await.expect(422);
         assert!(answer.text().contains(code), "{}", answer.text());

@@ -48,6 +48,22 @@ fn a_peer_that_may_do_something_else_is_cut_and_comes_again() {
     assert_eq!(roster.shut_out(&keys[1]), None);
 }
 
+/// Whoever dials it may be in a long pause, and knows the old one.
+#[tokio::test]
+async fn a_peer_with_a_new_address_is_dialled_there_at_once() {
+    let roster = roster(vec![peer(7)], BTreeSet::new());
+    let key = PublicKey([7; 32]);
+    let is_woken = async |address: &str| {
+        roster.add(Peer { address: Some(address.to_owned()), ..peer(7) });
+        let target = roster.target(&key).unwrap();
+        assert_eq!(target.address.as_deref(), Some(address));
+        tokio::time::timeout(std::time::Duration::ZERO, target.wake.notified()).await.is_ok()
+    };
+    assert!(is_woken("old.example:8081").await);
+    assert!(!is_woken("old.example:8081").await, "it is where it was");
+    assert!(is_woken("new.example:8081").await);
+}
+
 #[test]
 fn a_peer_whose_time_is_over_is_refused() {
     let roster = roster(vec![peer(7)], BTreeSet::new());
