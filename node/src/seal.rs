@@ -60,17 +60,21 @@ pub fn seal_older(node: &Node, than_ms: u64) -> Result<usize> {
     Ok(sealed)
 }
 
-/// Looks at the seals that came. How many segments were proven.
+/// Looks at the seals that came, until a look finds none of which all ops are here. How many segments were proven.
 pub fn prove(node: &Node) -> Result<usize> {
     let mut proven = 0;
     for _ in 0..STEPS {
-        let examined = node.store.read(|reader| seal::examine(reader, AT_ONCE, is_signed))?;
-        if examined.is_empty() {
+        let look = node.store.read(|reader| seal::examine(reader, AT_ONCE, is_signed))?;
+        if look.is_idle() {
             break;
         }
-        proven += examined.iter().filter(|one| one.verdict == Verdict::Proven).count();
-        examined.iter().for_each(tell);
-        node.store.write_blocking(move |tx: &mut Tx| tx.note_examined(&examined))?;
+        let is_over = look.examined.is_empty();
+        proven += look.examined.iter().filter(|one| one.verdict == Verdict::Proven).count();
+        look.examined.iter().for_each(tell);
+        node.store.write_blocking(move |tx: &mut Tx| tx.note_examined(&look))?;
+        if is_over {
+            break;
+        }
     }
     Ok(proven)
 }

@@ -55,7 +55,7 @@ pub type States = BTreeMap<StreamId, StreamState>;
 pub struct Member {
     pub node: NodeId,
     pub name: String,
-    /// The object that says it.
+    /// The object that says it; empty if that is to be read anew.
     pub object: String,
     pub has: BTreeMap<StreamId, Vector>,
     /// None of a release that does not say.
@@ -147,8 +147,9 @@ pub fn forget_objects(tx: &mut Tx<'_>, id: i64, names: &[String]) -> Result<()> 
 }
 
 pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
-    let sql = "SELECT node, name, object, has, bundle_key, refused, seen_ms, carries, lacks, lacks_object, states \
-               FROM bucket_member WHERE bucket = ?1";
+    // A release that knew of no states read the object for the rest alone: to this one it is unread.
+    let sql = "SELECT node, name, iif(states IS NULL, '', object), has, bundle_key, refused, seen_ms, carries, lacks, \
+               lacks_object, states FROM bucket_member WHERE bucket = ?1";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
     let mut members = Vec::new();
@@ -175,7 +176,8 @@ pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
 pub fn note_member(tx: &mut Tx<'_>, id: i64, member: &Member) -> Result<()> {
     let Member { node, name, object, bundle_key, lacks, lacks_object, .. } = member;
     let (has, carries) = (codec::encode(&member.has), codec::encode(&member.carries));
-    let states = member.states.as_ref().map(codec::encode);
+    // Nothing encoded: it was looked for.
+    let states = member.states.as_ref().map(codec::encode).unwrap_or_default();
     let (refused, seen_ms) = (codec::encode(&member.refused), member.seen_ms as i64);
     let sql = "INSERT OR REPLACE INTO bucket_member \
                (bucket, node, name, object, has, bundle_key, refused, seen_ms, carries, lacks, lacks_object, \
@@ -203,4 +205,47 @@ pub fn forget_member(tx: &mut Tx<'_>, id: i64, node: NodeId) -> Result<()> {
     let sql = "DELETE FROM bucket_member WHERE bucket = ?1 AND node = ?2";
     tx.conn().execute(sql, params![id, node.0])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Db;
+    use crate::error::Error;
+    use crate::{Clock, Id};
+
+    #[test]
+    fn what_a_release_without_states_read_is_unread_once() -> Result<()> {
+        let node = NodeId([2; 16]);
+        let mut db = Db::open_in_memory(&[], NodeId([1; 16]), Clock::from_fn(|| 1_000))?;
+        let said = |states| Member {
+            node,
+            name: "lagoon".to_owned(),
+            object: "want".to_owned(),
+            has: BTreeMap::new(),
+            states,
+            carries: Carries::everything(),
+            bundle_key: [0; 32],
+            refused: vec![],
+            lacks: vec![],
+            lacks_object: String::new(),
+            seen_ms: 1,
+        };
+        let state = StreamState { digest: Digest([1; 4]), is_ahead: false };
+        let states = States::from([(StreamId::new(Id([7; 16]), "content"), state)]);
+        db.transact(|tx| {
+            note_member(tx, 1, &said(Some(states.clone())))?;
+            // As that release left it.
+            tx.conn().execute("UPDATE bucket_member SET states = NULL", [])?;
+            Ok::<_, Error>(())
+        })?;
+        let unread = Member { object: String::new(), ..said(None) };
+        assert_eq!(members(&db.reader(), 1)?, [unread]);
+        // Read by this release, of a node that says none, of one that has none, and of one that has some.
+        for states in [None, Some(States::new()), Some(states)] {
+            db.transact(|tx| note_member(tx, 1, &said(states.clone())))?;
+            assert_eq!(members(&db.reader(), 1)?, [said(states)]);
+        }
+        Ok(())
+    }
 }

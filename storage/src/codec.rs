@@ -9,7 +9,7 @@ use bincode::{Decode, Encode, config};
 use std::borrow::Cow;
 
 /// The most that one decoded value may take: an op's body is at most 4 MiB, a batch at most 8.
-const MAX_BYTES: usize = 16 << 20;
+pub const MAX_BYTES: usize = 16 << 20;
 /// Before what is packed. No encoded payload begins with it: those begin with the number of their variant.
 const PACKED: u8 = 0xF4;
 /// An encoded `Payload::Erased` begins with it.

@@ -14,7 +14,7 @@ use crate::kind::{Field, Kind, Type};
 use crate::log::{self, Met};
 use crate::read::Read;
 use crate::record::Record;
-use crate::schema::table_of;
+use crate::schema::{self, table_of};
 use crate::tx::{Changes, Tx};
 use crate::value::Value;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -32,8 +32,9 @@ pub const SIGNATURE: Field = bytes(7, "signature", 64);
 
 /// A segment is full with so many ops.
 pub const FULL_OPS: u64 = 4_096;
-/// Seals that one look over those not proven yet is about.
-const AT_ONCE: usize = 10_000;
+/// Seals that one look goes through. The next one goes on behind them, so that seals whose ops never come hold up no others.
+pub const MAX_LOOKED_AT: usize = 10_000;
+const LOOKED_UPTO: &str = "seals_looked_upto";
 const CONTEXT: &str = "atoll 2026 segment of ops";
 
 const fn bytes(code: u16, name: &'static str, size: usize) -> Field {
@@ -72,7 +73,8 @@ impl Segment {
         [CONTEXT.as_bytes(), &self.name].concat()
     }
 
-    fn key(&self) -> Id {
+    /// Of its seal.
+    pub fn key(&self) -> Id {
         let parts: [&[u8]; 5] = [
             b"seal",
             &self.stream.tenant.0,
@@ -268,22 +270,41 @@ pub struct Examined {
     pub verdict: Verdict,
 }
 
-/// Looks at seals that came lately, as far as all their ops are here, at most `most` of them. `is_signed` is asked whether
-/// a public key is that of a node, and whether its owner signed a message.
+/// One look over seals that are not proven yet.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    pub examined: Vec<Examined>,
+    /// Of what it went through; none if that is all there is.
+    upto: Option<(u16, Id)>,
+}
+
+impl Look {
+    /// True if nothing came of it that is to be noted.
+    pub fn is_idle(&self) -> bool {
+        self.examined.is_empty() && self.upto.is_none()
+    }
+}
+
+/// Looks over seals that are not proven yet, from behind the last look that was noted on, and examines those of which all
+/// ops are here, at most `most`. `is_signed` is asked whether a public key is that of a node, and whether its owner signed
+/// a message.
 pub fn examine(
     reader: &impl Read,
     most: usize,
     is_signed: impl Fn(&[u8; 32], NodeId, &[u8], &[u8]) -> bool,
-) -> Result<Vec<Examined>> {
+) -> Result<Look> {
     let conn = reader.conn();
     let numbers = numbers(conn)?;
     let heads: HashMap<StreamId, (i64, crate::heads::StreamHead)> =
         read_heads(conn, None)?.into_iter().map(|(id, h)| (h.stream.clone(), (id, h))).collect();
-    let mut examined = Vec::new();
-    for (code, key) in waiting(conn)? {
+    let waiting = waiting(conn)?;
+    let is_all = waiting.len() < MAX_LOOKED_AT;
+    let (mut examined, mut upto) = (Vec::new(), None);
+    for (code, key) in waiting {
         if examined.len() >= most {
-            break;
+            return Ok(Look { examined, upto });
         }
+        upto = Some((code, key));
         let mut end =
             |segment, verdict| examined.push(Examined { kind: code, key, segment, verdict });
         let kind = reader.plans().kinds.iter().find(|kind| kind.code == code).copied();
@@ -323,14 +344,27 @@ pub fn examine(
         };
         end(Some(segment), verdict);
     }
-    Ok(examined)
+    Ok(Look { examined, upto: upto.filter(|_| !is_all) })
 }
 
+/// Those behind the last look, then those from the beginning.
 fn waiting(conn: &Connection) -> Result<Vec<(u16, Id)>> {
-    let mut statement =
-        conn.prepare_cached("SELECT kind, key FROM seal_due ORDER BY key LIMIT ?1")?;
-    let rows = statement.query_map([AT_ONCE as i64], |r| Ok((r.get(0)?, Id(r.get(1)?))))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let last = schema::meta(conn, LOOKED_UPTO)?.and_then(|bytes| codec::decode(&bytes).ok());
+    let (kind, key): (u16, Id) = last.unwrap_or_default();
+    let mut waiting = Vec::new();
+    for side in [">", "<="] {
+        let sql = format!(
+            "SELECT kind, key FROM seal_due WHERE (kind, key) {side} (?1, ?2) ORDER BY kind, key LIMIT ?3"
+        );
+        let left = (MAX_LOOKED_AT - waiting.len()) as i64;
+        let mut statement = conn.prepare_cached(&sql)?;
+        let rows =
+            statement.query_map(params![kind, key.0, left], |r| Ok((r.get(0)?, Id(r.get(1)?))))?;
+        for row in rows {
+            waiting.push(row?);
+        }
+    }
+    Ok(waiting)
 }
 
 /// To be called with each row of a seal.
@@ -370,12 +404,15 @@ impl Tx<'_> {
         note_sealed(self.conn(), segment)
     }
 
-    /// Keeps what was found of seals. How many are broken that were not known to be.
-    pub fn note_examined(&mut self, examined: &[Examined]) -> Result<u64> {
+    /// Keeps what was found of seals, and how far that look went. How many are broken that were not known to be.
+    pub fn note_examined(&mut self, look: &Look) -> Result<u64> {
         let conn = self.conn();
         let now_ms = self.now_ms() as i64;
+        if let Some(upto) = &look.upto {
+            schema::put_meta(conn, LOOKED_UPTO, &codec::encode(upto))?;
+        }
         let mut broken = 0;
-        for one in examined {
+        for one in &look.examined {
             let sql = "DELETE FROM seal_due WHERE kind = ?1 AND key = ?2";
             conn.prepare_cached(sql)?.execute(params![one.kind, one.key.0])?;
             match &one.verdict {

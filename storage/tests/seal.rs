@@ -2,10 +2,10 @@
 //! somebody changed on its way is found.
 
 use atoll_storage::erasure;
-use atoll_storage::seal::{self, FULL_OPS, Verdict};
+use atoll_storage::seal::{self, FULL_OPS, Look, MAX_LOOKED_AT, Segment, Verdict};
 use atoll_storage::{
-    Applied, Changes, Clock, Db, Error, Field, Id, Kind, Lane, NodeId, Op, Payload, Read, Replica,
-    Value,
+    Applied, Changes, Clock, Db, Error, Field, Id, Kind, Lane, NodeId, Op, Origin, Payload, Read,
+    Replica, StreamId, Value,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,14 +63,18 @@ fn signature(node: NodeId, message: &[u8]) -> Vec<u8> {
     [hash.as_bytes().as_slice(), hash.as_bytes()].concat()
 }
 
-fn examine(db: &mut Db) -> Vec<Verdict> {
+fn look(db: &mut Db, most: usize) -> Look {
     let is_signed = |key: &[u8; 32], node: NodeId, message: &[u8], sign: &[u8]| {
         *key == [node.0[0]; 32] && sign == signature(node, message)
     };
-    let found = seal::examine(&db.reader(), 1_000, is_signed).unwrap();
-    let noted: Result<u64, Error> = db.transact(|tx| tx.note_examined(&found));
+    let look = seal::examine(&db.reader(), most, is_signed).unwrap();
+    let noted: Result<u64, Error> = db.transact(|tx| tx.note_examined(&look));
     noted.unwrap();
-    found.into_iter().map(|one| one.verdict).collect()
+    look
+}
+
+fn examine(db: &mut Db) -> Vec<Verdict> {
+    look(db, 1_000).examined.into_iter().map(|one| one.verdict).collect()
 }
 
 fn key(n: u64) -> Id {
@@ -232,4 +236,83 @@ fn a_seal_waits_for_its_ops_and_says_nothing_of_those_that_are_gone() {
     assert_eq!(bench.seal(&mut a), 1);
     pass_on(&mut a, &mut b);
     assert!(examine(&mut b).contains(&Verdict::Proven));
+}
+
+/// Signed seals of a node of which no ops ever come, with keys below one. So many.
+fn seals_without_ops(db: &mut Db, many: usize, below: Id) {
+    let node = NodeId([77; 16]);
+    let segment = |epoch| Segment {
+        stream: StreamId::new(TENANT, "content"),
+        origin: Origin { node, epoch },
+        low: 1,
+        high: 10,
+        before: None,
+        name: [9; 32],
+    };
+    let made: Result<(), Error> = db.transact(|tx| {
+        let segments = (0..).map(segment).filter(|segment| segment.key() < below);
+        for segment in segments.take(many) {
+            tx.seal(&segment, [77; 32], &signature(node, &segment.message()))?;
+        }
+        Ok(())
+    });
+    made.unwrap();
+}
+
+#[test]
+fn seals_whose_ops_never_come_hold_up_no_others() {
+    let bench = Bench::new();
+    let (mut a, mut b) = (bench.node(1), bench.node(2));
+    write(&mut a, 0..10);
+    bench.pass_days(2);
+    let due = seal::due(&a.reader(), NodeId([1; 16]), bench.now() - DAY_MS, 100).unwrap();
+    bench.seal(&mut a);
+    // As many come before it as one look goes through.
+    seals_without_ops(&mut b, MAX_LOOKED_AT, due[0].key());
+    pass_on(&mut a, &mut b);
+    let mut looks = 0;
+    while seal::standing(&b.reader()).unwrap().proven_ops == 0 {
+        let look = look(&mut b, 16);
+        assert!(!look.is_idle(), "there is more to look at");
+        looks += 1;
+        assert!(looks <= 2, "{:?}", seal::standing(&b.reader()));
+    }
+    assert_eq!(seal::standing(&b.reader()).unwrap().waiting, MAX_LOOKED_AT as u64);
+    // And one that comes later, wherever the looks have got to.
+    for n in 0..4_u8 {
+        let mut c = bench.node(10 + n);
+        let from = 100 * u64::from(n + 1);
+        write(&mut c, from..from + 10);
+        bench.pass_days(2);
+        bench.seal(&mut c);
+        pass_on(&mut c, &mut b);
+        let mut looks = 0;
+        while seal::standing(&b.reader()).unwrap().proven_ops < 10 * u64::from(n + 2) {
+            look(&mut b, 16);
+            looks += 1;
+            assert!(looks <= 2, "{:?}", seal::standing(&b.reader()));
+        }
+    }
+}
+
+#[test]
+fn a_look_that_found_as_many_as_it_may_is_gone_on_with() {
+    let bench = Bench::new();
+    let mut b = bench.node(99);
+    for n in 1..=5_u8 {
+        let mut a = bench.node(n);
+        write(&mut a, u64::from(n) * 10..u64::from(n) * 10 + 3);
+        bench.pass_days(2);
+        bench.seal(&mut a);
+        pass_on(&mut a, &mut b);
+    }
+    let mut proven = Vec::new();
+    loop {
+        let look = look(&mut b, 2);
+        if look.is_idle() {
+            break;
+        }
+        proven.push(look.examined.len());
+    }
+    assert_eq!(proven, [2, 2, 1]);
 }

@@ -17,6 +17,7 @@ mod pack;
 mod parcel;
 mod repair;
 mod slice;
+mod told;
 mod volume;
 
 pub use export::{Exported, Order, Tells, Volumes, export};
@@ -27,6 +28,7 @@ pub use pack::{Left, Packing};
 pub use parcel::{Contents, MAX_SHARES, Share, export_parcel};
 pub use repair::Repair;
 pub use slice::{Lack, MAX_LACKS, all_of};
+pub use told::MAX_TOLD_BYTES;
 pub use volume::{Brings, Head, Volume, VolumeWriter};
 
 use crate::key::PublicKey;
@@ -48,8 +50,9 @@ pub const BATCH_OPS: usize = 1_000;
 pub const SNAPSHOT_FROM_OPS: u64 = 2_000;
 /// As many as a node knows.
 pub const MAX_RECIPIENTS: usize = atoll_storage::peer::MAX_PEERS;
-/// Names of bundles that one can refuse.
+/// Names of bundles that one can refuse, and how long each is at most.
 pub const MAX_REFUSED: usize = 1_000;
+const MAX_REFUSED_BYTES: usize = 128;
 
 #[derive(Debug, Error)]
 pub enum Error {

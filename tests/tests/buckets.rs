@@ -2,6 +2,8 @@
 
 #[path = "buckets/files.rs"]
 mod files;
+#[path = "buckets/numbers.rs"]
+mod numbers;
 #[path = "buckets/parts.rs"]
 mod parts;
 

@@ -141,35 +141,34 @@ fn total_of(
     total(usual, |seed| simulator::run_plan(seed, plan(seed)), figure)
 }
 
+/// In one of so many runs at least something comes late.
+fn removals(usual: u64, one_in: u64, run: impl Fn(u64) -> Result<simulator::Outcome, String>) {
+    let (late, seeds) = total(usual, run, |outcome| u64::from(outcome.late > 0));
+    assert!(late >= seeds / one_in, "in only {late} runs something was late");
+}
+
 /// All but one write on as well, and do not know for a while.
 #[test]
 fn what_a_removed_node_wrote_late_is_in_no_state() {
-    let was_late = |outcome: &simulator::Outcome| u64::from(outcome.late > 0);
-    let (late, seeds) = total_of(150, simulator::Plan::removal, was_late);
-    assert!(late >= seeds / 4, "in only {late} runs something was late");
+    removals(150, 4, |seed| simulator::run_plan(seed, simulator::Plan::removal(seed)));
 }
 
 /// What the others show in the end is what they showed when it was removed.
 #[test]
 fn what_a_removed_node_wrote_late_shows_nowhere_in_the_end() {
-    let run = |seed| simulator::run_removal(seed, simulator::Plan::quiet_removal(seed));
-    let (late, seeds) = total(150, run, |outcome| u64::from(outcome.late > 0));
-    assert!(late >= seeds / 4, "in only {late} runs something was late");
+    removals(150, 4, |seed| simulator::run_removal(seed, simulator::Plan::quiet_removal(seed)));
 }
 
 /// The removed one meets a node that carries a part of what it writes, or writes a part of what others carry.
 #[test]
 fn what_a_removed_node_wrote_late_is_in_no_state_of_partial_nodes() {
-    let was_late = |outcome: &simulator::Outcome| u64::from(outcome.late > 0);
-    let (late, seeds) = total_of(60, simulator::Plan::partial_removal, was_late);
-    assert!(late >= seeds / 8, "in only {late} runs something was late");
+    removals(60, 8, |seed| simulator::run_plan(seed, simulator::Plan::partial_removal(seed)));
 }
 
 #[test]
 fn what_a_removed_node_wrote_late_shows_on_no_partial_node_in_the_end() {
-    let run = |seed| simulator::run_removal(seed, simulator::Plan::quiet_partial_removal(seed));
-    let (late, seeds) = total(60, run, |outcome| u64::from(outcome.late > 0));
-    assert!(late >= seeds / 8, "in only {late} runs something was late");
+    let plan = simulator::Plan::quiet_partial_removal;
+    removals(60, 8, |seed| simulator::run_removal(seed, plan(seed)));
 }
 
 /// What one of the nodes between does not carry, the others get by another way or not at all; what it carries passes.

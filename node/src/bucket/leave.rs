@@ -121,8 +121,11 @@ impl<V: Visitor> Round<'_, V> {
         let refused = self.refused_of_others();
         let now_ms = self.visitor.now_ms();
         let carries = self.base.carries();
+        // Somebody else may have put a later one under this node's name.
+        let there = self.listing.wants.get(&me).map(|there| ObjectName::Want(there.name));
         let is_said = self.said.get(&me).is_some_and(|said| {
-            said.has == *mine
+            there.is_some_and(|there| there.to_string() == said.object)
+                && said.has == *mine
                 && said.states.as_ref() == Some(&states)
                 && said.carries == *carries
                 && said.refused == refused

@@ -17,7 +17,7 @@ fn verdicts(db: &mut Db) -> Vec<Verdict> {
     let found = seal::examine(&db.reader(), 1_000, |_, _, _, _| true).unwrap();
     let noted: Result<u64, Error> = db.transact(|tx| tx.note_examined(&found));
     noted.unwrap();
-    found.into_iter().map(|one| one.verdict).collect()
+    found.examined.into_iter().map(|one| one.verdict).collect()
 }
 
 #[test]

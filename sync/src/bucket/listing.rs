@@ -1,11 +1,13 @@
 //! What stands in a bucket, sorted: wants, bundles with their volumes, and what is neither.
 
-use super::name::{BundleName, ObjectName};
+use super::name::{BundleName, MAX_NUMBER, ObjectName};
 use atoll_storage::NodeId;
 use std::collections::BTreeMap;
 
 /// More are not looked at.
 pub const MAX_OBJECTS: usize = 20_000;
+/// No clock that a node numbered something by was so far ahead of its own of now.
+const MAX_AHEAD_MS: u64 = 100 * 365 * 24 * 3_600_000;
 
 /// An object as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,14 +124,18 @@ impl Listing {
         }
     }
 
-    /// Above the number of everything that this node left: what it leaves next shall count as later.
+    /// Above the number of everything that this node left: what it leaves next shall count as later. What is numbered beyond
+    /// any clock stands under its name by somebody else, and would leave no number above it.
     pub fn next_number(&self, node: NodeId, now_ms: u64) -> u64 {
+        let now_ms = now_ms.min(MAX_NUMBER);
         let said = [self.wants.get(&node), self.lacks.get(&node)];
-        let said = said.into_iter().flatten().map(|said| said.name);
+        let said = said.into_iter().flatten().map(|said| &said.name);
         let left = self.bundles.keys().chain(self.parcels.keys());
-        let left = left.filter(|name| name.node == node).copied();
-        let highest = said.chain(left).map(|name| name.number).max();
-        highest.map_or(now_ms, |number| now_ms.max(number + 1))
+        let left = left.chain(&self.old_wants).chain(&self.old_lacks);
+        let left = left.filter(|name| name.node == node);
+        let numbers = said.chain(left).map(|name| name.number);
+        let highest = numbers.filter(|number| *number <= now_ms + MAX_AHEAD_MS).max();
+        highest.map_or(now_ms, |number| now_ms.max(number + 1)).min(MAX_NUMBER)
     }
 }
 
@@ -198,5 +204,27 @@ mod tests {
         // Also for a clock that was put back.
         assert_eq!(listing.next_number(A, 4), 10);
         assert_eq!(listing.next_number(NodeId([1; 16]), 4), 4);
+    }
+
+    #[test]
+    fn what_is_numbered_beyond_any_clock_leaves_a_node_numbers_to_write_under() {
+        const NOW_MS: u64 = 1_795_000_000_000;
+        let lacks =
+            |number| Listed { name: ObjectName::Lacks(name(number)).to_string(), size_bytes: 1 };
+        let parcel =
+            |number| Listed { name: ObjectName::Parcel(name(number)).to_string(), size_bytes: 1 };
+        let last = MAX_NUMBER;
+        for far in [want(last), lacks(last), parcel(last), volume(last, 1, true)] {
+            let listing = Listing::of([far, want(NOW_MS + 7)]);
+            assert_eq!((listing.foreign.len(), listing.objects), (0, 2));
+            assert_eq!(listing.next_number(A, NOW_MS), NOW_MS + 8);
+            // A clock that says 1970 is behind what the node left when it was right.
+            assert_eq!(listing.next_number(A, 0), NOW_MS + 8);
+        }
+        // And beyond what a name can tell.
+        for now_ms in [last, last + 1, u64::MAX] {
+            let number = Listing::of([want(last)]).next_number(A, now_ms);
+            assert_eq!(ObjectName::parse(&want(number).name), Some(ObjectName::Want(name(last))));
+        }
     }
 }

@@ -19,11 +19,14 @@ const LACKS: &str = "lacks-";
 const FILES: &str = "files-";
 const LAST: &str = "-last";
 const NUMBER_DIGITS: usize = 12;
+/// That fits in so many digits.
+pub(super) const MAX_NUMBER: u64 = (1 << (4 * NUMBER_DIGITS)) - 1;
 const RANDOM_DIGITS: usize = 8;
 
 /// Names a bundle, or what a node has: all objects of one beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleName {
+    /// Of 48 bits.
     pub number: u64,
     pub random: u32,
     pub node: NodeId,

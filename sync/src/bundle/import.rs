@@ -2,19 +2,22 @@
 
 use super::land::{Landing, LeftOut};
 use super::slice::{BlobSlice, Lack, MAX_BLOBS, MAX_LACKS};
+use super::told::{Room, TOO_MUCH, Told as _};
 use super::volume::{Item, Volume};
-use super::{Cover, MAX_REFUSED, Part, Result, Want};
+use super::{Cover, MAX_REFUSED, MAX_REFUSED_BYTES, Part, Result, Want};
 use crate::message::{unpack_chunk, unpack_ops};
 use atoll_storage::blob::BlobId;
 use atoll_storage::blob::tree::groups_of;
 use atoll_storage::bucket::States;
-use atoll_storage::{Carries, Replica, StreamId, Vector};
+use atoll_storage::{Carries, Op, Origin, Replica, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 
 /// More are not listed.
 const MAX_DAMAGES: usize = 100;
 const MAX_PARTS: u32 = 10_000_000;
+/// Streams and origins of ops and chunks that are remembered until all of a bundle was read, as they lie in memory.
+const MAX_OPEN_BYTES: usize = 64 << 20;
 const FALSE: &str = "its bytes are not those of the file that it names";
 
 /// A part that could not be taken, or bytes that belong to none.
@@ -148,6 +151,22 @@ fn read<R: Read + Seek>(
     Ok(taking)
 }
 
+/// For what the bundle tells.
+struct Rooms {
+    want: Room,
+    covers: Room,
+    states: Room,
+    /// Of `tops` and `chunked`.
+    open: Room,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        let open = Room::of(MAX_OPEN_BYTES);
+        Self { want: Room::default(), covers: Room::default(), states: Room::default(), open }
+    }
+}
+
 #[derive(Default)]
 struct Taking {
     report: Report,
@@ -159,6 +178,7 @@ struct Taking {
     /// The highest ops that came, by stream.
     tops: BTreeMap<StreamId, Vector>,
     chunked: BTreeSet<StreamId>,
+    rooms: Rooms,
 }
 
 impl Taking {
@@ -174,21 +194,31 @@ impl Taking {
             return Ok(());
         }
         match part {
-            Part::Want(want) => self.report.want.get_or_insert_default().extend(want),
+            Part::Want(want) if self.rooms.want.take_all(&want) => {
+                self.report.want.get_or_insert_default().extend(want);
+            }
             Part::Carries(carries) => match carries.check() {
                 Ok(()) => self.report.carries = Some(carries),
                 Err(error) => self.nonsense(number, error.to_string()),
             },
-            Part::Covers(covers) => self.report.covers.extend(covers),
+            Part::Covers(covers) if self.rooms.covers.take_all(&covers) => {
+                self.report.covers.extend(covers);
+            }
             Part::Refused(names) => {
-                self.report.refused.extend(names);
-                self.report.refused.truncate(MAX_REFUSED);
+                let left = MAX_REFUSED.saturating_sub(self.report.refused.len());
+                let names = names.into_iter().filter(|name| name.len() <= MAX_REFUSED_BYTES);
+                self.report.refused.extend(names.take(left));
             }
             Part::Lacks(lacks) => {
                 let left = MAX_LACKS.saturating_sub(self.report.lacks.len());
                 self.report.lacks.extend(lacks.into_iter().take(left).map(Lack::bounded));
             }
-            Part::States(states) => self.report.states.get_or_insert_default().extend(states),
+            Part::States(states) if self.rooms.states.take_all(&states) => {
+                self.report.states.get_or_insert_default().extend(states);
+            }
+            Part::Want(_) | Part::Covers(_) | Part::States(_) => {
+                self.nonsense(number, TOO_MUCH.to_owned());
+            }
             // Its slices tell the same, and prove it; and a state is merged whomever it is for.
             Part::Contents(_) | Part::Repair(_) => {}
             Part::Slice(slice) => self.take_slice(landing, number, &slice),
@@ -196,11 +226,11 @@ impl Taking {
             Part::Ops(packed) => match unpack_ops(&packed) {
                 Ok(ops) => {
                     self.report.ops += ops.len() as u64;
-                    for op in &ops {
-                        let top = self.tops.entry(op.stream.clone()).or_default();
-                        top.raise(op.dot.origin, op.dot.seq);
-                    }
                     if let Some(replica) = replica {
+                        if !self.note_tops(&ops) {
+                            self.nonsense(number, TOO_MUCH.to_owned());
+                            return Ok(());
+                        }
                         // They may build on what a snapshot before them brought.
                         Self::finish_streams(&mut self.chunked, *replica)?;
                         let applied = replica.apply(ops)?;
@@ -218,6 +248,11 @@ impl Taking {
                     if let Some(replica) = replica {
                         if !replica.carries().carries(&chunk.stream) {
                             self.report.not_carried += chunk.records.len() as u64;
+                            return Ok(());
+                        }
+                        let is_new = !self.chunked.contains(&chunk.stream);
+                        if is_new && !self.rooms.open.take(chunk.stream.bytes()) {
+                            self.nonsense(number, TOO_MUCH.to_owned());
                             return Ok(());
                         }
                         self.chunked.insert(chunk.stream.clone());
@@ -247,6 +282,26 @@ impl Taking {
         if let Some(landing) = landing {
             landing.take(slice, &proved);
         }
+    }
+
+    /// False if there is no room for all of them; what does not fit is taken by a later bundle.
+    fn note_tops(&mut self, ops: &[Op]) -> bool {
+        for op in ops {
+            if !self.tops.contains_key(&op.stream) {
+                let vector = Vector::default();
+                if !self.rooms.open.take(op.stream.bytes() + vector.bytes()) {
+                    return false;
+                }
+                self.tops.insert(op.stream.clone(), vector);
+            }
+            let Some(top) = self.tops.get_mut(&op.stream) else { return false };
+            let is_new = top.get(op.dot.origin) == 0;
+            if is_new && !self.rooms.open.take(size_of::<(Origin, u64)>()) {
+                return false;
+            }
+            top.raise(op.dot.origin, op.dot.seq);
+        }
+        true
     }
 
     /// Leaves those of which chunks are missing.
@@ -297,3 +352,6 @@ impl Taking {
         Ok(self.report)
     }
 }
+
+#[cfg(test)]
+mod tests;

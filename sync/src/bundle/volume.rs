@@ -2,6 +2,7 @@
 
 use super::frame::{self, Frame, Frames, Header, KIND_HEAD, KIND_LOCKED, KIND_PLAIN, Read1};
 use super::lock::{Locker, Sealed};
+use super::told::Room;
 use super::{
     BundleKey, Contents, Cover, Error, FORMAT, MAX_RECIPIENTS, MAX_SHARES, Part, Repair, Result,
 };
@@ -182,8 +183,8 @@ impl<R: Read + Seek> Volume<R> {
         Ok(())
     }
 
-    /// What the bundle brings, read from its beginning; none if it does not tell, or not so early. To be called before the
-    /// parts are read.
+    /// What the bundle brings, read from its beginning; none if it does not tell, or not so early, or more than
+    /// [`super::MAX_TOLD_BYTES`]. To be called before the parts are read.
     pub fn brings(&mut self) -> Result<Option<Brings>> {
         let brings = self.read_brings();
         self.frames.rewind();
@@ -192,9 +193,13 @@ impl<R: Read + Seek> Volume<R> {
 
     fn read_brings(&mut self) -> Result<Option<Brings>> {
         let mut all: Option<Vec<Cover>> = None;
+        let mut room = Room::default();
         let end = loop {
             match self.next()? {
                 Some(Item::Part { part: Part::Covers(covers), .. }) => {
+                    if !room.take_all(&covers) {
+                        return Ok(None);
+                    }
                     all.get_or_insert_default().extend(covers);
                 }
                 Some(Item::Part { part, .. }) => break part,

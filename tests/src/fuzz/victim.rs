@@ -137,9 +137,9 @@ pub fn edit_late(db: &mut Db) {
 /// What a node does from time to time about what came.
 pub fn look_after(db: &mut Db) {
     let me = db.origin().node;
-    let examined = seal::examine(&db.reader(), 100, is_signed).expect("seals are looked at");
+    let look = seal::examine(&db.reader(), 100, is_signed).expect("seals are looked at");
     let noted: Result<(), Error> = db.transact(|tx| {
-        tx.note_examined(&examined)?;
+        tx.note_examined(&look)?;
         tx.drop_old_seals(me, 100).map(drop)
     });
     noted.expect("what became of seals is kept");
