@@ -21,6 +21,7 @@ use atoll_sync::bundle::{
     self, BundleKey, Exported, Head, Lack, Landing, Left, Packing, Recipient, Report, Tells, Volume,
 };
 use atoll_sync::guard::Guarded;
+use atoll_sync::key::PublicKey;
 use serde::{Deserialize, Serialize};
 use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
@@ -341,6 +342,9 @@ pub fn import(
 }
 
 type Volumes = Vec<Volume<BufReader<File>>>;
+/// What volumes of one bundle have in common, by age. The maker is part of it: the rest of a head is in clear, and whoever
+/// likes signs a volume that says the same.
+type Which = (u64, PublicKey, [u8; 16]);
 
 fn each_bundle(
     node: &Node,
@@ -350,7 +354,7 @@ fn each_bundle(
 ) -> Result<Outcome> {
     let mine = BundleKey::of(node.key()).map_err(refused)?;
     let mut outcome = Outcome::default();
-    let mut bundles: BTreeMap<(u64, [u8; 16]), (Head, Volumes)> = BTreeMap::new();
+    let mut bundles: BTreeMap<Which, (Head, Volumes)> = BTreeMap::new();
     let files = shelf::all(files, MAX_VOLUMES)?;
     let mut of = 0;
     for path in &files {
@@ -361,7 +365,7 @@ fn each_bundle(
             Ok(volume) => {
                 of += volume.progress().1;
                 let head = volume.head().clone();
-                let slot = bundles.entry((head.made_ms, head.bundle));
+                let slot = bundles.entry((head.made_ms, head.creator, head.bundle));
                 slot.or_insert_with(|| (head, vec![])).1.push(volume);
             }
             Err(error) => {
@@ -466,7 +470,7 @@ fn refused(error: bundle::Error) -> Error {
         bundle::Error::Stranger { .. } => "unknown_maker",
         bundle::Error::NotForMe { .. } => "not_for_this_node",
         bundle::Error::Newer(_) => "newer_format",
-        bundle::Error::NoBundle => "no_bundle",
+        bundle::Error::NoBundle | bundle::Error::Mixed => "no_bundle",
         bundle::Error::TooManyRecipients | bundle::Error::Recipient(_) => "recipients",
     };
     Error::conflict(code, error.to_string())

@@ -323,3 +323,22 @@ fn a_part_of_another_volume_does_not_count() -> Outcome {
     assert!(!report.damaged.is_empty());
     Ok(())
 }
+
+#[test]
+fn volumes_of_different_bundles_or_makers_are_not_taken_as_one_bundle() -> Outcome {
+    let (mut core, mut stranger) = (node()?, node()?);
+    core.write(1, "of the core")?;
+    stranger.write(2, "of somebody else")?;
+    let (_, genuine) = core.export(&vec![], &[])?;
+    let (_, later) = core.export(&vec![], &[])?;
+    let (_, foreign) = stranger.export(&vec![], &[])?;
+    for other in [&foreign[0], &later[0]] {
+        for mixed in [[&genuine[0][..], other], [other, &genuine[0][..]]] {
+            let mut new = node()?;
+            let refused = new.import(&mixed).expect_err("they are two");
+            assert!(refused.to_string().contains("different bundles"), "{refused}");
+            assert!(new.want()?.is_empty(), "and nothing of them counts");
+        }
+    }
+    Ok(())
+}

@@ -7,6 +7,7 @@ use atoll_node::identity::user;
 use atoll_node::runtime::Workers;
 use atoll_storage::Changes;
 use atoll_storage::blob::BlobId;
+use atoll_sync::bundle::{Head, Volume, VolumeWriter};
 use atoll_tests::harness::{Client, TestNode};
 use serde_json::{Value as Json, json};
 
@@ -147,6 +148,50 @@ async fn what_cannot_be_taken_says_why() {
     for worker in workers {
         worker.shutdown().await;
     }
+}
+
+/// The parts of a volume, signed by their maker as those of a further volume of somebody else's bundle.
+fn slipped_in(maker: &TestNode, parts_of: &[u8], into: &[u8]) -> Vec<u8> {
+    let genuine = Volume::open(std::io::Cursor::new(into)).unwrap();
+    let (key, head) = (maker.node.key(), genuine.head().clone());
+    let head = Head { volume: 2, creator: key.public(), ..head };
+    let mut writer = VolumeWriter::begin(vec![], key, &head).unwrap();
+    let (mut rest, mut number) = (parts_of, 1_000);
+    while rest.len() > 92 {
+        let length = u32::from_le_bytes(rest[16..20].try_into().unwrap()) as usize;
+        if rest[8] == 1 {
+            writer.put(number, &rest[28..28 + length], false).unwrap();
+            number += 1;
+        }
+        rest = &rest[28 + length + 64..];
+    }
+    assert!(number > 1_001, "there is something to slip in");
+    writer.finish().unwrap().0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_of_a_stranger_brings_nothing_beside_a_bundle_of_a_peer() {
+    let (core, school, admin, _) = acquainted().await;
+    let stranger = TestNode::start().await;
+    let workers = [
+        core.node.start().await.unwrap(),
+        school.node.start().await.unwrap(),
+        stranger.node.start().await.unwrap(),
+    ];
+    let (_, genuine) = bundle(&core, &admin, &json!({})).await;
+    let (_, foreign) = bundle(&stranger, &stranger.admin().await, &json!({})).await;
+    let slipped = slipped_in(&stranger, &foreign, &genuine);
+    let stick = tempfile::tempdir().unwrap();
+    std::fs::write(stick.path().join("1.atoll"), &genuine).unwrap();
+    std::fs::write(stick.path().join("2.atoll"), &slipped).unwrap();
+    let system = atoll_node::Actor::system(atoll_storage::Id::NIL);
+    let folder = [stick.path().to_owned()];
+    tokio::task::block_in_place(|| {
+        let _ = atoll_node::courier::import(&school.node, &system, &folder, |_, _| {});
+        carry_in(&school, &genuine);
+    });
+    assert_eq!(root(&core), root(&school));
+    stop(workers).await;
 }
 
 /// A file that a user's record names as his picture, though no picture is so large.
