@@ -1,6 +1,8 @@
 //! Bundles between real databases: whole, in part, in any order, over several hops, cut, flipped and locked; with files; of nodes that
 //! carry a part.
 
+#[path = "bundle/cost.rs"]
+mod cost;
 #[path = "bundle/files.rs"]
 mod files;
 #[path = "bundle/parts.rs"]
