@@ -1,35 +1,27 @@
-//! Bundles as people use them: made for a node that no network reaches, looked at, checked, taken in. What comes from a
-//! bundle counts only if its maker is a peer of this node; whoever carried it is not asked.
+//! Bundles as people use them: made here for a node that no network reaches, and in `take` checked and taken in.
 
 mod job;
 mod shelf;
+mod take;
 
 pub(crate) use job::work;
 pub use job::{QUEUE, file, import_upload, start_export};
+pub use take::{Outcome, PassedOver, Seen, Unread, import, verify};
 
 use crate::access::{Actor, Permission};
 use crate::blob::carried;
 use crate::error::{Error, Result};
 use crate::peer::grant;
-use crate::peer::revocation::is_revoked;
 use crate::runtime::Node;
 use atoll_storage::blob::BlobId;
 use atoll_storage::courier::{self, Correspondent};
-use atoll_storage::tx::Tx;
 use atoll_storage::{Carries, NodeId, Rights, StreamId, Vector, codec, peer, reference};
-use atoll_sync::bundle::{
-    self, BundleKey, Exported, Head, Lack, Landing, Left, Packing, Recipient, Report, Tells, Volume,
-};
-use atoll_sync::guard::Guarded;
+use atoll_sync::bundle::{self, Exported, Lack, Left, Packing, Recipient, Tells};
 use serde::{Deserialize, Serialize};
 use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Volumes that are read in one go.
-const MAX_VOLUMES: usize = 1_000;
 /// What files take in a bundle if nobody says how much.
 const FILES_MIB: u64 = 8 << 10;
 /// Left free of the disk that a bundle is written to, unless it is the node's own.
@@ -80,36 +72,6 @@ pub struct Made {
     pub blobs_left: Left,
     /// For whom it is: ids of nodes.
     pub to: Vec<String>,
-}
-
-/// A bundle, or as much of one as the files given are.
-#[derive(Clone, Debug, Serialize)]
-pub struct Seen {
-    pub bundle: String,
-    pub volumes: Vec<u32>,
-    pub made_by: String,
-    pub maker: String,
-    /// Whether the maker is a peer of this node.
-    pub is_known: bool,
-    /// For this node among others: one that is not for it is refused.
-    pub is_locked: bool,
-    pub made_ms: u64,
-    #[serde(flatten)]
-    pub report: Report,
-    pub is_whole: bool,
-}
-
-/// A file that is no volume, with the reason.
-#[derive(Clone, Debug, Serialize)]
-pub struct Unread {
-    pub file: String,
-    pub why: String,
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Outcome {
-    pub bundles: Vec<Seen>,
-    pub unread: Vec<Unread>,
 }
 
 /// Makes a bundle beside `to`, which names its first volume. For a thread that may wait.
@@ -285,128 +247,6 @@ fn recipients(receivers: &[Receiver]) -> Result<Vec<Recipient>> {
     receivers.iter().map(recipient).collect()
 }
 
-/// What the files hold, all parts checked and nothing taken in. For a thread that may wait.
-pub fn verify(
-    node: &Node,
-    actor: &Actor,
-    files: &[PathBuf],
-    progress: impl FnMut(u64, u64),
-) -> Result<Outcome> {
-    actor.require(Permission::SyncAdminister)?;
-    each_bundle(node, files, progress, |_, _, volumes, progress| {
-        bundle::import(None, None, volumes, progress).map_err(refused)
-    })
-}
-
-/// Takes in what the files hold. What is damaged or missing is told and the rest counts; to give the same files again does
-/// no harm. For a thread that may wait.
-///
-/// # Errors
-/// `Store(Full)` if the disk is full: what was taken in until then stays. `Conflict` (`unknown_maker`, `not_for_this_node`)
-/// if none of the bundles may be taken in.
-pub fn import(
-    node: &Node,
-    actor: &Actor,
-    files: &[PathBuf],
-    progress: impl FnMut(u64, u64),
-) -> Result<Outcome> {
-    actor.require(Permission::SyncAdminister)?;
-    each_bundle(node, files, progress, |node, head, volumes, progress| {
-        if !is_peer(node, head)? {
-            return Err(refused(bundle::Error::Stranger {
-                name: head.name.clone(),
-                key: head.creator,
-            }));
-        }
-        let maker = head.creator.node_id();
-        let rights = may_now(node, maker)?;
-        let mut store = node.store.clone();
-        let mut guarded = Guarded::new(&mut store, maker, rights);
-        let mut admit =
-            |blob: &_, size_bytes, coming| carried::admit(node, blob, size_bytes, coming);
-        let mut landing = Landing::new(&node.blobs, &mut admit);
-        let report = bundle::import(Some(&mut guarded), Some(&mut landing), volumes, progress);
-        carried::note_here(node, landing.came())?;
-        if landing.is_full() {
-            node.exchange.look_for_room();
-        }
-        let report = report.map_err(refused)?;
-        if guarded.refused_ops + guarded.refused_records > 0 {
-            let (ops, records) = (guarded.refused_ops, guarded.refused_records);
-            tracing::warn!(node = %maker, ops, records, "the maker of a bundle may not write all of it here: that was left");
-        }
-        note(node, head, &report)?;
-        Ok(report)
-    })
-}
-
-type Volumes = Vec<Volume<BufReader<File>>>;
-
-fn each_bundle(
-    node: &Node,
-    files: &[PathBuf],
-    mut progress: impl FnMut(u64, u64),
-    mut take: impl FnMut(&Node, &Head, Volumes, &mut dyn FnMut(u64, u64)) -> Result<Report>,
-) -> Result<Outcome> {
-    let mine = BundleKey::of(node.key()).map_err(refused)?;
-    let mut outcome = Outcome::default();
-    let mut bundles: BTreeMap<(u64, [u8; 16]), (Head, Volumes)> = BTreeMap::new();
-    let files = shelf::all(files, MAX_VOLUMES)?;
-    let mut of = 0;
-    for path in &files {
-        let opened = File::open(path)
-            .map_err(bundle::Error::Io)
-            .and_then(|file| Volume::open(BufReader::with_capacity(1 << 16, file)));
-        match opened {
-            Ok(volume) => {
-                of += volume.progress().1;
-                let head = volume.head().clone();
-                let slot = bundles.entry((head.made_ms, head.bundle));
-                slot.or_insert_with(|| (head, vec![])).1.push(volume);
-            }
-            Err(error) => {
-                let file = path.display().to_string();
-                outcome.unread.push(Unread { file, why: error.to_string() });
-            }
-        }
-    }
-    if bundles.is_empty() {
-        return Err(nothing(&outcome.unread));
-    }
-    // The oldest first: a later one builds on it.
-    let mut before = 0;
-    for (head, mut volumes) in bundles.into_values() {
-        let is_locked = volumes.iter().any(Volume::is_locked);
-        volumes.iter_mut().try_for_each(|volume| volume.unlock(&mine)).map_err(refused)?;
-        let numbers = volumes.iter().map(|volume| volume.head().volume).collect();
-        let size: u64 = volumes.iter().map(|volume| volume.progress().1).sum();
-        let report = take(node, &head, volumes, &mut |done, _| progress(before + done, of))?;
-        before += size;
-        outcome.bundles.push(Seen {
-            bundle: head.bundle.iter().map(|byte| format!("{byte:02x}")).collect(),
-            volumes: numbers,
-            made_by: head.name.clone(),
-            maker: head.creator.to_string(),
-            is_known: is_peer(node, &head)?,
-            is_locked,
-            made_ms: head.made_ms,
-            is_whole: report.is_whole(),
-            report,
-        });
-    }
-    Ok(outcome)
-}
-
-fn nothing(unread: &[Unread]) -> Error {
-    let told = match unread {
-        [] => "there is no volume among them".to_owned(),
-        // Where the file lies is known to whoever named it, and nobody else's business.
-        [one] => one.why.clone(),
-        [one, ..] => format!("{}: {}", one.file, one.why),
-    };
-    Error::field("files", "no_bundle", told)
-}
-
 /// What a node may do here, if it may do anything now.
 fn may_now(node: &Node, one: NodeId) -> Result<Rights> {
     let rights = grant::may(node, one)?;
@@ -417,35 +257,6 @@ fn may_now(node: &Node, one: NodeId) -> Result<Rights> {
         return Err(Error::conflict(what, message));
     }
     Ok(rights)
-}
-
-/// This node itself, or a peer that is listed.
-fn is_peer(node: &Node, head: &Head) -> Result<bool> {
-    if head.creator == node.key().public() {
-        return Ok(true);
-    }
-    let maker = head.creator.node_id();
-    let listed = node.store.read(|reader| peer::find(reader, maker))?;
-    let is_listed = listed.is_some_and(|peer| peer.removed_ms.is_none());
-    Ok(is_listed && !node.store.read(|reader| is_revoked(reader, maker))?)
-}
-
-/// What the maker has, for the bundle that goes back to it.
-fn note(node: &Node, head: &Head, report: &Report) -> Result<()> {
-    let Some(want) = &report.want else { return Ok(()) };
-    if head.creator == node.key().public() {
-        return Ok(());
-    }
-    let correspondent = Correspondent {
-        node: head.creator.node_id(),
-        has: want.iter().cloned().collect(),
-        carries: report.carries.clone().unwrap_or_default(),
-        bundle_key: head.reply_key,
-        lacks: if report.lacks.is_empty() { vec![] } else { codec::encode(&report.lacks) },
-        made_ms: head.made_ms,
-        heard_ms: node.clock.now_ms(),
-    };
-    Ok(node.store.write_blocking(move |tx: &mut Tx| courier::note(tx, &correspondent))?)
 }
 
 fn refused(error: bundle::Error) -> Error {
@@ -466,7 +277,7 @@ fn refused(error: bundle::Error) -> Error {
         bundle::Error::Stranger { .. } => "unknown_maker",
         bundle::Error::NotForMe { .. } => "not_for_this_node",
         bundle::Error::Newer(_) => "newer_format",
-        bundle::Error::NoBundle => "no_bundle",
+        bundle::Error::NoBundle | bundle::Error::Mixed => "no_bundle",
         bundle::Error::TooManyRecipients | bundle::Error::Recipient(_) => "recipients",
     };
     Error::conflict(code, error.to_string())

@@ -71,6 +71,8 @@ pub enum Error {
         "the bundle was made by {name} ({key}), whom this node does not know: add that node as a peer first"
     )]
     Stranger { name: String, key: PublicKey },
+    #[error("these volumes are of different bundles: take in each bundle by itself")]
+    Mixed,
     #[error("a bundle is locked for {MAX_RECIPIENTS} nodes at most")]
     TooManyRecipients,
     #[error("the key of recipient {0} is not one")]

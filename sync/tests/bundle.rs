@@ -1,6 +1,8 @@
 //! Bundles between real databases: whole, in part, in any order, over several hops, cut, flipped and locked; with files; of nodes that
 //! carry a part.
 
+#[path = "bundle/cost.rs"]
+mod cost;
 #[path = "bundle/files.rs"]
 mod files;
 #[path = "bundle/parts.rs"]
@@ -321,5 +323,24 @@ fn a_part_of_another_volume_does_not_count() -> Outcome {
     let report = new.import(&[&mixed])?;
     assert_eq!((report.parts, report.applied), (0, 0));
     assert!(!report.damaged.is_empty());
+    Ok(())
+}
+
+#[test]
+fn volumes_of_different_bundles_or_makers_are_not_taken_as_one_bundle() -> Outcome {
+    let (mut core, mut stranger) = (node()?, node()?);
+    core.write(1, "of the core")?;
+    stranger.write(2, "of somebody else")?;
+    let (_, genuine) = core.export(&vec![], &[])?;
+    let (_, later) = core.export(&vec![], &[])?;
+    let (_, foreign) = stranger.export(&vec![], &[])?;
+    for other in [&foreign[0], &later[0]] {
+        for mixed in [[&genuine[0][..], other], [other, &genuine[0][..]]] {
+            let mut new = node()?;
+            let refused = new.import(&mixed).expect_err("they are two");
+            assert!(refused.to_string().contains("different bundles"), "{refused}");
+            assert!(new.want()?.is_empty(), "and nothing of them counts");
+        }
+    }
     Ok(())
 }

@@ -7,6 +7,7 @@ use atoll_node::identity::user;
 use atoll_node::runtime::Workers;
 use atoll_storage::Changes;
 use atoll_storage::blob::BlobId;
+use atoll_sync::bundle::{Head, Volume, VolumeWriter};
 use atoll_tests::harness::{Client, TestNode};
 use serde_json::{Value as Json, json};
 
@@ -147,6 +148,107 @@ async fn what_cannot_be_taken_says_why() {
     for worker in workers {
         worker.shutdown().await;
     }
+}
+
+/// The parts of a volume, signed by their maker as those of a further volume of somebody else's bundle.
+fn slipped_in(maker: &TestNode, parts_of: &[u8], into: &[u8]) -> Vec<u8> {
+    let genuine = Volume::open(std::io::Cursor::new(into)).unwrap();
+    let (key, head) = (maker.node.key(), genuine.head().clone());
+    let head = Head { volume: 2, creator: key.public(), ..head };
+    let mut writer = VolumeWriter::begin(vec![], key, &head).unwrap();
+    let (mut rest, mut number) = (parts_of, 1_000);
+    while rest.len() > 92 {
+        let length = u32::from_le_bytes(rest[16..20].try_into().unwrap()) as usize;
+        if rest[8] == 1 {
+            writer.put(number, &rest[28..28 + length], false).unwrap();
+            number += 1;
+        }
+        rest = &rest[28 + length + 64..];
+    }
+    assert!(number > 1_001, "there is something to slip in");
+    writer.finish().unwrap().0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_of_a_stranger_brings_nothing_beside_a_bundle_of_a_peer() {
+    let (core, school, admin, _) = acquainted().await;
+    let stranger = TestNode::start().await;
+    let workers = [
+        core.node.start().await.unwrap(),
+        school.node.start().await.unwrap(),
+        stranger.node.start().await.unwrap(),
+    ];
+    let (_, genuine) = bundle(&core, &admin, &json!({})).await;
+    let (_, foreign) = bundle(&stranger, &stranger.admin().await, &json!({})).await;
+    let slipped = slipped_in(&stranger, &foreign, &genuine);
+    let stick = tempfile::tempdir().unwrap();
+    std::fs::write(stick.path().join("1.atoll"), &genuine).unwrap();
+    std::fs::write(stick.path().join("2.atoll"), &slipped).unwrap();
+    let system = atoll_node::Actor::system(atoll_storage::Id::NIL);
+    let folder = [stick.path().to_owned()];
+    let taken = tokio::task::block_in_place(|| {
+        atoll_node::courier::import(&school.node, &system, &folder, |_, _| {}).unwrap()
+    });
+    assert!(taken.bundles.len() == 1 && taken.bundles[0].is_whole, "{taken:?}");
+    let slipped = &taken.passed_over[0];
+    assert_eq!((slipped.code, slipped.files.len()), ("unknown_maker", 1), "{slipped:?}");
+    assert_eq!(root(&core), root(&school));
+    stop(workers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_else_lies_on_a_stick_does_not_stop_what_is_for_a_node() {
+    let (core, school, admin, there) = acquainted().await;
+    let stranger = TestNode::start().await;
+    let workers = [
+        core.node.start().await.unwrap(),
+        school.node.start().await.unwrap(),
+        stranger.node.start().await.unwrap(),
+    ];
+    let stick = tempfile::tempdir().unwrap();
+    let lay = |name: &str, bytes: &[u8]| std::fs::write(stick.path().join(name), bytes).unwrap();
+    let system = atoll_node::Actor::system(atoll_storage::Id::NIL);
+    let folder = [stick.path().to_owned()];
+    let import = |node: &TestNode| {
+        tokio::task::block_in_place(|| {
+            atoll_node::courier::import(&node.node, &system, &folder, |_, _| {})
+        })
+    };
+    // Of two trips, each older than what is new: bundles that only the other one reads, a stranger's, and what is none.
+    let (_, first) = bundle(&core, &admin, &json!({})).await;
+    lay("1.atoll", &first);
+    import(&school).unwrap();
+    let (_, want) = bundle(&school, &there, &json!({ "want_only": true })).await;
+    lay("2-want.atoll", &want);
+    import(&core).unwrap();
+    let (_, trip) = bundle(&core, &admin, &json!({ "to": ["school"], "lock": true })).await;
+    lay("3-trip.atoll", &trip);
+    let (_, foreign) = bundle(&stranger, &stranger.admin().await, &json!({})).await;
+    lay("4-foreign.atoll", &foreign);
+    lay("5-none.atoll", b"no bundle at all");
+    let post = json!({ "title": "Home", "body": "from the school" });
+    there.post("/api/v1/posts", &post).await.expect(201);
+    let (_, home) = bundle(&school, &there, &json!({ "to": ["core"], "lock": true })).await;
+    lay("6-home.atoll", &home);
+    let taken = import(&core).unwrap();
+    assert_eq!(root(&core), root(&school));
+    assert!(taken.bundles.iter().all(|one| one.is_whole) && taken.bundles.len() == 3, "{taken:?}");
+    assert!(taken.unread.len() == 1 && taken.unread[0].file.ends_with("5-none.atoll"));
+    let told = |n: usize| (taken.passed_over[n].code, taken.passed_over[n].why.as_str());
+    assert_eq!(told(0), ("not_for_this_node", "this node made it itself, locked for school"));
+    assert!(told(1).0 == "unknown_maker" && told(1).1.contains("add that node as a peer first"));
+    // Where nothing is for it, it says of all why.
+    for file in ["1.atoll", "2-want.atoll", "6-home.atoll"] {
+        std::fs::remove_file(stick.path().join(file)).unwrap();
+    }
+    let refused = import(&core).unwrap_err();
+    assert_eq!(refused.code(), "nothing_taken");
+    for part in
+        ["3-trip.atoll: this node made it", "4-foreign.atoll: the bundle was made by", "5-none"]
+    {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    stop(workers).await;
 }
 
 /// A file that a user's record names as his picture, though no picture is so large.

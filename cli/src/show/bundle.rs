@@ -52,6 +52,10 @@ pub fn seen(answer: &Json, verb: &str) {
     for unread in list(&answer["unread"]) {
         complain!("{}: {}", text(&unread["file"]), text(&unread["why"]));
     }
+    for passed in list(&answer["passed_over"]) {
+        let files: Vec<String> = list(&passed["files"]).map(text).collect();
+        complain!("{} was passed over: {}.", files.join(", "), text(&passed["why"]));
+    }
     for bundle in list(&answer["bundles"]) {
         let made_at = Moment::of(bundle["made_ms"].as_u64().unwrap_or_default());
         let of = bundle["of_parts"].as_u64().map_or_else(String::new, |of| format!(" of {of}"));
@@ -131,7 +135,7 @@ fn problems(bundle: &Json) {
     }
 }
 
-/// Whole or not, for scripts.
+/// Whole or not, for scripts. What lies there for others is no fault.
 pub fn outcome(answer: &Json) -> Outcome {
     let is_damaged = list(&answer["bundles"]).any(|bundle| {
         list(&bundle["damaged"]).next().is_some() || bundle["waiting"].as_u64() > Some(0)

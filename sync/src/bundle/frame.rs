@@ -39,8 +39,11 @@ impl Header {
     }
 
     fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        if bytes[..8] != MARKER {
+            return None;
+        }
         let check = blake3::hash(&bytes[..20]);
-        if bytes[..8] != MARKER || bytes[20..] != check.as_bytes()[..CHECK_BYTES] {
+        if bytes[20..] != check.as_bytes()[..CHECK_BYTES] {
             return None;
         }
         let number = |at: usize| bytes[at..at + 4].try_into().map(u32::from_le_bytes).ok();
@@ -82,9 +85,11 @@ pub enum Read1 {
     End,
 }
 
-/// Reads the frames of a file one after the other, over what is damaged.
+/// Reads the frames of a file one after the other, over what is damaged. Whatever stands in it, each byte is read about once.
 pub struct Frames<R> {
     file: R,
+    /// Where the file itself stands, if that is known: to seek empties its buffer.
+    stands: Option<u64>,
     at: u64,
     end: u64,
 }
@@ -92,7 +97,7 @@ pub struct Frames<R> {
 impl<R: Read + Seek> Frames<R> {
     pub fn new(mut file: R) -> io::Result<Self> {
         let end = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, at: 0, end })
+        Ok(Self { file, stands: None, at: 0, end })
     }
 
     pub fn rewind(&mut self) {
@@ -116,22 +121,29 @@ impl<R: Read + Seek> Frames<R> {
             self.at = at + frame.header.frame_bytes();
             return Ok(Read1::Frame(Box::new(frame)));
         }
-        let mut from = at + 1;
-        while let Some(found) = self.find_marker(from)? {
-            if self.header_at(found)?.is_some() {
-                self.at = found;
-                return Ok(Read1::Hole { from: at, to: found });
-            }
-            from = found + 1;
+        self.at = self.find_frame(at + 1)?.unwrap_or(self.end);
+        Ok(Read1::Hole { from: at, to: self.at })
+    }
+
+    fn seek(&mut self, at: u64) -> io::Result<()> {
+        if self.stands != Some(at) {
+            self.file.seek(SeekFrom::Start(at))?;
+            self.stands = Some(at);
         }
-        self.at = self.end;
-        Ok(Read1::Hole { from: at, to: self.end })
+        Ok(())
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<()> {
+        let stands = self.stands.take();
+        self.file.read_exact(into)?;
+        self.stands = stands.map(|at| at + into.len() as u64);
+        Ok(())
     }
 
     fn header_at(&mut self, at: u64) -> io::Result<Option<Header>> {
         let mut bytes = [0; HEADER_BYTES];
-        self.file.seek(SeekFrom::Start(at))?;
-        match self.file.read_exact(&mut bytes) {
+        self.seek(at)?;
+        match self.read(&mut bytes) {
             Ok(()) => Ok(Header::from_bytes(&bytes)),
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
@@ -146,25 +158,34 @@ impl<R: Read + Seek> Frames<R> {
         }
         let mut part = vec![0; header.length as usize];
         let mut signature = [0; SIGNATURE_BYTES];
-        self.file.read_exact(&mut part)?;
-        self.file.read_exact(&mut signature)?;
+        self.read(&mut part)?;
+        self.read(&mut signature)?;
         Ok(Some(Frame { header, at, part, signature }))
     }
 
-    fn find_marker(&mut self, from: u64) -> io::Result<Option<u64>> {
+    /// Where a frame begins that ends within the file.
+    fn find_frame(&mut self, from: u64) -> io::Result<Option<u64>> {
         let mut at = from;
         let mut window = Vec::with_capacity(WINDOW_BYTES);
-        while at + MARKER.len() as u64 <= self.end {
-            self.file.seek(SeekFrom::Start(at))?;
+        while at + HEADER_BYTES as u64 <= self.end {
+            self.seek(at)?;
+            self.stands = None;
             window.clear();
             (&mut self.file).take(WINDOW_BYTES as u64).read_to_end(&mut window)?;
-            if let Some(found) = window.windows(MARKER.len()).position(|bytes| bytes == MARKER) {
+            let ends_within = |place: &usize| {
+                let header = window[*place..].first_chunk().and_then(Header::from_bytes);
+                let begin = at + *place as u64;
+                header.is_some_and(|header| begin + header.frame_bytes() <= self.end)
+            };
+            let places = 0..(window.len() + 1).saturating_sub(HEADER_BYTES);
+            if let Some(found) = places.clone().find(ends_within) {
                 return Ok(Some(at + found as u64));
             }
-            if window.len() < MARKER.len() {
+            // The file became shorter meanwhile.
+            if places.is_empty() {
                 break;
             }
-            at += (window.len() - MARKER.len() + 1) as u64;
+            at += places.len() as u64;
         }
         Ok(None)
     }

@@ -4,7 +4,7 @@ use super::land::{Landing, LeftOut};
 use super::slice::{BlobSlice, Lack, MAX_BLOBS, MAX_LACKS};
 use super::told::{Room, TOO_MUCH, Told as _};
 use super::volume::{Item, Volume};
-use super::{Cover, MAX_REFUSED, MAX_REFUSED_BYTES, Part, Result, Want};
+use super::{Cover, Error, MAX_REFUSED, MAX_REFUSED_BYTES, Part, Result, Want};
 use crate::message::{unpack_chunk, unpack_ops};
 use atoll_storage::blob::BlobId;
 use atoll_storage::blob::tree::groups_of;
@@ -101,12 +101,20 @@ impl Report {
 
 /// Reads volumes of one bundle, in the order of their numbers, and gives what is whole to `replica`, and files to `landing`;
 /// without one, they are only checked. `progress` is told bytes.
+///
+/// # Errors
+/// `Mixed` for volumes of different bundles or makers, of which nothing is taken: what the maker of one may do here says
+/// nothing of the others.
 pub fn import<R: Read + Seek>(
     mut replica: Option<&mut dyn Replica>,
     mut landing: Option<&mut Landing<'_>>,
     volumes: Vec<Volume<R>>,
     progress: impl FnMut(u64, u64),
 ) -> Result<Report> {
+    let of = |volume: &Volume<R>| (volume.head().creator, volume.head().bundle);
+    if volumes.windows(2).any(|two| of(&two[0]) != of(&two[1])) {
+        return Err(Error::Mixed);
+    }
     let taken = read(&mut replica, &mut landing, volumes, progress);
     // Also if the ops behind a file were too many for the disk.
     let landed = landing.map(Landing::finish).unwrap_or_default();
