@@ -46,7 +46,8 @@ async fn health(call: Call) -> Answer {
     let proven_ms = backup.last_proven.as_ref().map(|proof| proof.created_ms);
     let is_disk_full = call.node.exchange.is_disk_full();
     let disk_warning = is_disk_full.then(|| {
-        "the disk is full: what is written may be refused, and no files come: free some space".to_owned()
+        "the disk is full: what is written may be refused, and no files come: free some space"
+            .to_owned()
     });
     let body = json!({
         "status": match standing {

@@ -385,7 +385,7 @@ async fn arrival(call: Call) -> Answer {
             "contact_at": arrival.contact_ms.map(Moment::of),
         })
     };
-    let peers = peer::arrival(&call.node, &post).into_iter().map(row);
+    let peers = peer::arrival(&call.node, &post)?.into_iter().map(row);
     let rows: Vec<Json> = std::iter::once(here).chain(peers).collect();
     Reply::rows(&call, &rows, None, rows.len() as u64)
 }

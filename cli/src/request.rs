@@ -483,13 +483,15 @@ async fn sync_now(node: &Node, timeout_s: u64) -> Outcome<Json> {
     peer::sync_now(node, &whole)?;
     let Some(runner) = node.sync() else { return status(node) };
     let timeout = Duration::from_secs(timeout_s);
-    // Those that have to dial this node are met in the bucket, if there is one.
+    // Those that have to dial this node are met in the bucket, if there is one, or by couriers.
     let has_buckets = !bucket::list(node)?.is_empty();
+    let met_by_couriers = peer::met_by_couriers(node)?;
     let counts = |peer: &PeerStatus| {
         // Who may do nothing here is not waited for.
         let may = !peer.may.is_nothing() && !peer.may.is_over(node.clock.now_ms());
-        let has_address = !has_buckets || peer.obstacle != Some(Obstacle::NoAddress);
-        peer.is_linked() || (may && has_address)
+        let is_met_elsewhere = has_buckets || met_by_couriers.contains(&peer.node);
+        let is_dialled = peer.obstacle != Some(Obstacle::NoAddress);
+        peer.is_linked() || (may && (is_dialled || !is_met_elsewhere))
     };
     let (is_level, is_visited) = tokio::join!(
         runner.level_with(timeout, counts),

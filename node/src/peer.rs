@@ -17,13 +17,15 @@ use atoll_storage::heads::StreamHead;
 use atoll_storage::peer::MAX_PEERS;
 use atoll_storage::read::{Quarantined, Read};
 use atoll_storage::tx::Tx;
-use atoll_storage::{Digest, NodeId, Op, Origin, Payload, Rights, StreamId, Vector, courier, late};
+use atoll_storage::{
+    Carries, Digest, NodeId, Op, Origin, Payload, Rights, StreamId, Vector, courier, late,
+};
 use atoll_sync::key::PublicKey;
 use atoll_sync::message::Hello;
 use atoll_sync::nearby::Heard;
 use atoll_sync::runner::{self, PeerStatus, Runner};
 use atoll_sync::ticket::{MAX_ADDR_BYTES, Ticket};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,8 +105,50 @@ fn peers(node: &Node) -> Vec<PeerStatus> {
     listed.unwrap_or_default().into_iter().map(told).collect()
 }
 
-/// What every listed peer has of what it carries, as far as is known: by what it acknowledged since this node was started,
-/// or else by its last bundle. None if there is no peer, or nothing is known of one.
+/// What a peer has, as far as it said.
+pub(crate) struct Told {
+    pub has: Arc<BTreeMap<StreamId, Vector>>,
+    /// When a bundle of it came, by a courier or in a bucket, if that counts.
+    pub heard_ms: Option<u64>,
+    /// None if only a link could have told.
+    pub carries: Option<Carries>,
+}
+
+/// By what it acknowledged since this node was started and, unless there is a link, by its last bundle. None if nothing is
+/// known.
+pub(crate) fn told(node: &Node, peer: &PeerStatus) -> atoll_storage::Result<Option<Told>> {
+    let acknowledged = peer.acknowledged.clone();
+    let bundle = if peer.is_linked() && acknowledged.is_some() {
+        None
+    } else {
+        node.store.read(|reader| courier::find(reader, peer.node))?
+    };
+    Ok(match (acknowledged, bundle) {
+        (None, None) => None,
+        (Some(has), None) => Some(Told { has, heard_ms: None, carries: None }),
+        (acknowledged, Some(bundle)) => {
+            let mut has = bundle.has;
+            for (stream, vector) in acknowledged.iter().flat_map(|has| has.iter()) {
+                has.entry(stream.clone()).or_default().merge(vector);
+            }
+            let (heard_ms, carries) = (Some(bundle.heard_ms), Some(bundle.carries));
+            Some(Told { has: Arc::new(has), heard_ms, carries })
+        }
+    })
+}
+
+/// Peers of which a bundle came.
+pub fn met_by_couriers(node: &Node) -> Result<BTreeSet<NodeId>> {
+    let mut met = BTreeSet::new();
+    for peer in peers(node) {
+        if node.store.read(|reader| courier::find(reader, peer.node))?.is_some() {
+            met.insert(peer.node);
+        }
+    }
+    Ok(met)
+}
+
+/// What every listed peer has of what it carries, as far as is [`told`]. None if there is no peer, or nothing is known of one.
 pub(crate) fn acknowledged_by_all(
     node: &Node,
 ) -> atoll_storage::Result<Option<BTreeMap<StreamId, Vector>>> {
@@ -117,16 +161,10 @@ pub(crate) fn acknowledged_by_all(
         heads.into_iter().map(|head| (head.stream, head.vector)).collect();
     let nothing = Vector::default();
     for peer in peers {
-        let told = match peer.acknowledged {
-            Some(acknowledged) => acknowledged,
-            None => match node.store.read(|reader| courier::find(reader, peer.node))? {
-                Some(told) => Arc::new(told.has),
-                None => return Ok(None),
-            },
-        };
+        let Some(told) = self::told(node, &peer)? else { return Ok(None) };
         for (stream, vector) in &mut all {
             if peer.carries.as_ref().is_none_or(|carries| carries.carries(stream)) {
-                let theirs = told.get(stream).unwrap_or(&nothing);
+                let theirs = told.has.get(stream).unwrap_or(&nothing);
                 vector
                     .0
                     .iter_mut()

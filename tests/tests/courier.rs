@@ -94,6 +94,9 @@ async fn bundles_make_nodes_equal_that_never_meet() {
     assert_eq!(found["body"], "by a courier");
     let comment = json!({ "post_id": found["id"], "text": "It came." });
     there.post("/api/v1/comments", &comment).await.expect(201);
+    let arrival = format!("/api/v1/posts/{}/arrival", found["id"].as_str().unwrap());
+    let of_school = admin.get(&arrival).await.expect(200).data()[1].clone();
+    assert_eq!((&of_school["name"], &of_school["arrived"]), (&json!("school"), &Json::Null));
     // The way home: only what the core lacks, and only it can read that.
     let order = json!({ "to": ["core"], "lock": true });
     let (made, home) = bundle(&school, &there, &order).await;
@@ -102,6 +105,12 @@ async fn bundles_make_nodes_equal_that_never_meet() {
     let report = &job["result"]["bundles"][0];
     assert_eq!((&report["is_whole"], &report["waiting"]), (&json!(true), &json!(0)), "{job}");
     assert_eq!(root(&core), root(&school));
+    // It tells what the school has.
+    let of_school = admin.get(&arrival).await.expect(200).data()[1].clone();
+    assert_eq!((&of_school["arrived"], of_school["contact_at"].is_string()), (&json!(true), true));
+    let plans = admin.get("/api/v1/sync/plan").await.expect(200).data();
+    let (here, there) = (&plans[0]["missing_here_ops"], &plans[0]["missing_there_ops"]);
+    assert_eq!((here, there), (&json!(0), &json!(0)), "{plans}");
     let again = take(&core, &admin, &home).await;
     assert_eq!(again["result"]["bundles"][0]["applied"], 0);
     for worker in workers {

@@ -1,7 +1,7 @@
 //! What is missing between this node and each of its peers, since when, and why it does not come; and where a record has
-//! arrived. Read from what peers acknowledged: nobody is asked.
+//! arrived. Read from what peers acknowledged, or told by bundles: nobody is asked.
 
-use super::{Revoked, grant};
+use super::{Revoked, Told, grant};
 use crate::access::{Actor, Permission};
 use crate::error::Result;
 use crate::runtime::Node;
@@ -49,7 +49,8 @@ pub fn plan(node: &Node, actor: &Actor) -> Result<Vec<Plan>> {
         node.store.read(|reader| Ok((reader.streams()?, reader.carries()?.unwrap_or_default())))?;
     let now_ms = node.clock.now_ms();
     let plan = |peer| plan_of(node, peer, &heads, &carries, now_ms);
-    let mut plans: Vec<Plan> = super::peers(node).into_iter().map(plan).collect();
+    let mut plans =
+        super::peers(node).into_iter().map(plan).collect::<atoll_storage::Result<Vec<Plan>>>()?;
     let (removed, once_listed) =
         node.store.read(|reader| Ok((super::revocation::all(reader)?, peer::removed(reader)?)))?;
     for revoked in removed {
@@ -76,9 +77,11 @@ fn plan_of(
     heads: &[StreamHead],
     carries: &Carries,
     now_ms: u64,
-) -> Plan {
+) -> atoll_storage::Result<Plan> {
     let me = node.id();
-    let theirs = peer.carries.clone().unwrap_or_default();
+    let told = super::told(node, &peer)?;
+    let theirs = peer.carries.clone().or_else(|| told.as_ref()?.carries.clone());
+    let theirs = theirs.unwrap_or_default();
     let lets = peer.lets.clone().unwrap_or_default();
     let flows = |stream: &StreamId| {
         if !(carries.carries(stream) && theirs.carries(stream)) {
@@ -86,20 +89,19 @@ fn plan_of(
         }
         (Flow::between(&lets, &peer.may, stream), Flow::between(&peer.may, &lets, stream))
     };
-    let gaps =
-        peer.acknowledged.as_deref().map(|theirs| gaps(heads, theirs, (me, peer.node), flows));
+    let gaps = told.as_ref().map(|told| gaps(heads, &told.has, (me, peer.node), flows));
     let sum = |of: fn(&Gap) -> u64| gaps.as_ref().map(|gaps| gaps.iter().map(of).sum());
     let (missing_here, missing_there) = (sum(|gap| gap.here), sum(|gap| gap.there));
     let mut gaps = gaps.unwrap_or_default();
     gaps.sort_by_key(|gap| std::cmp::Reverse(gap.here + gap.there));
     gaps.truncate(MAX_GAPS);
-    let since_ms = peer.level_ms.or(peer.contact_ms);
+    let since_ms = peer.level_ms.or(peer.contact_ms).max(told.and_then(|told| told.heard_ms));
     let obstacle = peer.obstacle.filter(|_| !peer.is_linked());
     let mut plan =
         Plan { peer, missing_here, missing_there, gaps, since_ms, obstacle, words: Vec::new() };
     plan.words = words(&plan, now_ms);
     plan.words.extend(of_grants(node, &plan.peer));
-    plan
+    Ok(plan)
 }
 
 /// `flows`: what of a stream comes here, and what goes there.
@@ -143,7 +145,7 @@ fn words(plan: &Plan, now_ms: u64) -> Vec<String> {
             let (here, there) = (lacks("this node", here), lacks(name, there));
             format!("{there}, {here}; last equal or heard: {since}.")
         }
-        _ => format!("What {name} has is not known: nothing was heard of it since this node was started; last heard: {since}."),
+        _ => format!("What {name} has is not known: nothing was heard of it since this node was started, and no bundle of it came; last heard: {since}."),
     });
     if peer.is_linked() {
         if !peer.is_level() {
@@ -215,26 +217,27 @@ fn span(ms: u64) -> String {
 pub struct Arrival {
     pub node: NodeId,
     pub name: String,
-    /// None: nothing was heard of this peer since this node was started.
+    /// None: nothing was heard of this peer since this node was started, and no bundle came of it.
     pub has_arrived: Option<bool>,
+    /// When it was last heard, by a link or a bundle.
     pub contact_ms: Option<u64>,
 }
 
 /// On which peers a record has arrived with all that was written to it and is known here.
-pub fn arrival(node: &Node, record: &Record) -> Vec<Arrival> {
+pub fn arrival(node: &Node, record: &Record) -> Result<Vec<Arrival>> {
     let stream = StreamId::new(record.tenant, record.kind.scope);
     let mut written = Vector::default();
     record.state.seen().context.into_iter().for_each(|dot| written.raise(dot.origin, dot.seq));
     let nothing = Vector::default();
-    let has_arrived = |peer: &PeerStatus| {
-        let acknowledged = peer.acknowledged.as_deref()?;
-        Some(acknowledged.get(&stream).unwrap_or(&nothing).includes(&written))
-    };
-    let arrival = |peer: PeerStatus| Arrival {
-        node: peer.node,
-        has_arrived: has_arrived(&peer),
-        contact_ms: peer.contact_ms,
-        name: peer.name,
+    let arrival = |peer: PeerStatus| {
+        let told = super::told(node, &peer)?;
+        let includes = |told: &Told| told.has.get(&stream).unwrap_or(&nothing).includes(&written);
+        Ok(Arrival {
+            node: peer.node,
+            has_arrived: told.as_ref().map(includes),
+            contact_ms: peer.contact_ms.max(told.and_then(|told| told.heard_ms)),
+            name: peer.name,
+        })
     };
     super::peers(node).into_iter().map(arrival).collect()
 }
