@@ -1,7 +1,7 @@
 //! Who visits a bucket, as far as a visit needs to know: the running node, or one of the simulator.
 
 use super::trouble::{Result, Trouble};
-use crate::peer::revocation;
+use crate::peer::{grant, revocation};
 use crate::runtime::{Node, Stop};
 use atoll_storage::{NodeId, Reader, Replica, Store, Tx, peer};
 use atoll_sync::bundle;
@@ -106,19 +106,8 @@ impl Visitor for Here<'_> {
         tempfile::tempfile_in(self.node.folder().path()).map_err(|error| Trouble::here(&error))
     }
 
-    /// A bundle of a bucket is taken and left whole: whoever may not have, or write, all of it has no part in it.
     fn peers(&self) -> Result<BTreeMap<NodeId, String>> {
-        let node = self.node;
-        let peers = node.store.read(|reader| peer::list(reader))?;
-        let revoked = revocation::nodes(node)?;
-        let standing = node.store.read(|reader| standing(reader, node.id()))?;
-        let now_ms = node.clock.now_ms();
-        let may_all = |one: &NodeId| {
-            standing.get(one).is_none_or(|rights| rights.is_whole() && !rights.is_over(now_ms))
-        };
-        let known = peers.into_iter();
-        let known = known.filter(|one| !revoked.contains(&one.node) && may_all(&one.node));
-        Ok(known.map(|one| (one.node, one.name)).collect())
+        peers_of(self.node)
     }
 
     fn sizes(&self) -> Sizes {
@@ -127,5 +116,66 @@ impl Visitor for Here<'_> {
 
     fn files(&self) -> Option<&Arc<Node>> {
         Some(self.node)
+    }
+}
+
+/// A bundle of a bucket is taken and left whole: whoever may not have, or write, all of it has no part in it.
+fn peers_of(node: &Node) -> Result<BTreeMap<NodeId, String>> {
+    grant::catch_up(node)?;
+    let peers = node.store.read(|reader| peer::list(reader))?;
+    let revoked = revocation::nodes(node)?;
+    let standing = node.store.read(|reader| standing(reader, node.id()))?;
+    let now_ms = node.clock.now_ms();
+    let may_all = |one: &NodeId| {
+        standing.get(one).is_none_or(|rights| rights.is_whole() && !rights.is_over(now_ms))
+    };
+    let known = peers.into_iter();
+    let known = known.filter(|one| !revoked.contains(&one.node) && may_all(&one.node));
+    Ok(known.map(|one| (one.node, one.name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use atoll_storage::{Changes, Id, Rights, Value};
+    use atoll_sync::grant::Grant;
+
+    type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    /// Nobody follows the records here: the workers of the node do not run.
+    #[test]
+    fn what_came_in_a_visit_says_who_has_no_part_in_the_rest_of_it() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        let node = Node::open(Config { data: folder.path().to_owned(), ..Config::default() })?;
+        let (first, second) = (NodeKey::generate()?, NodeKey::generate()?);
+        for (key, name) in [(&first, "first"), (&second, "second")] {
+            let key = key.public().0;
+            let add = move |tx: &mut Tx<'_>| peer::add(tx, &key, name, None);
+            node.store.write_blocking(add)?;
+        }
+        let listed = || peers_of(&node).map_err(|trouble| trouble.message);
+        assert_eq!(listed()?.len(), 2);
+        let said = Grant {
+            issuer: first.public(),
+            holder: second.public(),
+            rights: Rights { write: false, ..Rights::everything() },
+            serial: 1,
+            issued_ms: 1,
+        };
+        let &[issuer, holder, statement] = grant::GRANT.fields else {
+            return Err("a grant has three fields".into());
+        };
+        let (one, other) = (first.node_id(), second.node_id());
+        let key = Id::natural(&[b"grant", &one.0, &other.0]);
+        let told = Changes::new()
+            .set(&issuer, one.to_string())
+            .set(&holder, other.to_string())
+            .set(&statement, Value::Bytes(said.sign(&first)?));
+        let tell = move |tx: &mut Tx<'_>| tx.create(&grant::GRANT, Id::NIL, key, told).map(drop);
+        node.store.write_blocking(tell)?;
+        let left: Vec<NodeId> = listed()?.into_keys().collect();
+        assert_eq!(left, [one]);
+        Ok(())
     }
 }

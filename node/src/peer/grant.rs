@@ -424,6 +424,23 @@ fn is_unpublished(reader: &impl Read, me: NodeId) -> atoll_storage::Result<bool>
     Ok(false)
 }
 
+/// Keeps what records tell now, before the one who follows them does: for who takes something in, and goes by what came of it. For a
+/// thread that may wait.
+pub(crate) fn catch_up(node: &Node) -> atoll_storage::Result<()> {
+    let news = node.store.read(|reader| news(reader, node.id()))?;
+    if news.is_empty() {
+        return Ok(());
+    }
+    node.store.write_blocking(move |tx: &mut Tx| keep_all(tx, &news))
+}
+
+fn keep_all(tx: &mut Tx, news: &[Statement]) -> atoll_storage::Result<()> {
+    for one in news {
+        granted::keep(tx, one)?;
+    }
+    Ok(())
+}
+
 /// Follows the records, and what tickets said, for as long as the node runs.
 pub(crate) async fn run(node: Arc<Node>, mut stop: Stop) {
     let Some(mut peers) = node.sync().map(atoll_sync::runner::Runner::changes) else { return };
@@ -453,9 +470,7 @@ async fn follow(node: &Node) -> Result<()> {
     })?;
     if !news.is_empty() || is_unpublished {
         let settled = node.store.write(move |tx: &mut Tx| {
-            for one in &news {
-                granted::keep(tx, one)?;
-            }
+            keep_all(tx, &news)?;
             publish(tx, me)
         });
         settled.await?;
