@@ -3,6 +3,8 @@
 
 #[path = "bundle/files.rs"]
 mod files;
+#[path = "bundle/large.rs"]
+mod large;
 #[path = "bundle/parts.rs"]
 mod parts;
 #[path = "bundle/repair.rs"]
