@@ -21,7 +21,7 @@ const SEAL_BYTES: usize = 8;
 const MAX_NAME_BYTES: usize = 64;
 const MAX_SCOPE_BYTES: usize = 64;
 const MAX_ORIGINS: usize = 10_000;
-const MAX_OPS: usize = 1_000;
+pub const MAX_OPS: usize = 1_000;
 /// Enough for a quarter of a million tenants, or for tens of millions of records in one stream.
 pub const MAX_PAGES: u16 = 64;
 /// Below this, compressing costs more than it saves.

@@ -10,6 +10,8 @@ mod large;
 mod limits;
 #[path = "session/snapshot.rs"]
 mod snapshot;
+#[path = "session/streams.rs"]
+mod streams;
 
 use atoll_storage::{
     Changes, Clock, Db, Error, Field, Id, Kind, NodeId, Origin, Read, Replica, StreamId,

@@ -1,0 +1,57 @@
+//! Many streams.
+
+use super::grants::write_in;
+use super::{NOTE, Outcome, Pair, TENANT, node};
+use atoll_storage::{Id, Lane, Replica};
+use atoll_sync::message::{MAX_OPS, Message};
+use atoll_sync::session::{Effect, Event};
+
+fn closes(pair: &Pair) -> Vec<&Effect> {
+    pair.notes.iter().filter(|note| matches!(note, Effect::Close(_))).collect()
+}
+
+/// What came by another way is only told to the peer; that may be of more streams than one acknowledgement holds.
+#[test]
+fn a_redundant_link_tells_of_many_streams_in_parts() -> Outcome {
+    let (a, b, mut c) = (node(1)?, node(2)?, node(3)?);
+    let mut pair = Pair::open(a, b);
+    write_in(&mut c, TENANT, &NOTE, 0, "both have it")?;
+    let first = c.ops(Lane::Rest, 0, &[].into(), 10, 1 << 20)?;
+    pair.dbs[0].apply(first.ops.clone())?;
+    pair.dbs[1].apply(first.ops)?;
+    // The one sends what the other had already: the other sees that the link is redundant.
+    pair.step(0, Event::Committed);
+    pair.carry();
+    let streams = MAX_OPS as u32 + 500;
+    for n in 1..=streams {
+        write_in(&mut c, Id::natural(&[&n.to_le_bytes()]), &NOTE, n, "x")?;
+    }
+    let mut from = first.next_pos;
+    loop {
+        let batch = c.ops(Lane::Rest, from, &[].into(), 1_000, 1 << 20)?;
+        if batch.ops.is_empty() {
+            break;
+        }
+        from = batch.next_pos;
+        pair.dbs[1].apply(batch.ops)?;
+    }
+    pair.now_ms += 100;
+    let sent = pair.sent.len();
+    pair.step(1, Event::Committed);
+    let told: usize = pair.sent[sent..]
+        .iter()
+        .filter_map(|(_, bytes)| match Message::decode(bytes) {
+            Ok(Message::Ack { batch: 0, vectors }) => Some(vectors.len()),
+            _ => None,
+        })
+        .sum();
+    assert_eq!(told, streams as usize);
+    pair.carry();
+    assert!(closes(&pair).is_empty(), "{:?}", closes(&pair));
+    // Nobody else brings it: it is sent after a while.
+    for _ in 0..3 {
+        pair.wait(1_000);
+    }
+    assert!(pair.are_equal());
+    Ok(())
+}
