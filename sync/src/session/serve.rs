@@ -24,7 +24,7 @@ impl Session {
         request: u64,
         stream: StreamId,
     ) -> Result<()> {
-        if !self.outward(&stream).is_all() {
+        if !self.may_ask(replica, &stream)? {
             return Ok(());
         }
         let index = replica.served_index(&stream)?;
@@ -37,6 +37,11 @@ impl Session {
             self.send(&Message::Index { request, vector: index.vector.clone(), page });
         }
         Ok(())
+    }
+
+    /// What is nowhere here was not told either: who asks for it all the same must not make this node remember its name.
+    fn may_ask(&self, replica: &mut dyn Replica, stream: &StreamId) -> Result<bool> {
+        Ok(self.outward(stream).is_all() && replica.head(stream)?.is_some())
     }
 
     pub(super) fn serve_chunk(
@@ -58,7 +63,7 @@ impl Session {
         range: RecordRange,
         number: u16,
     ) -> Result<()> {
-        if !self.outward(&stream).is_all() {
+        if !self.may_ask(replica, &stream)? {
             return Ok(());
         }
         let chunk = replica.snapshot_chunk(&stream, range.0, range.1)?;

@@ -1,10 +1,10 @@
-//! Many streams.
+//! Many streams, and names of streams that are none.
 
 use super::grants::write_in;
 use super::{NOTE, Outcome, Pair, TENANT, node};
-use atoll_storage::{Id, Lane, Replica};
+use atoll_storage::{Id, Lane, Replica, StreamId};
 use atoll_sync::message::{MAX_OPS, Message};
-use atoll_sync::session::{Effect, Event};
+use atoll_sync::session::{Effect, Event, Phase};
 
 fn closes(pair: &Pair) -> Vec<&Effect> {
     pair.notes.iter().filter(|note| matches!(note, Effect::Close(_))).collect()
@@ -53,5 +53,28 @@ fn a_redundant_link_tells_of_many_streams_in_parts() -> Outcome {
         pair.wait(1_000);
     }
     assert!(pair.are_equal());
+    Ok(())
+}
+
+#[test]
+fn whoever_asks_for_streams_that_are_none_is_not_answered_and_costs_nothing() -> Outcome {
+    let (mut a, b) = (node(1)?, node(2)?);
+    write_in(&mut a, TENANT, &NOTE, 0, "x")?;
+    let mut pair = Pair::open(a, b);
+    let (known, sent) = (pair.ends[0].acknowledged(), pair.sent.len());
+    for n in 0..300_u32 {
+        let stream = StreamId::new(Id::natural(&[&n.to_le_bytes()]), "content");
+        let request = u64::from(n);
+        let (after, upto) = (None, None);
+        let index = Message::IndexRequest { request, stream: stream.clone() };
+        let chunk = Message::ChunkRequest { request, stream: stream.clone(), after, upto };
+        let piece = Message::PieceRequest { request, stream, after, upto, number: 0 };
+        for message in [index, chunk, piece] {
+            pair.step(0, Event::Frame(message.encode()));
+        }
+    }
+    assert_eq!(pair.ends[0].acknowledged(), known);
+    assert_eq!(pair.sent.len(), sent);
+    assert_eq!(pair.ends[0].status().phase, Phase::Live);
     Ok(())
 }
