@@ -162,7 +162,9 @@ fn status_of(error: &Error) -> Option<StatusCode> {
         Error::NotFound(_) | Error::Store(Store::Missing(_)) => StatusCode::NOT_FOUND,
         Error::Conflict { .. } => StatusCode::CONFLICT,
         Error::Stale => StatusCode::PRECONDITION_FAILED,
-        Error::Invalid(_) | Error::Store(Store::TooLong { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::Invalid(_) | Error::Store(Store::TooLong { .. } | Store::LongHistory { .. }) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Moved(_) => StatusCode::MOVED_PERMANENTLY,
         Error::Store(Store::Full | Store::ReadOnly) => StatusCode::INSUFFICIENT_STORAGE,

@@ -279,6 +279,7 @@ fn refused(error: bundle::Error) -> Error {
         bundle::Error::Newer(_) => "newer_format",
         bundle::Error::NoBundle | bundle::Error::Mixed => "no_bundle",
         bundle::Error::TooManyRecipients | bundle::Error::Recipient(_) => "recipients",
+        bundle::Error::TooLong { .. } => "record_too_long",
     };
     Error::conflict(code, error.to_string())
 }

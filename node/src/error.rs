@@ -96,6 +96,7 @@ fn store_code(error: &atoll_storage::Error) -> &'static str {
         E::Malformed(_) => "malformed",
         E::Missing(_) => "not_found",
         E::TooLong { .. } => "too_long",
+        E::LongHistory { .. } => "long_history",
         _ => "internal",
     }
 }

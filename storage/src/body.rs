@@ -20,6 +20,10 @@ pub type Heads = Vec<[u8; 32]>;
 
 /// Bodies of a megabyte are text; beyond it they are files.
 pub const MAX_BYTES: usize = 1 << 20;
+/// A history that is longer is added to by nobody here. What others add to it meanwhile is taken: they had not seen it.
+pub const MAX_HISTORY_BYTES: usize = 4 << 20;
+/// One change goes over a link as a whole. That of a text whose letters were put together one by one is the longest.
+pub const MAX_CHANGE_BYTES: usize = 4 << 20;
 /// A diff that takes longer gives the pieces it has: correct, if not the smallest.
 const DIFF_TIME: Duration = Duration::from_millis(60);
 /// Of a passage, a quarter must be left of what it was, or it is replaced as one.
@@ -130,6 +134,15 @@ pub fn edit(
         memo::put(memo::name_of(&[&before, &bytes]), before.len() + bytes.len(), doc);
         Ok(Some(bytes))
     })
+}
+
+/// To be asked before an edit that somebody makes here.
+///
+/// # Errors
+/// `LongHistory` for a text that is not to be edited here any more.
+pub fn must_be_short(content: &Content) -> Result<()> {
+    let (size, limit) = (content.doc.as_ref().map_or(0, Vec::len), MAX_HISTORY_BYTES);
+    if size > limit { Err(Error::LongHistory { size, limit }) } else { Ok(()) }
 }
 
 fn change(doc: &mut AutoCommit, splices: &[Splice], time_s: i64) -> Result<Change> {
@@ -523,6 +536,15 @@ mod tests {
         assert_eq!(splices.len(), 1);
         assert_eq!(super::splices("red green blue", "red black blue").len(), 1);
         assert_eq!(super::splices("a red green blue b", "a red black blue c").len(), 2);
+    }
+
+    #[test]
+    fn a_long_history_is_edited_no_more() {
+        let content = |bytes| Content { doc: Some(vec![0; bytes]), ..Content::default() };
+        assert!(must_be_short(&Content::default()).is_ok());
+        assert!(must_be_short(&content(MAX_HISTORY_BYTES)).is_ok());
+        let refused = must_be_short(&content(MAX_HISTORY_BYTES + 1));
+        assert!(refused.is_err_and(|error| error.to_string().contains("make a new record")));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 
 /// The most that one decoded value may take: an op's body is at most 4 MiB, a batch at most 8.
 pub const MAX_BYTES: usize = 16 << 20;
+/// The same of what holds one whole record, with all texts of it and their histories.
+const MAX_LONG_BYTES: usize = 160 << 20;
 /// Before what is packed. No encoded payload begins with it: those begin with the number of their variant.
 const PACKED: u8 = 0xF4;
 /// An encoded `Payload::Erased` begins with it.
@@ -24,8 +26,19 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
 /// # Errors
 /// `Malformed` if the bytes are not exactly one `T`.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T> {
-    let config = config::standard().with_limit::<MAX_BYTES>();
-    match bincode::decode_from_slice(bytes, config) {
+    decode_up_to::<T, MAX_BYTES>(bytes)
+}
+
+/// As `decode`, of what may be a long record, from bytes whose number is bounded elsewhere.
+///
+/// # Errors
+/// `Malformed` if the bytes are not exactly one `T`.
+pub fn decode_long<T: Decode<()>>(bytes: &[u8]) -> Result<T> {
+    decode_up_to::<T, MAX_LONG_BYTES>(bytes)
+}
+
+fn decode_up_to<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T> {
+    match bincode::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()) {
         Ok((value, read)) if read == bytes.len() => Ok(value),
         Ok(_) => Err(Error::Malformed("bytes are left over".into())),
         Err(error) => Err(Error::Malformed(error.to_string())),

@@ -35,6 +35,11 @@ pub enum Error {
     Behind { stream: String, missing: u64 },
     #[error("the text is too long to edit: {size} bytes, at most {limit}")]
     TooLong { size: usize, limit: usize },
+    #[error(
+        "this text was written anew so often that its history takes {size} bytes, where {limit} may be added to: \
+         make a new record of the text, and edit that"
+    )]
+    LongHistory { size: usize, limit: usize },
     #[error("a body's change cannot be applied: {0}")]
     Body(String),
     #[error("database: {0}")]

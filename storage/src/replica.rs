@@ -117,7 +117,8 @@ pub trait Replica {
     /// them and hears how far they stand. To count them as held at the vector alone would part a deletion from what it
     /// deleted.
     fn served_index(&mut self, stream: &StreamId) -> Result<SnapshotIndex>;
-    /// The records in `(after, upto]`, as many as fit in a few megabytes; the answer's `upto` says how far it goes.
+    /// The records in `(after, upto]`, as many as fit in two megabytes, and one at least; the answer's `upto` says how far it
+    /// goes.
     fn snapshot_chunk(
         &mut self,
         stream: &StreamId,

@@ -268,11 +268,18 @@ impl Tx<'_> {
         };
         let creation = body.creation;
         let content = load_content(&self.db.conn, record.stream, record.key, field.code, creation)?;
+        if content.text != text {
+            body::must_be_short(&content)?;
+        }
         let author = self.db.origin;
         let change = match base {
             Some(base) => body::edit_from(&content, creation, author, base, text)?,
             None => body::edit(&content, creation, author, self.now_ms, text)?,
         };
+        let size = change.as_ref().map_or(0, Vec::len);
+        if size > body::MAX_CHANGE_BYTES {
+            return Err(Error::TooLong { size, limit: body::MAX_CHANGE_BYTES });
+        }
         Ok(change.map(|bytes| BodyEdit::Change { creation, bytes }))
     }
 

@@ -33,8 +33,9 @@ pub use volume::{Brings, Head, Volume, VolumeWriter};
 
 use crate::key::PublicKey;
 use crate::message::Packed;
+use crate::piece::Piece;
 use atoll_storage::bucket::StreamState;
-use atoll_storage::{Carries, NodeId, StreamId, Vector, blob};
+use atoll_storage::{Carries, Id, NodeId, StreamId, Vector, blob};
 use bincode::{Decode, Encode};
 use slice::BlobSlice;
 use std::io;
@@ -75,6 +76,10 @@ pub enum Error {
     Mixed,
     #[error("a bundle is locked for {MAX_RECIPIENTS} nodes at most")]
     TooManyRecipients,
+    #[error(
+        "the record {key} in {stream} is too long for a bundle: delete it, and make another one of its text"
+    )]
+    TooLong { stream: StreamId, key: Id },
     #[error("the key of recipient {0} is not one")]
     Recipient(NodeId),
     #[error("the system gave no random bytes: check the machine, then try again")]
@@ -140,11 +145,13 @@ enum Part {
     /// That the bundle brings a state to whom has all of its ops. Stands behind the covers and an empty `Refused`: releases
     /// that do not know this kind see by that one where the covers end.
     Repair(Repair),
+    /// A piece of a `SnapshotChunk` that is too long for a part. All of them stand in one volume, one after the other.
+    Piece(Piece),
 }
 
 impl Part {
     /// Kinds of parts that this release knows. Others are counted and left, whatever stands in them.
-    const KINDS: u32 = 12;
+    const KINDS: u32 = 13;
 
     /// Whether bytes begin as a part of a kind does that came later than this release.
     fn is_newer(bytes: &[u8]) -> bool {

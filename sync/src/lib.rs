@@ -7,6 +7,7 @@ pub mod guard;
 pub mod key;
 pub mod message;
 pub mod nearby;
+pub mod piece;
 pub mod quic;
 pub mod runner;
 pub mod session;

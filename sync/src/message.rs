@@ -1,6 +1,7 @@
 //! What two nodes say to each other, and the bounds on it. One message is one frame.
 //! Decoding never panics and never takes memory for what was only announced.
 
+use crate::piece::{self, Piece};
 use atoll_storage::{
     Carries, ChunkHead, Digest, Id, Op, Origin, RecordKey, Rights, SnapshotChunk, StreamHead,
     StreamId, Vector, codec,
@@ -11,7 +12,7 @@ use std::io::Read;
 use thiserror::Error;
 
 /// The protocol that this release speaks, and the oldest that it still understands.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 pub const OLDEST_VERSION: u16 = 1;
 
 /// The most that a compressed part may unfold to.
@@ -20,7 +21,7 @@ const SEAL_BYTES: usize = 8;
 const MAX_NAME_BYTES: usize = 64;
 const MAX_SCOPE_BYTES: usize = 64;
 const MAX_ORIGINS: usize = 10_000;
-const MAX_OPS: usize = 1_000;
+pub const MAX_OPS: usize = 1_000;
 /// Enough for a quarter of a million tenants, or for tens of millions of records in one stream.
 pub const MAX_PAGES: u16 = 64;
 /// Below this, compressing costs more than it saves.
@@ -102,6 +103,19 @@ pub enum Message {
         rights: Rights,
         seen: bool,
     },
+    /// From version 4 on: a piece of a chunk that is too long for a message. The first one answers a `ChunkRequest`.
+    Piece {
+        request: u64,
+        piece: Piece,
+    },
+    /// Asks for another piece; the range is that of the `ChunkRequest`.
+    PieceRequest {
+        request: u64,
+        stream: StreamId,
+        after: Option<RecordKey>,
+        upto: Option<RecordKey>,
+        number: u16,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -139,7 +153,7 @@ pub enum MessageError {
     TooMany { what: &'static str, count: usize, limit: usize },
     #[error("the bytes are damaged")]
     Damaged,
-    #[error("a compressed part unfolds to more than {MAX_UNPACKED_BYTES} bytes")]
+    #[error("a compressed part unfolds to more bytes than it may")]
     TooLong,
     #[error("a counter or clock is beyond all reason")]
     Absurd,
@@ -204,9 +218,10 @@ impl Message {
                     check_vector(vector)
                 })
             }
-            Self::IndexRequest { stream, .. } | Self::ChunkRequest { stream, .. } => {
-                check_stream(stream)
-            }
+            Self::IndexRequest { stream, .. }
+            | Self::ChunkRequest { stream, .. }
+            | Self::PieceRequest { stream, .. } => check_stream(stream),
+            Self::Piece { piece, .. } => piece.check(),
             Self::Index { vector, page, .. } => {
                 check_vector(vector)?;
                 page.check(|_| Ok(()))
@@ -256,7 +271,21 @@ pub fn unpack_ops(packed: &Packed) -> Result<Vec<Op>> {
 }
 
 pub fn unpack_chunk(packed: &Packed) -> Result<SnapshotChunk> {
-    let chunk: SnapshotChunk = packed.open()?;
+    check_chunk(packed.open()?)
+}
+
+/// A chunk of the pieces that it was cut into by [`piece::cut`], joined again.
+pub fn unpack_long_chunk(joined: &[u8]) -> Result<SnapshotChunk> {
+    let packed: Packed = codec::decode_long(joined).map_err(malformed)?;
+    check_chunk(match packed {
+        Packed::Plain(bytes) => codec::decode_long(&bytes).map_err(malformed)?,
+        Packed::Zstd(bytes) => {
+            codec::decode_long(&unfold(&bytes, piece::MAX_BYTES)?).map_err(malformed)?
+        }
+    })
+}
+
+fn check_chunk(chunk: SnapshotChunk) -> Result<SnapshotChunk> {
     check_stream(&chunk.stream)?;
     check_vector(&chunk.vector)?;
     Ok(chunk)
@@ -264,7 +293,11 @@ pub fn unpack_chunk(packed: &Packed) -> Result<SnapshotChunk> {
 
 impl Packed {
     pub fn of<T: Encode>(value: &T) -> Self {
-        let plain = codec::encode(value);
+        Self::of_bytes(codec::encode(value))
+    }
+
+    /// Of a value that is encoded already.
+    pub fn of_bytes(plain: Vec<u8>) -> Self {
         if plain.len() <= PACK_FROM_BYTES {
             return Self::Plain(plain);
         }
@@ -275,22 +308,23 @@ impl Packed {
     }
 
     pub fn open<T: Decode<()>>(&self) -> Result<T> {
-        let malformed = |e: atoll_storage::Error| MessageError::Malformed(e.to_string());
         match self {
             Self::Plain(bytes) => codec::decode(bytes).map_err(malformed),
-            Self::Zstd(bytes) => codec::decode(&unfold(bytes)?).map_err(malformed),
+            Self::Zstd(bytes) => {
+                codec::decode(&unfold(bytes, MAX_UNPACKED_BYTES)?).map_err(malformed)
+            }
         }
     }
 }
 
 /// Takes memory as the bytes come out, and at most the limit.
-fn unfold(bytes: &[u8]) -> Result<Vec<u8>> {
+fn unfold(bytes: &[u8], limit: usize) -> Result<Vec<u8>> {
     let damaged = |_| MessageError::Damaged;
     let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(damaged)?;
     decoder.window_log_max(23).map_err(damaged)?;
     let mut plain = Vec::new();
-    decoder.take(MAX_UNPACKED_BYTES as u64 + 1).read_to_end(&mut plain).map_err(damaged)?;
-    if plain.len() > MAX_UNPACKED_BYTES {
+    decoder.take(limit as u64 + 1).read_to_end(&mut plain).map_err(damaged)?;
+    if plain.len() > limit {
         return Err(MessageError::TooLong);
     }
     Ok(plain)

@@ -38,6 +38,8 @@ pub struct Options {
     pub window: usize,
     /// Snapshot chunks asked for at most.
     pub chunk_window: usize,
+    /// A snapshot chunk that is longer goes in eight pieces or more, to a peer that understands them.
+    pub chunk_bytes: usize,
     pub batch_ops: usize,
     pub batch_bytes: usize,
     /// What is answered sooner may be more at once, and what takes longer must be less.
@@ -60,6 +62,7 @@ impl Default for Options {
             snapshot_from_ops: 2_000,
             window: 4,
             chunk_window: 8,
+            chunk_bytes: 4 << 20,
             batch_ops: 1_000,
             batch_bytes: 1 << 20,
             quick_ms: 250,
@@ -226,6 +229,7 @@ pub struct Session {
     pushing: push::Pushing,
     relays: relay::Relays,
     pulls: pull::Pulls,
+    serving: Option<serve::Serving>,
     root_at_ms: u64,
     /// When ops last came or went.
     busy_ms: u64,
@@ -254,6 +258,7 @@ impl Session {
             pushing: push::Pushing::default(),
             relays: relay::Relays::default(),
             pulls: pull::Pulls::default(),
+            serving: None,
             root_at_ms: now.elapsed_ms,
             busy_ms: now.elapsed_ms,
             figures: Figures::default(),
@@ -391,9 +396,13 @@ impl Session {
                 self.on_index(replica, request, vector, page)
             }
             Message::ChunkRequest { request, stream, after, upto } => {
-                self.serve_chunk(replica, request, stream, after, upto)
+                self.serve_chunk(replica, request, stream, (after, upto))
             }
             Message::Chunk { request, chunk } => self.on_chunk(replica, request, &chunk),
+            Message::PieceRequest { request, stream, after, upto, number } => {
+                self.serve_piece(replica, request, stream, (after, upto), number)
+            }
+            Message::Piece { request, piece } => self.on_piece(replica, request, piece),
             Message::Pulled { head } => self.on_pulled(replica, head),
             Message::Carries { number, carries, seen } => {
                 self.on_parts(replica, number, (carries, Rights::everything()), seen)
@@ -494,6 +503,7 @@ impl Session {
         self.tick_round(replica)?;
         self.tick_push(replica)?;
         self.tick_pull(replica)?;
+        self.tick_serving();
         if self.compared && self.root_at_ms + self.options.root_every_ms <= self.now.elapsed_ms {
             self.root_at_ms = self.now.elapsed_ms;
             let heads = self.shared_heads(replica, None)?;

@@ -5,6 +5,8 @@
 mod cost;
 #[path = "bundle/files.rs"]
 mod files;
+#[path = "bundle/large.rs"]
+mod large;
 #[path = "bundle/parts.rs"]
 mod parts;
 #[path = "bundle/repair.rs"]

@@ -4,10 +4,14 @@
 mod carries;
 #[path = "session/grants.rs"]
 mod grants;
+#[path = "session/large.rs"]
+mod large;
 #[path = "session/limits.rs"]
 mod limits;
 #[path = "session/snapshot.rs"]
 mod snapshot;
+#[path = "session/streams.rs"]
+mod streams;
 
 use atoll_storage::{
     Changes, Clock, Db, Error, Field, Id, Kind, NodeId, Origin, Read, Replica, StreamId,
@@ -18,8 +22,9 @@ use atoll_sync::session::{Effect, Event, Now, Options, Phase, Reason, Session};
 use std::collections::VecDeque;
 
 const TITLE: Field = Field::text(1, "title").column();
+const TEXT: Field = Field::body(2, "text");
 const LOGIN: Field = Field::text(1, "login").column();
-static NOTE: Kind = Kind { fields: &[TITLE], ..Kind::new(300, "note", "notes", "content") };
+static NOTE: Kind = Kind { fields: &[TITLE, TEXT], ..Kind::new(300, "note", "notes", "content") };
 static MEMBER: Kind = Kind { fields: &[LOGIN], ..Kind::new(301, "member", "members", "identity") };
 static KINDS: &[&Kind] = &[&NOTE, &MEMBER];
 

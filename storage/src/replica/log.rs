@@ -27,8 +27,10 @@ pub(crate) struct LogReader<'c> {
     pub plans: &'c Plans,
 }
 
-/// A chunk is at most this much, unless one record alone is more.
+/// A chunk ends when it holds so much.
 const CHUNK_BYTES: usize = 1 << 20;
+/// And before a record with which it would hold more than this: that one stands alone, however long it is.
+const MAX_CHUNK_BYTES: usize = 2 << 20;
 const CHUNK_RECORDS: u32 = 1_024;
 /// No record's: a chunk up to here has what lies behind the last one.
 const LAST_KEY: RecordKey = (u16::MAX, Id([0xff; 16]));
@@ -303,7 +305,12 @@ impl LogReader<'_> {
             }
             let bodies = self.bodies_of(number, key, state)?;
             let text = |b: &SnapshotBody| b.born.len() + b.doc.as_ref().map_or(0, Vec::len);
-            bytes += 32 + state.len() + bodies.iter().map(text).sum::<usize>();
+            let size = 32 + state.len() + bodies.iter().map(text).sum::<usize>();
+            if !records.is_empty() && bytes + size > MAX_CHUNK_BYTES {
+                cut = true;
+                return Ok(false);
+            }
+            bytes += size;
             records.push(SnapshotRecord { kind, key, state: state.to_vec(), bodies });
             Ok(true)
         })?;

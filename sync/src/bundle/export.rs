@@ -10,14 +10,20 @@ use super::{
     Recipient, Repair, Result,
 };
 use crate::key::NodeKey;
-use crate::message::{Hello, Packed};
+use crate::message::{Hello, MAX_UNPACKED_BYTES, Packed};
+use crate::piece::{self, PIECE_BYTES};
 use atoll_storage::bucket::StreamState;
-use atoll_storage::{Carries, Lane, NodeId, Replica, StreamHead, StreamId, Vector, codec};
+use atoll_storage::{
+    Carries, Lane, NodeId, Replica, SnapshotChunk, StreamHead, StreamId, Vector, codec,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 const BATCH_BYTES: usize = 2 << 20;
-const PIECE_BYTES: usize = 256 << 10;
+/// Of a list.
+const LIST_BYTES: usize = 256 << 10;
+/// What a volume holds beside a piece, header and signature among it.
+const ENVELOPE_BYTES: usize = 512;
 
 /// Where volumes go.
 pub trait Volumes {
@@ -233,17 +239,28 @@ impl<'a, V: Volumes> Writer<'a, V> {
     }
 
     pub fn put(&mut self, part: &Part) -> Result<()> {
-        let number = self.done.parts;
-        let mut bytes = codec::encode(part);
-        if let Some(locker) = &self.locker {
-            bytes = locker.lock(number, bytes)?;
+        let bytes = self.part_bytes(part)?;
+        self.make_room(bytes.len())?;
+        self.append(&bytes)
+    }
+
+    fn part_bytes(&self, part: &Part) -> Result<Vec<u8>> {
+        let bytes = codec::encode(part);
+        match &self.locker {
+            Some(locker) => locker.lock(self.done.parts, bytes),
+            None => Ok(bytes),
         }
+    }
+
+    /// Ends the volume if it has no room for so much; one that is empty takes anything.
+    fn make_room(&mut self, bytes: usize) -> Result<()> {
         let is_full = |open: &VolumeWriter<'_, V::File>| {
-            open.written_bytes + bytes.len() as u64 + (8 << 10) > self.volume_bytes
+            open.written_bytes + bytes as u64 + (8 << 10) > self.volume_bytes
         };
-        if self.open.as_ref().is_some_and(is_full) {
-            self.end_volume()?;
-        }
+        if self.open.as_ref().is_some_and(is_full) { self.end_volume() } else { Ok(()) }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
         if self.open.is_none() {
             self.head.volume += 1;
             self.done.volumes = self.head.volume;
@@ -252,9 +269,31 @@ impl<'a, V: Volumes> Writer<'a, V> {
         }
         let is_locked = self.locker.is_some();
         if let Some(open) = &mut self.open {
-            open.put(number, &bytes, is_locked)?;
+            open.put(self.done.parts, bytes, is_locked)?;
         }
         self.done.parts += 1;
+        Ok(())
+    }
+
+    /// A chunk that is longer than a part may unfold to goes in pieces, all of them in one volume: each volume must bring
+    /// something by itself.
+    fn put_chunk(&mut self, chunk: &SnapshotChunk) -> Result<()> {
+        let plain = codec::encode(chunk);
+        let is_long = plain.len() > MAX_UNPACKED_BYTES;
+        let packed = Packed::of_bytes(plain);
+        if !is_long {
+            return self.put(&Part::Chunk(packed));
+        }
+        let bytes = codec::encode(&packed);
+        let Some(pieces) = piece::cut(&bytes, PIECE_BYTES) else {
+            let key = chunk.records.first().map(|record| record.key).unwrap_or_default();
+            return Err(Error::TooLong { stream: chunk.stream.clone(), key });
+        };
+        self.make_room(bytes.len() + pieces.len() * ENVELOPE_BYTES)?;
+        for piece in pieces {
+            let bytes = self.part_bytes(&Part::Piece(piece))?;
+            self.append(&bytes)?;
+        }
         Ok(())
     }
 
@@ -307,7 +346,7 @@ impl<'a, V: Volumes> Writer<'a, V> {
         for one in list {
             bytes += codec::encode(&one).len();
             piece.push(one);
-            if bytes > PIECE_BYTES {
+            if bytes > LIST_BYTES {
                 self.put(&part(std::mem::take(&mut piece)))?;
                 bytes = 0;
             }
@@ -325,7 +364,7 @@ impl<'a, V: Volumes> Writer<'a, V> {
         let mut after = None;
         loop {
             let chunk = replica.snapshot_chunk(stream, after, None)?;
-            self.put(&Part::Chunk(Packed::of(&chunk)))?;
+            self.put_chunk(&chunk)?;
             if let Some(pack) = &mut pack {
                 chunk.records.iter().try_for_each(|record| pack.note(record.kind, record.key))?;
             }

@@ -5,11 +5,12 @@ use super::slice::{BlobSlice, Lack, MAX_BLOBS, MAX_LACKS};
 use super::told::{Room, TOO_MUCH, Told as _};
 use super::volume::{Item, Volume};
 use super::{Cover, Error, MAX_REFUSED, MAX_REFUSED_BYTES, Part, Result, Want};
-use crate::message::{unpack_chunk, unpack_ops};
+use crate::message::{MessageError, unpack_chunk, unpack_long_chunk, unpack_ops};
+use crate::piece::{Joining, Piece};
 use atoll_storage::blob::BlobId;
 use atoll_storage::blob::tree::groups_of;
 use atoll_storage::bucket::States;
-use atoll_storage::{Carries, Op, Origin, Replica, StreamId, Vector};
+use atoll_storage::{Carries, Op, Origin, Replica, SnapshotChunk, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 
@@ -187,6 +188,8 @@ struct Taking {
     tops: BTreeMap<StreamId, Vector>,
     chunked: BTreeSet<StreamId>,
     rooms: Rooms,
+    /// A chunk that is coming in pieces, and the numbers of those parts.
+    long: (Joining, Vec<u32>),
 }
 
 impl Taking {
@@ -250,27 +253,63 @@ impl Taking {
                 }
                 Err(error) => self.nonsense(number, error.to_string()),
             },
-            Part::Chunk(packed) => match unpack_chunk(&packed) {
-                Ok(chunk) => {
-                    self.report.records += chunk.records.len() as u64;
-                    if let Some(replica) = replica {
-                        if !replica.carries().carries(&chunk.stream) {
-                            self.report.not_carried += chunk.records.len() as u64;
-                            return Ok(());
-                        }
-                        let is_new = !self.chunked.contains(&chunk.stream);
-                        if is_new && !self.rooms.open.take(chunk.stream.bytes()) {
-                            self.nonsense(number, TOO_MUCH.to_owned());
-                            return Ok(());
-                        }
-                        self.chunked.insert(chunk.stream.clone());
-                        replica.merge_chunk(&chunk)?;
-                    }
+            Part::Chunk(packed) => self.take_chunk(replica, number, unpack_chunk(&packed))?,
+            Part::Piece(piece) => {
+                if let Some(bytes) = self.join(number, piece) {
+                    self.take_chunk(replica, number, unpack_long_chunk(&bytes))?;
                 }
-                Err(error) => self.nonsense(number, error.to_string()),
-            },
+            }
         }
         Ok(())
+    }
+
+    fn take_chunk(
+        &mut self,
+        replica: &mut Option<&mut dyn Replica>,
+        number: u32,
+        chunk: Result<SnapshotChunk, MessageError>,
+    ) -> Result<()> {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                self.nonsense(number, error.to_string());
+                return Ok(());
+            }
+        };
+        self.report.records += chunk.records.len() as u64;
+        let Some(replica) = replica else { return Ok(()) };
+        if !replica.carries().carries(&chunk.stream) {
+            self.report.not_carried += chunk.records.len() as u64;
+            return Ok(());
+        }
+        let is_new = !self.chunked.contains(&chunk.stream);
+        if is_new && !self.rooms.open.take(chunk.stream.bytes()) {
+            self.nonsense(number, TOO_MUCH.to_owned());
+            return Ok(());
+        }
+        self.chunked.insert(chunk.stream.clone());
+        Ok(replica.merge_chunk(&chunk)?)
+    }
+
+    /// All bytes, with the last piece.
+    fn join(&mut self, number: u32, piece: Piece) -> Option<Vec<u8>> {
+        if let Err(error) = piece.check() {
+            self.nonsense(number, error.to_string());
+            return None;
+        }
+        let (joining, numbers) = &mut self.long;
+        if !joining.is_of(&piece) {
+            // A copy of their volume may bring all of them.
+            numbers.drain(..).for_each(|number| {
+                self.numbers.remove(&number);
+            });
+        }
+        let whole = joining.put(piece);
+        numbers.push(number);
+        if whole.is_some() {
+            numbers.clear();
+        }
+        whole
     }
 
     fn take_slice(

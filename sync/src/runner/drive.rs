@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// What may wait for a peer that does not read. The session's own windows stay far below.
 const MAX_WAITING_BYTES: usize = 128 << 20;
@@ -22,13 +22,38 @@ const ROOT_EVERY_MS: u64 = 5_000;
 const ANSWER_TIMEOUT_MS: u64 = 30_000;
 
 pub(super) enum Input {
-    Frame(Bytes),
+    Frame(Waiting),
     Committed,
     Tick,
     /// What the peer has of these streams, as it said.
     Known(Vec<StreamId>, oneshot::Sender<Vec<Vector>>),
     /// The link is gone, and why.
     Lost(Ended),
+}
+
+/// What may wait for the session. A frame that is longer than what is left waits for those before it, and the peer with it.
+const MAX_INPUT_BYTES: usize = 8 << 20;
+
+/// Room for frames that wait for the session, by their size.
+pub(super) struct Room(Arc<Semaphore>);
+
+/// A frame that came, and the room that it takes until the session is through with it.
+pub(super) struct Waiting {
+    frame: Bytes,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_INPUT_BYTES)))
+    }
+
+    pub(super) async fn take(&self, frame: Bytes) -> Waiting {
+        let bytes = frame.len().min(MAX_INPUT_BYTES) as u32;
+        // Nobody closes it.
+        let room = self.0.clone().acquire_many_owned(bytes).await.ok();
+        Waiting { frame, room }
+    }
 }
 
 /// Frames on their way out, bounded by their size.
@@ -109,6 +134,7 @@ impl Drive {
         let mut counted: Option<Instant> = None;
         let mut is_stale = true;
         let mut next = Some(Event::Open);
+        let mut room: Option<OwnedSemaphorePermit> = None;
         loop {
             let happened = !matches!(next, Some(Event::Tick));
             if let Some(event) = next.take() {
@@ -118,6 +144,7 @@ impl Drive {
                 {
                     return ended;
                 }
+                drop(room.take());
             }
             self.show(&session, false);
             is_stale |= happened;
@@ -127,7 +154,10 @@ impl Drive {
                 (counted, is_stale) = (Some(Instant::now()), false);
             }
             next = match inputs.blocking_recv() {
-                Some(Input::Frame(frame)) => Some(Event::Frame(frame.into())),
+                Some(Input::Frame(waiting)) => {
+                    room = waiting.room;
+                    Some(Event::Frame(waiting.frame.into()))
+                }
                 Some(Input::Committed) => Some(Event::Committed),
                 Some(Input::Tick) => Some(Event::Tick),
                 Some(Input::Known(streams, answer)) => {
@@ -231,5 +261,35 @@ impl Drive {
     fn lag(&mut self, session: &Session) -> Option<(u64, u64)> {
         let (ahead, behind) = session.lag(self.store.heads(None).ok()?);
         Some((behind, ahead))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
+    async fn is_waiting(future: std::pin::Pin<&mut impl Future>) -> bool {
+        let mut future = future;
+        poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn frames_wait_once_those_before_them_take_all_the_room() {
+        let room = Room::new();
+        let frame = |bytes: usize| Bytes::from(vec![0; bytes]);
+        let small: Vec<Waiting> = vec![room.take(frame(100)).await, room.take(frame(0)).await];
+        // One that is longer than all the room gets it too, but alone.
+        let mut longest = pin!(room.take(frame(MAX_INPUT_BYTES + 1)));
+        assert!(is_waiting(longest.as_mut()).await);
+        drop(small);
+        let longest = longest.await;
+        assert_eq!(longest.frame.len(), MAX_INPUT_BYTES + 1);
+        let mut next = pin!(room.take(frame(1)));
+        assert!(is_waiting(next.as_mut()).await);
+        drop(longest);
+        assert_eq!(next.await.frame.len(), 1);
     }
 }

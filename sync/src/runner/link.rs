@@ -2,7 +2,7 @@
 //! back. Ends when either side does, when the peer is removed, when links are paused, when the node stops.
 
 use super::Shared;
-use super::drive::{self, Drive, Input, Outputs, Traffic};
+use super::drive::{self, Drive, Input, Outputs, Room, Traffic};
 use super::obstacle::{Ended, Obstacle};
 use super::roster::{Cut, End, Place};
 use crate::blob::Within;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// What waits for the session.
+/// What waits for the session, in number; frames among it by their size too.
 const QUEUE: usize = 32;
 const TICK: Duration = Duration::from_millis(500);
 /// After a commit was told to the session, those within this time are told as one.
@@ -193,6 +193,7 @@ async fn read(
     mut hung_up: oneshot::Receiver<(CloseCode, String)>,
     traffic: Arc<Traffic>,
 ) {
+    let room = Room::new();
     loop {
         let next = tokio::select! {
             biased;
@@ -205,13 +206,21 @@ async fn read(
             next = recv.recv() => next,
         };
         traffic.received_bytes.store(recv.received_bytes(), Ordering::Relaxed);
+        // While the session is busy the peer waits; a hang-up does not.
         let told = match next {
-            Ok(Some(frame)) => Input::Frame(frame),
+            Ok(Some(frame)) => tokio::select! {
+                waiting = room.take(frame) => Input::Frame(waiting),
+                why = &mut hung_up => {
+                    if let Ok((code, reason)) = why {
+                        recv.close(code, &reason);
+                    }
+                    return;
+                }
+            },
             Ok(None) => Input::Lost(Ended::session("the other node ended the link")),
             Err(error) => Input::Lost(error.into()),
         };
         let is_last = matches!(told, Input::Lost(_));
-        // While the session is busy the peer waits; a hang-up does not.
         tokio::select! {
             sent = input.send(told) => if sent.is_err() { return },
             why = &mut hung_up => {

@@ -14,6 +14,8 @@ use std::sync::Arc;
 const SAYS_IT_FROM: u16 = 2;
 /// The first version that says what it lets the peer do. Older ones let it do everything.
 const LETS_FROM: u16 = 3;
+/// The first version that takes a long chunk in pieces.
+const PIECES_FROM: u16 = 4;
 
 #[derive(Default)]
 pub(super) struct Parts {
@@ -28,6 +30,8 @@ pub(super) struct Parts {
     /// The peer understands being told what is carried, and what it may do.
     pub is_told: bool,
     is_let: bool,
+    /// The peer takes a long chunk in pieces.
+    pub takes_pieces: bool,
     /// The peer has said what it lets this node do.
     heard_of: bool,
     me: NodeId,
@@ -174,6 +178,7 @@ impl Session {
     pub(super) fn note_version(&mut self, version: u16) -> Result<()> {
         self.parts.is_told = version >= SAYS_IT_FROM;
         self.parts.is_let = version >= LETS_FROM;
+        self.parts.takes_pieces = version >= PIECES_FROM;
         if !self.parts.is_let && !self.parts.lets.is_whole() {
             return Err(Reason::NoGrants { theirs: version });
         }

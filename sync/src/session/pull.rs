@@ -3,8 +3,11 @@
 
 use super::pace::{Answers, Speed};
 use super::{Options, Reason, Result, Session};
-use crate::message::{Collector, Message, Packed, Page, unpack_chunk};
-use atoll_storage::{ChunkHead, Digest, RecordKey, RecordRange, Replica, StreamId, Vector};
+use crate::message::{Collector, Message, Packed, Page, unpack_chunk, unpack_long_chunk};
+use crate::piece::{Joining, Piece};
+use atoll_storage::{
+    ChunkHead, Digest, RecordKey, RecordRange, Replica, SnapshotChunk, StreamId, Vector,
+};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +40,24 @@ struct Pull {
     misses: u32,
     todo: VecDeque<RecordRange>,
     asked: BTreeMap<u64, (RecordRange, u64)>,
+    /// The one chunk that is coming in pieces; meanwhile no others are asked for.
+    long: Option<Long>,
     chunks: usize,
+}
+
+struct Long {
+    request: u64,
+    pieces: Joining,
+    /// The first piece that was not asked for.
+    next: u16,
 }
 
 /// A pull that makes no progress for so many timeouts is given up until the next round.
 const MAX_MISSES: u32 = 8;
 /// Each timeout is twice as long as the one before, so many times.
 const MAX_DOUBLED: u32 = 2;
+/// Pieces of a chunk that are asked for at once.
+const PIECE_WINDOW: usize = 4;
 
 impl Pulls {
     pub fn want(&mut self, stream: StreamId, why: Why) {
@@ -107,6 +121,7 @@ impl Session {
             misses: 0,
             todo: VecDeque::new(),
             asked: BTreeMap::new(),
+            long: None,
             chunks: 0,
         });
     }
@@ -139,7 +154,8 @@ impl Session {
         let (window, now_ms) = (self.pulls.window.max(1), self.now.elapsed_ms);
         let mut requests = Vec::new();
         let Some(mut pull) = self.pulls.now.take() else { return Ok(()) };
-        while pull.asked.len() < window
+        while pull.long.is_none()
+            && pull.asked.len() < window
             && let Some(range) = pull.todo.pop_front()
         {
             let request = self.pulls.next_request();
@@ -171,15 +187,69 @@ impl Session {
         request: u64,
         packed: &Packed,
     ) -> Result<()> {
+        if !self.has_asked(request) {
+            return Ok(());
+        }
+        let chunk = unpack_chunk(packed)?;
+        self.take_chunk(replica, request, chunk)
+    }
+
+    fn has_asked(&self, request: u64) -> bool {
+        self.pulls.now.as_ref().is_some_and(|pull| pull.asked.contains_key(&request))
+    }
+
+    pub(super) fn on_piece(
+        &mut self,
+        replica: &mut dyn Replica,
+        request: u64,
+        piece: Piece,
+    ) -> Result<()> {
+        let now_ms = self.now.elapsed_ms;
+        let Some(pull) = self.pulls.now.as_mut() else { return Ok(()) };
+        let Some((range, asked_ms)) = pull.asked.get_mut(&request) else { return Ok(()) };
+        let range = *range;
+        if pull.long.as_ref().is_some_and(|long| long.request != request) {
+            // Another one's turn: memory is for one of them.
+            pull.asked.remove(&request);
+            pull.todo.push_front(range);
+            return Ok(());
+        }
+        (pull.progress_ms, pull.misses, *asked_ms) = (now_ms, 0, now_ms);
+        let new = || Long { request, pieces: Joining::default(), next: 0 };
+        let long = pull.long.get_or_insert_with(new);
+        if !long.pieces.is_of(&piece) {
+            // The record was changed meanwhile.
+            long.next = 0;
+        }
+        let whole = long.pieces.put(piece);
+        let wanted: Vec<u16> = long.pieces.missing().take(PIECE_WINDOW).collect();
+        let next = long.next;
+        long.next = wanted.last().map_or(next, |last| next.max(last + 1));
+        let wanted = wanted.into_iter().filter(|number| *number >= next);
+        let requests = wanted.map(|number| piece_request(request, &pull.stream, range, number));
+        let requests: Vec<Message> = requests.collect();
+        self.busy_ms = now_ms;
+        requests.iter().for_each(|request| self.send(request));
+        let Some(bytes) = whole else { return Ok(()) };
+        let chunk = unpack_long_chunk(&bytes)?;
+        self.take_chunk(replica, request, chunk)
+    }
+
+    fn take_chunk(
+        &mut self,
+        replica: &mut dyn Replica,
+        request: u64,
+        chunk: SnapshotChunk,
+    ) -> Result<()> {
         let now_ms = self.now.elapsed_ms;
         let Some(pull) = self.pulls.now.as_mut() else { return Ok(()) };
         let Some((range, asked_ms)) = pull.asked.get(&request).copied() else { return Ok(()) };
-        let chunk = unpack_chunk(packed)?;
         if chunk.stream != pull.stream || !is_part((chunk.after, chunk.upto), range) {
             return Err(Reason::Malformed("a snapshot chunk that was not asked for".into()));
         }
         let upto = chunk.upto;
         replica.begin_chunk(chunk)?;
+        pull.long.take_if(|long| long.request == request);
         pull.asked.remove(&request);
         pull.chunks += 1;
         (pull.progress_ms, pull.misses) = (now_ms, 0);
@@ -216,9 +286,18 @@ impl Session {
             again.push(Message::IndexRequest { request, stream });
         }
         for (request, (range, asked_ms)) in &mut pull.asked {
-            if *asked_ms + timeout_ms <= now_ms {
-                *asked_ms = now_ms;
-                again.push(chunk_request(*request, &pull.stream, *range));
+            if *asked_ms + timeout_ms > now_ms {
+                continue;
+            }
+            *asked_ms = now_ms;
+            match pull.long.as_ref().filter(|long| long.request == *request) {
+                Some(Long { pieces, next, .. }) => {
+                    let lost = pieces.missing().filter(|number| number < next);
+                    again.extend(
+                        lost.map(|number| piece_request(*request, &pull.stream, *range, number)),
+                    );
+                }
+                None => again.push(chunk_request(*request, &pull.stream, *range)),
             }
         }
         again.iter().for_each(|message| self.send(message));
@@ -233,6 +312,15 @@ fn label_of(request: u64, vector: &Vector) -> u64 {
 
 fn chunk_request(request: u64, stream: &StreamId, (after, upto): RecordRange) -> Message {
     Message::ChunkRequest { request, stream: stream.clone(), after, upto }
+}
+
+fn piece_request(
+    request: u64,
+    stream: &StreamId,
+    (after, upto): RecordRange,
+    number: u16,
+) -> Message {
+    Message::PieceRequest { request, stream: stream.clone(), after, upto, number }
 }
 
 /// True if `part` begins where `whole` does, goes on, and ends no later.

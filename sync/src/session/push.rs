@@ -280,6 +280,13 @@ impl Session {
         self.pushing.blocked.insert(stream.clone(), Block { real, pulled_ms });
     }
 
+    /// The peer is still taking the stream.
+    pub(super) fn note_pulling(&mut self, stream: &StreamId) {
+        if let Some(block) = self.pushing.blocked.get_mut(stream) {
+            block.pulled_ms = Some(self.now.elapsed_ms);
+        }
+    }
+
     pub(super) fn unblock(&mut self, stream: &StreamId) {
         if let Some(block) = self.pushing.blocked.remove(stream) {
             self.known.insert(stream.clone(), block.real);

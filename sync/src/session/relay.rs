@@ -3,8 +3,8 @@
 //! not said to have by then. A link that turns out to be needed carries everything at once again.
 
 use super::{Result, Session};
-use crate::message::Message;
-use atoll_storage::{Lane, Op, Replica, StreamId};
+use crate::message::{MAX_OPS, Message};
+use atoll_storage::{Lane, Op, Replica, StreamId, Vector, codec};
 use std::collections::BTreeSet;
 
 /// How long ops of others wait for the peer's word that it has them.
@@ -29,6 +29,27 @@ pub(super) struct Relays {
 struct Held {
     since_ms: u64,
     upto: u64,
+}
+
+/// As much as goes into one acknowledgement.
+const MAX_PART_BYTES: usize = 1 << 20;
+
+/// Cut to what a peer takes in one acknowledgement.
+fn parts(vectors: Vec<(StreamId, Vector)>) -> Vec<Vec<(StreamId, Vector)>> {
+    let mut parts: Vec<Vec<(StreamId, Vector)>> = Vec::new();
+    let mut bytes = 0;
+    for one in vectors {
+        let size = codec::encode(&one).len();
+        bytes += size;
+        match parts.last_mut() {
+            Some(part) if part.len() < MAX_OPS && bytes <= MAX_PART_BYTES => part.push(one),
+            _ => {
+                parts.push(vec![one]);
+                bytes = size;
+            }
+        }
+    }
+    parts
 }
 
 impl Session {
@@ -69,7 +90,9 @@ impl Session {
             }
         }
         // No batch has this number: it acknowledges nothing, and says only what is here.
-        self.send(&Message::Ack { batch: 0, vectors });
+        for vectors in parts(vectors) {
+            self.send(&Message::Ack { batch: 0, vectors });
+        }
         Ok(())
     }
 

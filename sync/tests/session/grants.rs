@@ -4,7 +4,7 @@ use super::{MEMBER, NOTE, Outcome, Pair, TENANT, content, hello, node, write};
 use atoll_storage::{
     Changes, Db, Error, Field, Id, Kind, NodeId, Op, Origin, Payload, Replica, Rights, StreamId,
 };
-use atoll_sync::message::{Message, Packed, VERSION, unpack_ops};
+use atoll_sync::message::{Message, Packed, unpack_ops};
 use atoll_sync::session::{Effect, Event, Now, Options, Phase, Reason, Session};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -266,6 +266,9 @@ fn a_link_ends_at_the_time_until_which_the_peer_may() -> Outcome {
 }
 
 /// A peer that does not know of grants would not know what it may, and is told to be upgraded. It hears nothing.
+/// A version of the protocol.
+const KNOWS_NO_GRANTS: u16 = 2;
+
 #[test]
 fn an_older_peer_that_may_not_do_everything_gets_nothing() -> Outcome {
     for (lets, is_met) in [(Rights::everything(), true), (reads(), false)] {
@@ -275,9 +278,9 @@ fn an_older_peer_that_may_not_do_everything_gets_nothing() -> Outcome {
         let mut session = Session::new(options, Now::default());
         session.handle(Now::default(), &mut db, Event::Open);
         let origin = Origin { node: NodeId([9; 16]), epoch: 1 };
-        let frame = Event::Frame(hello(origin, VERSION - 1, 1));
+        let frame = Event::Frame(hello(origin, KNOWS_NO_GRANTS, 1));
         let effects = session.handle(Now::default(), &mut db, frame);
-        let refused = Effect::Close(Reason::NoGrants { theirs: VERSION - 1 });
+        let refused = Effect::Close(Reason::NoGrants { theirs: KNOWS_NO_GRANTS });
         assert_eq!(!effects.contains(&refused), is_met);
         let sends = effects.iter().any(|effect| matches!(effect, Effect::Send(_)));
         assert_eq!(sends, is_met);
