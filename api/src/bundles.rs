@@ -1,4 +1,4 @@
-//! Bundles over HTTP: jobs that make them and take them in, and the volumes to fetch.
+//! Bundles over HTTP: jobs that make them, take them in, check them and tell of them, and the volumes to fetch.
 
 use crate::call::Call;
 use crate::jobs::{self, JOB};
@@ -9,7 +9,7 @@ use crate::route::{Answer, Route, get, post};
 use crate::{download, upload};
 use atoll_node::Error;
 use atoll_node::Permission::SyncAdminister;
-use atoll_node::courier::{self, Order, QUEUE};
+use atoll_node::courier::{self, Order, QUEUE, Reading};
 use atoll_node::job::{self, Job};
 use atoll_storage::Field;
 use atoll_storage::job::Wanted;
@@ -24,14 +24,22 @@ pub fn routes() -> Vec<Route> {
             .gives_fields(JOB)
             .uploads()
             .doc(IMPORT_DOC),
+        post("/api/v1/sync/bundles/verify", Can(SyncAdminister), verify)
+            .gives_fields(JOB)
+            .uploads()
+            .doc(VERIFY_DOC),
+        post("/api/v1/sync/bundles/info", Can(SyncAdminister), info)
+            .gives_fields(JOB)
+            .uploads()
+            .doc(INFO_DOC),
         get("/api/v1/sync/bundles", Can(SyncAdminister), list)
             .gives_fields(JOB)
             .pages()
             .query(&["limit", "cursor"])
-            .doc("Bundles made and taken in, newest first."),
-        get("/api/v1/sync/bundles/{id}", Can(SyncAdminister), get_one)
-            .gives_fields(JOB)
-            .doc("How far it is; under `result` the volumes that were made, or what came."),
+            .doc("Bundles made, taken in, checked and looked at, newest first."),
+        get("/api/v1/sync/bundles/{id}", Can(SyncAdminister), get_one).gives_fields(JOB).doc(
+            "How far it is; under `result` the volumes that were made, or what came or was seen.",
+        ),
         get("/api/v1/sync/bundles/{id}/volumes/{number}", Can(SyncAdminister), volume)
             .doc("A volume, by its number from 1, once the bundle is made. Takes Range."),
     ]
@@ -57,6 +65,10 @@ const CREATE_DOC: &str =
     "Makes a bundle of what other nodes lack, for a courier to carry to where no network reaches.";
 const IMPORT_DOC: &str = "Takes in the volume that is the body. Parts that are damaged are named in the job's result, and \
     all others count; to send a volume again does no harm. Its maker has to be a peer of this node.";
+const VERIFY_DOC: &str = "Checks every part of the volume that is the body, and takes nothing in. What is locked for other \
+    nodes is checked without being read.";
+const INFO_DOC: &str = "Tells of the volume that is the body who made it and when, who can read it, what it brings by stream and \
+    from where to where, and what its maker has and asks for. Takes nothing in.";
 
 async fn create(call: Call) -> Answer {
     let order: Order = call.json()?;
@@ -72,8 +84,20 @@ async fn create(call: Call) -> Answer {
 }
 
 async fn import(call: Call) -> Answer {
+    read(call, Reading::Import).await
+}
+
+async fn verify(call: Call) -> Answer {
+    read(call, Reading::Verify).await
+}
+
+async fn info(call: Call) -> Answer {
+    read(call, Reading::Info).await
+}
+
+async fn read(call: Call, reading: Reading) -> Answer {
     let received = upload::receive(&call).await?;
-    let job = courier::import_upload(&call.node, &call.actor, received).await?;
+    let job = courier::read_upload(&call.node, &call.actor, reading, received).await?;
     jobs::accepted(&job, jobs::shown(&job), PATH)
 }
 

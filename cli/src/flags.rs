@@ -402,6 +402,12 @@ pub enum Bundle {
         /// A file that is not there yet
         file: PathBuf,
     },
+    /// Say who made a bundle, for whom, and what it brings from where to where; quick, also without a node and without the key
+    Info {
+        /// Volumes, or folders of them
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Say what volumes hold and check every part, without taking anything in
     Verify {
         /// Volumes, or folders of them

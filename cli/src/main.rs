@@ -373,6 +373,7 @@ fn bundle_of(bundle: flags::Bundle) -> Outcome<Request> {
             let order = courier::Order { want_only: true, ..courier::Order::default() };
             Request::BundleExport { file: to_be(&file)?, order }
         }
+        B::Info { files } => Request::BundleInfo { files: all(files)? },
         B::Verify { files } => Request::BundleVerify { files: all(files)? },
         B::Import { files } => Request::BundleImport { files: all(files)? },
     })
@@ -421,6 +422,10 @@ async fn ask(config: &Config, request: Request, as_json: bool) -> Outcome {
 async fn answer(config: &Config, request: &Request, progress: Progress) -> Outcome<Json> {
     let file = config.data.join(atoll_storage::store::FILE);
     if !file.try_exists().map_err(|error| Failure::io("look into", &config.data, &error))? {
+        if let Request::BundleInfo { files } = request {
+            let files = files.clone();
+            return blocking(move || request::as_json(courier::info_alone(&files)?)).await;
+        }
         let place = config.data.display();
         let advice = "run `atoll serve` or `atoll init` first, or name the folder with --data";
         return Err(Failure::new(Exit::NotFound, format!("there is no node in {place}: {advice}")));

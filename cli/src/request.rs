@@ -50,6 +50,7 @@ pub enum Request {
     SyncQuarantine { limit: usize },
     SyncConflicts { limit: usize },
     BundleExport { file: PathBuf, order: courier::Order },
+    BundleInfo { files: Vec<PathBuf> },
     BundleVerify { files: Vec<PathBuf> },
     BundleImport { files: Vec<PathBuf> },
     CarryList,
@@ -156,6 +157,10 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
             let node = node.clone();
             let tell = move |done, of| progress.tell(done, of);
             blocking(move || as_json(courier::export(&node, &whole, &order, &file, tell)?)).await
+        }
+        Request::BundleInfo { files } => {
+            let node = node.clone();
+            blocking(move || as_json(courier::info(&node, &whole, &files)?)).await
         }
         Request::BundleVerify { files } => {
             let node = node.clone();

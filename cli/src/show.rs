@@ -45,6 +45,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
         }
         Request::BucketAdd(_) => bucket::added(answer),
         Request::BundleExport { order, .. } => bundle::made(order, answer),
+        Request::BundleInfo { .. } => bundle::described(answer),
         Request::BundleVerify { .. } => bundle::seen(answer, "holds"),
         Request::BundleImport { .. } => bundle::seen(answer, "brought"),
         Request::PeerJoin { .. } => say!("Joined the network of {}.", text(&answer["name"])),
@@ -123,6 +124,7 @@ pub fn outcome(request: &Request, answer: &Json) -> Outcome {
     match request {
         Request::Import(_) | Request::UserImport { .. } => import_outcome(answer),
         Request::Verify => verify_outcome(answer),
+        Request::BundleInfo { .. } => bundle::info_outcome(answer),
         Request::BundleVerify { .. } | Request::BundleImport { .. } => bundle::outcome(answer),
         _ => Ok(()),
     }

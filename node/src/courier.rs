@@ -1,11 +1,14 @@
-//! Bundles as people use them: made here for a node that no network reaches, and in `take` checked and taken in.
+//! Bundles as people use them: made here for a node that no network reaches, in `take` checked and taken in, and
+//! in `info` looked at.
 
+mod info;
 mod job;
 mod shelf;
 mod take;
 
+pub use info::{Described, Told, info, info_alone};
 pub(crate) use job::work;
-pub use job::{QUEUE, file, import_upload, start_export};
+pub use job::{QUEUE, Reading, file, read_upload, start_export};
 pub use take::{Outcome, PassedOver, Seen, Unread, import, verify};
 
 use crate::access::{Actor, Permission};

@@ -11,6 +11,7 @@
 mod export;
 mod frame;
 mod import;
+mod info;
 mod land;
 mod lock;
 mod pack;
@@ -22,6 +23,7 @@ mod volume;
 
 pub use export::{Exported, Order, Tells, Volumes, export};
 pub use import::{Damage, Report, import};
+pub use info::{Info, Lists, VolumeInfo, info};
 pub use land::{FULL, Landing, LeftOut};
 pub use lock::{BundleKey, Recipient};
 pub use pack::{Left, Packing};

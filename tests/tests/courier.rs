@@ -260,6 +260,55 @@ async fn what_else_lies_on_a_stick_does_not_stop_what_is_for_a_node() {
     stop(workers).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_looked_at_and_checked_without_being_taken_in() {
+    let (core, school, admin, there) = acquainted().await;
+    let workers = [core.node.start().await.unwrap(), school.node.start().await.unwrap()];
+    let (made, all) = bundle(&core, &admin, &json!({})).await;
+    tokio::task::block_in_place(|| carry_in(&school, &all));
+    let (_, want) = bundle(&school, &there, &json!({ "want_only": true })).await;
+    take(&core, &admin, &want).await;
+    let post = json!({ "title": "Next", "body": "for the school" });
+    admin.post("/api/v1/posts", &post).await.expect(201);
+    let order = json!({ "to": ["school"], "lock": true });
+    let (next, locked) = bundle(&core, &admin, &order).await;
+    let posts = async || there.get("/api/v1/posts").await.expect(200).json()["data"].clone();
+    let before = posts().await;
+    let read = async |node, client: &Client, verb: &str, volume: &[u8]| {
+        let path = format!("{BUNDLES}/{verb}");
+        let sent = client.send("POST", &path, &[], volume).await.expect(202);
+        ended(node, client, &sent.data()).await["result"]["bundles"][0].clone()
+    };
+    // Whoever it is for reads all of it.
+    let info = read(&school, &there, "info", &locked).await;
+    assert_eq!((&info["brings"]["ops"], &info["is_known"]), (&next["ops"], &json!(true)), "{info}");
+    assert_eq!(info["files"][0]["file"], "the file", "where it lies is nobody's business");
+    assert!(info["brings"]["list"][0]["words"].as_str().unwrap().contains(" op"), "{info}");
+    let seen = read(&school, &there, "verify", &locked).await;
+    assert_eq!((&seen["damaged"], &seen["ops"]), (&json!([]), &next["ops"]), "{seen}");
+    // Others see that it is sound, and for whom it is.
+    let info = read(&core, &admin, "info", &locked).await;
+    assert_eq!((&info["brings"], &info["locked_for"]), (&Json::Null, &json!(["school"])), "{info}");
+    let seen = read(&core, &admin, "verify", &locked).await;
+    assert_eq!((&seen["locked"], &seen["ops"]), (&next["parts"], &json!(0)), "{seen}");
+    assert!(seen["damaged"] == json!([]) && seen["missing"] == json!([]), "{seen}");
+    let mut flipped = locked.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let seen = read(&core, &admin, "verify", &flipped).await;
+    assert!(seen["damaged"][0]["why"].is_string(), "{seen}");
+    let info = read(&core, &admin, "info", &all).await;
+    assert_eq!(info["brings"]["ops"].as_u64(), made["ops"].as_u64(), "{info}");
+    assert_eq!((&info["of_volumes"], &info["missing_volumes"]), (&json!(1), &json!([])), "{info}");
+    assert_eq!(posts().await, before, "nothing was taken in");
+    let editor = core.user("ada", atoll_node::Role::Editor).await;
+    for verb in ["info", "verify"] {
+        let sent = editor.send("POST", &format!("{BUNDLES}/{verb}"), &[], &all).await;
+        assert_eq!(sent.status, 403);
+    }
+    stop(workers).await;
+}
+
 /// A file that a user's record names as his picture, though no picture is so large.
 async fn named(node: &TestNode, user: &Client, seed: u8, len: usize) -> (BlobId, String) {
     let me = user.get("/api/v1/auth/me").await.expect(200).data();

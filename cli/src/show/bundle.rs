@@ -47,11 +47,94 @@ fn left_at_home(left: &Json) {
     }
 }
 
-/// `verb`: what the bundles do in this sentence.
-pub fn seen(answer: &Json, verb: &str) {
+fn unread(answer: &Json) {
     for unread in list(&answer["unread"]) {
         complain!("{}: {}", text(&unread["file"]), text(&unread["why"]));
     }
+}
+
+/// What bundles say of themselves.
+pub fn described(answer: &Json) {
+    unread(answer);
+    for bundle in list(&answer["bundles"]) {
+        let made_at = Moment::of(bundle["made_ms"].as_u64().unwrap_or_default());
+        let maker = match &bundle["is_known"] {
+            Json::Bool(true) => "",
+            Json::Bool(false) => ", which is no peer of this node",
+            _ => ", unchecked: there is no node here",
+        };
+        let (name, key) = (text(&bundle["made_by"]), text(&bundle["maker"]));
+        say!("A bundle of {name} ({key}{maker}), made at {made_at}.");
+        let readers: Vec<String> = list(&bundle["locked_for"]).map(text).collect();
+        match readers.as_slice() {
+            [] => say!("  Whoever has it can read it."),
+            readers => say!("  Only {} can read it.", readers.join(", ")),
+        }
+        let of = bundle["of_volumes"].as_u64().map_or_else(String::new, |of| format!(" of {of}"));
+        for file in list(&bundle["files"]) {
+            let (volume, bytes, parts) = (&file["volume"], &file["bytes"], &file["parts"]);
+            say!("  {}: volume {volume}{of}, {bytes} bytes, {parts} parts.", text(&file["file"]));
+            if file["damaged_bytes"].as_u64() > Some(0) {
+                complain!(
+                    "  {} bytes of it are damaged, or it was cut off: `atoll bundle verify` says where.",
+                    file["damaged_bytes"]
+                );
+            }
+        }
+        for missing in list(&bundle["missing_volumes"]) {
+            match (&missing[0], &missing[1]) {
+                (from, to) if from == to => complain!("  Volume {from} is not among these files."),
+                (from, to) => complain!("  Volumes {from} to {to} are not among these files."),
+            }
+        }
+        if bundle["of_volumes"].is_null() {
+            say!("  Whether later volumes belong to it, its last one tells whom can read it.");
+        }
+        brings(bundle);
+    }
+}
+
+fn brings(bundle: &Json) {
+    if bundle["is_readable"] == false {
+        say!("  What it brings is not in these files, or cannot be read here.");
+        return;
+    }
+    let streams = |all: &Json| {
+        for stream in list(&all["list"]) {
+            say!("    {}", text(&stream["words"]));
+        }
+        if all["streams"].as_u64() > Some(list(&all["list"]).count() as u64) {
+            say!("    and more");
+        }
+    };
+    let brings = &bundle["brings"];
+    match brings["ops"].as_u64() {
+        None => say!(
+            "  It does not say what it brings, as one of an older release: `atoll bundle verify` counts it."
+        ),
+        Some(0) => say!("  It brings no ops."),
+        Some(ops) => {
+            say!("  It brings {ops} ops in {} streams:", brings["streams"]);
+            streams(brings);
+        }
+    }
+    let has = &bundle["has"];
+    if has.is_null() {
+        return;
+    }
+    let carries = text(&bundle["carries"]);
+    let (ops, of, files) = (&has["ops"], &has["streams"], &bundle["asks_for_files"]);
+    say!(
+        "  Its maker carries {carries}, has {ops} ops in {of} streams, wants what is beyond them, and asks for {files} files."
+    );
+    if brings["ops"] == 0 {
+        streams(has);
+    }
+}
+
+/// `verb`: what the bundles do in this sentence.
+pub fn seen(answer: &Json, verb: &str) {
+    unread(answer);
     for passed in list(&answer["passed_over"]) {
         let files: Vec<String> = list(&passed["files"]).map(text).collect();
         complain!("{} was passed over: {}.", files.join(", "), text(&passed["why"]));
@@ -111,6 +194,12 @@ fn problems(bundle: &Json) {
             count("newer")
         );
     }
+    if count("locked") > 0 {
+        complain!(
+            "{} parts are locked for others: they are as they were signed, and what is in them is not known here.",
+            count("locked")
+        );
+    }
     if count("blobs_unfinished") > 0 {
         complain!(
             "{} files are here in part. Other volumes bring the rest, or the next bundle that is made for this node.",
@@ -143,6 +232,16 @@ pub fn outcome(answer: &Json) -> Outcome {
     if is_damaged || list(&answer["unread"]).next().is_some() {
         let advice = "what is whole counts; bring a sound copy for the rest";
         return Err(Failure::new(Exit::Damaged, format!("not all of it could be read: {advice}")));
+    }
+    Ok(())
+}
+
+/// Of what was only looked at.
+pub fn info_outcome(answer: &Json) -> Outcome {
+    let mut files = list(&answer["bundles"]).flat_map(|bundle| list(&bundle["files"]));
+    let is_damaged = files.any(|file| file["damaged_bytes"].as_u64() > Some(0));
+    if is_damaged || list(&answer["unread"]).next().is_some() {
+        return Err(Failure::new(Exit::Damaged, "not all of it could be read"));
     }
     Ok(())
 }

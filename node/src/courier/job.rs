@@ -1,7 +1,7 @@
 //! Bundles made and taken in as jobs, for who asks over HTTP: with a percentage, and with the volumes to fetch. A job that
 //! was cut off begins anew, which does no harm.
 
-use super::{Made, Order, Outcome, export, import};
+use super::{Made, Order, export, import, info, verify};
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
 use crate::exchange::{BODY, Folder, Upload, fetched, file_of};
@@ -33,6 +33,16 @@ struct Payload {
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Work {
     Export { order: Order },
+    Info,
+    Verify,
+    Import,
+}
+
+/// What to do with a volume that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    Info,
+    Verify,
     Import,
 }
 
@@ -42,10 +52,20 @@ pub async fn start_export(node: &Node, actor: &Actor, order: Order) -> Result<Jo
     start(node, actor, Work::Export { order }, Folder::make(node)?).await
 }
 
-/// Puts the taking in of a volume into the queue.
-pub async fn import_upload(node: &Node, actor: &Actor, volume: Upload) -> Result<Job> {
+/// Puts the reading of a volume into the queue.
+pub async fn read_upload(
+    node: &Node,
+    actor: &Actor,
+    reading: Reading,
+    volume: Upload,
+) -> Result<Job> {
     actor.require(Permission::SyncAdminister)?;
-    start(node, actor, Work::Import, volume.finish().await?).await
+    let work = match reading {
+        Reading::Info => Work::Info,
+        Reading::Verify => Work::Verify,
+        Reading::Import => Work::Import,
+    };
+    start(node, actor, work, volume.finish().await?).await
 }
 
 async fn start(node: &Node, actor: &Actor, work: Work, folder: Folder) -> Result<Job> {
@@ -81,11 +101,13 @@ fn perform(task: &Arc<Task>) -> Result<()> {
     let actor = task.actor()?;
     let result = match payload.work {
         Work::Export { order } => {
-            serde_json::to_value(make(task, &actor, &order, &payload.folder)?)
+            serde_json::to_value(make(task, &actor, &order, &payload.folder)?).map_err(internal)
         }
-        Work::Import => serde_json::to_value(take(task, &actor)?),
+        Work::Info => read(task, &actor, Reading::Info),
+        Work::Verify => read(task, &actor, Reading::Verify),
+        Work::Import => read(task, &actor, Reading::Import),
     };
-    let (job, result) = (task.job.clone(), result.map_err(internal)?);
+    let (job, result) = (task.job.clone(), result?);
     task.node.store.write_blocking(move |tx| job::finish_in(tx, &job, &result))
 }
 
@@ -112,16 +134,24 @@ fn make(task: &Arc<Task>, actor: &Actor, order: &Order, folder: &str) -> Result<
     Ok(made)
 }
 
-fn take(task: &Arc<Task>, actor: &Actor) -> Result<Outcome> {
+fn read(task: &Arc<Task>, actor: &Actor, reading: Reading) -> Result<Json> {
     let path = file_of(&task.node, &task.job, BODY).ok_or(Error::NotFound("file"))?;
+    let (node, files) = (&task.node, std::slice::from_ref(&path));
     let mut teller = Teller::new(task, STEP_BYTES, "bytes");
-    let outcome =
-        import(&task.node, actor, std::slice::from_ref(&path), |done, of| teller.tell(done, of));
+    let tell = |done, of| teller.tell(done, of);
+    let told = match reading {
+        Reading::Info => info(node, actor, files).map(|mut told| {
+            let files = told.bundles.iter_mut().flat_map(|bundle| &mut bundle.files);
+            files.for_each(|one| "the file".clone_into(&mut one.file));
+            serde_json::to_value(told)
+        }),
+        Reading::Verify => verify(node, actor, files, tell).map(serde_json::to_value),
+        Reading::Import => import(node, actor, files, tell).map(serde_json::to_value),
+    };
     teller.outcome?;
-    let mut outcome = outcome?;
-    outcome.unread.iter_mut().for_each(|unread| "the file".clone_into(&mut unread.file));
+    let told = told?.map_err(internal)?;
     crate::exchange::drop_file(&path);
-    Ok(outcome)
+    Ok(told)
 }
 
 /// Notes progress now and then, which keeps the lease.

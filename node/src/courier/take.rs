@@ -69,7 +69,7 @@ pub struct Outcome {
     pub passed_over: Vec<PassedOver>,
 }
 
-/// What the files hold, all parts checked and nothing taken in. For a thread that may wait.
+/// What the files hold, all parts checked and nothing taken in. Parts that are locked for others are checked and not read. For a thread that may wait.
 ///
 /// # Errors
 /// As of [`import`], but the maker does not matter.
@@ -80,7 +80,9 @@ pub fn verify(
     progress: impl FnMut(u64, u64),
 ) -> Result<Outcome> {
     actor.require(Permission::SyncAdminister)?;
-    each_bundle(node, files, progress, |_, _, volumes, progress| {
+    let mine = BundleKey::of(node.key()).map_err(refused)?;
+    each_bundle(node, files, progress, |_, _, mut volumes, progress| {
+        unlock_if_ours(&mut volumes, &mine).map_err(refused)?;
         bundle::import(None, None, volumes, progress).map_err(unreadable)
     })
 }
@@ -107,6 +109,7 @@ fn take(
     volumes: Volumes,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
+    let volumes = unlock(node, head, volumes)?;
     if !is_peer(node, head)? {
         let (name, key) = (head.name.clone(), head.creator);
         return Err(refused(bundle::Error::Stranger { name, key }));
@@ -131,16 +134,16 @@ fn take(
     Ok(report)
 }
 
-type Volumes = Vec<Volume<BufReader<File>>>;
+pub(super) type Volumes = Vec<Volume<BufReader<File>>>;
 /// What volumes of one bundle have in common, by age. The maker is part of it: the rest of a head is in clear, and whoever
 /// likes signs a volume that says the same.
 type Which = (u64, PublicKey, [u8; 16]);
 
 /// The volumes of one bundle, and where they lie.
-struct Group {
-    head: Head,
-    volumes: Volumes,
-    files: Vec<String>,
+pub(super) struct Group {
+    pub head: Head,
+    pub volumes: Volumes,
+    pub files: Vec<String>,
 }
 
 impl Group {
@@ -155,31 +158,14 @@ fn each_bundle(
     mut progress: impl FnMut(u64, u64),
     mut take: impl FnMut(&Node, &Head, Volumes, &mut dyn FnMut(u64, u64)) -> Result<Report>,
 ) -> Result<Outcome> {
-    let mine = BundleKey::of(node.key()).map_err(refused)?;
-    let mut outcome = Outcome::default();
-    let mut bundles: BTreeMap<Which, Group> = BTreeMap::new();
-    for path in &shelf::all(files, MAX_VOLUMES)? {
-        let file = path.display().to_string();
-        match open(path) {
-            Ok(volume) => {
-                let head = volume.head().clone();
-                let slot = bundles.entry((head.made_ms, head.creator, head.bundle));
-                let group = slot.or_insert_with(|| Group { head, volumes: vec![], files: vec![] });
-                group.volumes.push(volume);
-                group.files.push(file);
-            }
-            Err(error) => outcome.unread.push(Unread { file, why: error.to_string() }),
-        }
-    }
-    let (mut before, of) = (0, bundles.values().map(Group::size_bytes).sum());
-    // The oldest first: a later one builds on it.
-    for mut group in bundles.into_values() {
+    let (bundles, unread) = grouped(files)?;
+    let mut outcome = Outcome { unread, ..Outcome::default() };
+    let (mut before, of) = (0, bundles.iter().map(Group::size_bytes).sum());
+    for mut group in bundles {
         let size_bytes = group.size_bytes();
         let numbers = group.volumes.iter().map(|volume| volume.head().volume).collect();
         let volumes = std::mem::take(&mut group.volumes);
-        let taken = unlock(node, &group.head, volumes, &mine).and_then(|volumes| {
-            take(node, &group.head, volumes, &mut |done, _| progress(before + done, of))
-        });
+        let taken = take(node, &group.head, volumes, &mut |done, _| progress(before + done, of));
         before += size_bytes;
         match taken {
             Ok(report) => outcome.bundles.push(seen(node, group.head, numbers, report)?),
@@ -196,13 +182,34 @@ fn each_bundle(
     if outcome.bundles.is_empty() { Err(nothing(outcome)) } else { Ok(outcome) }
 }
 
+/// The bundles that the files are of, the oldest first: a later one builds on it. Files that are none are told.
+pub(super) fn grouped(files: &[PathBuf]) -> Result<(Vec<Group>, Vec<Unread>)> {
+    let mut bundles: BTreeMap<Which, Group> = BTreeMap::new();
+    let mut unread = Vec::new();
+    for path in &shelf::all(files, MAX_VOLUMES)? {
+        let file = path.display().to_string();
+        match open(path) {
+            Ok(volume) => {
+                let head = volume.head().clone();
+                let slot = bundles.entry((head.made_ms, head.creator, head.bundle));
+                let group = slot.or_insert_with(|| Group { head, volumes: vec![], files: vec![] });
+                group.volumes.push(volume);
+                group.files.push(file);
+            }
+            Err(error) => unread.push(Unread { file, why: error.to_string() }),
+        }
+    }
+    Ok((bundles.into_values().collect(), unread))
+}
+
 fn open(path: &Path) -> Result<Volume<BufReader<File>>, bundle::Error> {
     let file = File::open(path)?;
     Volume::open(BufReader::with_capacity(1 << 16, file))
 }
 
-fn unlock(node: &Node, head: &Head, mut volumes: Volumes, mine: &BundleKey) -> Result<Volumes> {
-    match volumes.iter_mut().try_for_each(|volume| volume.unlock(mine)) {
+fn unlock(node: &Node, head: &Head, mut volumes: Volumes) -> Result<Volumes> {
+    let mine = BundleKey::of(node.key()).map_err(refused)?;
+    match volumes.iter_mut().try_for_each(|volume| volume.unlock(&mine)) {
         Ok(()) => Ok(volumes),
         // It lies on the stick that it is carried on, and whoever made it knows what is in it.
         Err(bundle::Error::NotForMe { .. }) if head.creator == node.key().public() => {
@@ -214,8 +221,19 @@ fn unlock(node: &Node, head: &Head, mut volumes: Volumes, mine: &BundleKey) -> R
     }
 }
 
+/// Leaves locked what is for others.
+pub(super) fn unlock_if_ours(volumes: &mut Volumes, mine: &BundleKey) -> Result<(), bundle::Error> {
+    for volume in volumes {
+        match volume.unlock(mine) {
+            Ok(()) | Err(bundle::Error::NotForMe { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// As this node calls them; by id those that it does not know.
-fn names(node: &Node, nodes: &[NodeId]) -> Result<Vec<String>> {
+pub(super) fn names(node: &Node, nodes: &[NodeId]) -> Result<Vec<String>> {
     let name = |one: &NodeId| {
         let peer = node.store.read(|reader| peer::find(reader, *one))?;
         Ok(peer.map_or_else(|| one.to_string(), |peer| peer.name))
@@ -223,7 +241,7 @@ fn names(node: &Node, nodes: &[NodeId]) -> Result<Vec<String>> {
     nodes.iter().map(name).collect()
 }
 
-fn name_of(bundle: [u8; 16]) -> String {
+pub(super) fn name_of(bundle: [u8; 16]) -> String {
     bundle.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -292,7 +310,7 @@ fn unreadable(error: bundle::Error) -> Error {
 }
 
 /// This node itself, or a peer that is listed.
-fn is_peer(node: &Node, head: &Head) -> Result<bool> {
+pub(super) fn is_peer(node: &Node, head: &Head) -> Result<bool> {
     if head.creator == node.key().public() {
         return Ok(true);
     }

@@ -191,7 +191,7 @@ fn listed(names: &[String], none: &str) -> String {
     if names.is_empty() { none.to_owned() } else { names.join(" and ") }
 }
 
-fn slug(node: &Node, id: Id) -> String {
+pub(crate) fn slug(node: &Node, id: Id) -> String {
     let found = tenant::get(node, &Actor::system(Id::NIL), &id.to_string());
     found.map_or_else(|_| id.to_string(), |tenant| tenant.text(&tenant::SLUG).to_owned())
 }

@@ -4,6 +4,7 @@ use super::frame::MAX_PART_BYTES;
 use super::lock::Locker;
 use super::pack::{Chosen, Left, Pack, Packing};
 use super::slice::{BlobSlice, Lack, MAX_LACKS, cut};
+use super::told::{Room, Told as _};
 use super::volume::{Head, VolumeWriter};
 use super::{
     BundleKey, Cover, Error, FORMAT, MAX_REFUSED, MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, Part,
@@ -36,9 +37,9 @@ pub trait Volumes {
 /// What a bundle tells of its maker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tells<'a> {
-    /// All that the maker has.
+    /// All that the maker has, and what this bundle brings.
     Has,
-    /// The same and nothing else.
+    /// All that the maker has, and nothing else.
     Wants,
     /// The same, how its streams stand, and the names of bundles that the maker could not use.
     Says { refused: &'a [String] },
@@ -109,7 +110,14 @@ pub fn export<V: Volumes>(
     let carries = replica.carries();
     let mut out = Writer::begin(key, order, volumes)?;
     match order.tells {
-        Tells::Has => out.put_want(&heads, &carries, order.lacks)?,
+        Tells::Has => {
+            out.put_want(&heads, &carries, order.lacks)?;
+            // It is for people: whoever takes a bundle in need not know.
+            let covers = plan.covers(&heads, &order.known);
+            if Room::default().take_all(&covers) {
+                out.put_pieces(covers.into_iter(), Part::Covers)?;
+            }
+        }
         Tells::Brings => out.put_covers(&heads, &plan, order)?,
         Tells::Repairs { nodes, tries } => {
             out.put_covers(&heads, &plan, order)?;
@@ -171,6 +179,10 @@ struct Plan<'h> {
 }
 
 impl Plan<'_> {
+    fn covers(&self, heads: &[StreamHead], known: &BTreeMap<StreamId, Vector>) -> Vec<Cover> {
+        heads.iter().filter_map(|head| self.cover(head, known)).collect()
+    }
+
     fn cover(&self, head: &StreamHead, known: &BTreeMap<StreamId, Vector>) -> Option<Cover> {
         let theirs = known.get(&head.stream).cloned().unwrap_or_default();
         let is_snapshot = self.snapshots.iter().any(|snapshot| snapshot.stream == head.stream);
@@ -331,8 +343,7 @@ impl<'a, V: Volumes> Writer<'a, V> {
         plan: &Plan<'_>,
         order: &Order<'_>,
     ) -> Result<()> {
-        let covers = heads.iter().filter_map(|head| plan.cover(head, &order.known));
-        self.done.covers = covers.collect();
+        self.done.covers = plan.covers(heads, &order.known);
         self.put_pieces(self.done.covers.clone().into_iter(), Part::Covers)
     }
 

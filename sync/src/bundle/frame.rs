@@ -85,10 +85,17 @@ pub enum Read1 {
     End,
 }
 
+/// A frame of which only the header was read, or what stands in its place.
+pub enum Skimmed {
+    Frame { header: Header, at: u64 },
+    Hole { from: u64, to: u64 },
+    End,
+}
+
 /// Reads the frames of a file one after the other, over what is damaged. Whatever stands in it, each byte is read about once.
 pub struct Frames<R> {
     file: R,
-    /// Where the file itself stands, if that is known: to seek empties its buffer.
+    /// Where the file itself stands, if that is known: to seek from elsewhere empties its buffer.
     stands: Option<u64>,
     at: u64,
     end: u64,
@@ -125,11 +132,27 @@ impl<R: Read + Seek> Frames<R> {
         Ok(Read1::Hole { from: at, to: self.at })
     }
 
-    fn seek(&mut self, at: u64) -> io::Result<()> {
-        if self.stands != Some(at) {
-            self.file.seek(SeekFrom::Start(at))?;
-            self.stands = Some(at);
+    /// As [`Frames::next`], past what is in the frame.
+    pub fn skim(&mut self) -> Result<Skimmed> {
+        if self.at >= self.end {
+            return Ok(Skimmed::End);
         }
+        let at = self.at;
+        let header = self.header_at(at)?.filter(|header| at + header.frame_bytes() <= self.end);
+        if let Some(header) = header {
+            self.at = at + header.frame_bytes();
+            return Ok(Skimmed::Frame { header, at });
+        }
+        self.at = self.find_frame(at + 1)?.unwrap_or(self.end);
+        Ok(Skimmed::Hole { from: at, to: self.at })
+    }
+
+    fn seek(&mut self, at: u64) -> io::Result<()> {
+        match self.stands {
+            Some(stands) => self.file.seek_relative(at.cast_signed() - stands.cast_signed())?,
+            None => drop(self.file.seek(SeekFrom::Start(at))?),
+        }
+        self.stands = Some(at);
         Ok(())
     }
 
@@ -151,7 +174,7 @@ impl<R: Read + Seek> Frames<R> {
     }
 
     /// None if there is none, or if the file ends in the middle of it.
-    fn frame_at(&mut self, at: u64) -> io::Result<Option<Frame>> {
+    pub fn frame_at(&mut self, at: u64) -> io::Result<Option<Frame>> {
         let Some(header) = self.header_at(at)? else { return Ok(None) };
         if at + header.frame_bytes() > self.end {
             return Ok(None);

@@ -42,6 +42,8 @@ pub struct Report {
     pub damaged: Vec<Damage>,
     /// Parts of kinds that only a later release knows. They were left.
     pub newer: u64,
+    /// Parts that were not unlocked. They are as they were signed.
+    pub locked: u64,
     pub ops: u64,
     pub applied: u64,
     pub had_already: u64,
@@ -96,7 +98,10 @@ impl Report {
 
     /// True if all of the bundle was read, and all that is written is here.
     pub fn is_whole(&self) -> bool {
-        self.is_sound() && self.newer == 0 && self.waiting == 0 && self.unfinished.is_empty()
+        self.is_sound()
+            && self.newer + self.locked == 0
+            && self.waiting == 0
+            && self.unfinished.is_empty()
     }
 }
 
@@ -142,10 +147,14 @@ fn read<R: Read + Seek>(
         taking.volume = volume.head().volume;
         while let Some(item) = volume.next()? {
             match item {
-                Item::Part { number, .. } | Item::Newer { number } if number >= MAX_PARTS => {}
+                Item::Part { number, .. } | Item::Newer { number } | Item::Locked { number }
+                    if number >= MAX_PARTS => {}
                 Item::Part { number, part } => taking.take(replica, landing, number, part)?,
                 Item::Newer { number } => {
                     taking.report.newer += u64::from(taking.numbers.insert(number));
+                }
+                Item::Locked { number } => {
+                    taking.report.locked += u64::from(taking.numbers.insert(number));
                 }
                 Item::Damaged { number: part, from, to, why } => {
                     let (volume, from_byte, to_byte) = (taking.volume, from, to);

@@ -1,6 +1,8 @@
 //! Volumes: writing parts into one file after the other, and reading what is whole in one.
 
-use super::frame::{self, Frame, Frames, Header, KIND_HEAD, KIND_LOCKED, KIND_PLAIN, Read1};
+use super::frame::{
+    self, Frame, Frames, Header, KIND_HEAD, KIND_LOCKED, KIND_PLAIN, Read1, Skimmed,
+};
 use super::lock::{Locker, Sealed};
 use super::told::Room;
 use super::{
@@ -137,12 +139,22 @@ pub(super) enum Item {
     Newer {
         number: u32,
     },
+    /// As it was signed; what is in it is for its recipients.
+    Locked {
+        number: u32,
+    },
     Damaged {
         number: Option<u32>,
         from: u64,
         to: u64,
         why: &'static str,
     },
+}
+
+/// A part of which only the header was read, or bytes that belong to none.
+pub(super) enum Skim {
+    Part { number: u32, length: u32, at: u64 },
+    Hole { from: u64, to: u64 },
 }
 
 impl<R: Read + Seek> Volume<R> {
@@ -155,7 +167,9 @@ impl<R: Read + Seek> Volume<R> {
             match frames.next()? {
                 Read1::Frame(frame) => {
                     unknown = unknown.or_else(|| newer(&frame));
-                    if let Some(head) = Head::of_frame(&frame) {
+                    if let Some(mut head) = Head::of_frame(&frame) {
+                        // It is shown, on terminals too, whoever made it.
+                        head.name.retain(|c| !c.is_control());
                         frames.rewind();
                         let head_hash = *blake3::hash(&frame.part).as_bytes();
                         return Ok(Self { frames, head, head_hash, locker: None });
@@ -259,6 +273,29 @@ impl<R: Read + Seek> Volume<R> {
         }
     }
 
+    /// The next part, unread and unchecked; none at the end.
+    pub(super) fn skim(&mut self) -> Result<Option<Skim>> {
+        loop {
+            return Ok(match self.frames.skim()? {
+                Skimmed::Frame { header, .. } if header.kind == KIND_HEAD => continue,
+                Skimmed::Frame { header: Header { number, length, .. }, at } => {
+                    Some(Skim::Part { number, length, at })
+                }
+                Skimmed::Hole { from, to } => Some(Skim::Hole { from, to }),
+                Skimmed::End => None,
+            });
+        }
+    }
+
+    /// A part that was skimmed, checked; none if it is not as it was signed, or cannot be read here.
+    pub(super) fn part_at(&mut self, at: u64) -> Result<Option<Part>> {
+        let item = self.frames.frame_at(at)?.map(|frame| self.item(frame));
+        Ok(match item {
+            Some(Item::Part { part, .. }) => Some(part),
+            _ => None,
+        })
+    }
+
     fn item(&self, frame: Frame) -> Item {
         let Frame { header, at, part, signature } = frame;
         let (from, to) = (at, at + header.frame_bytes());
@@ -271,6 +308,9 @@ impl<R: Read + Seek> Volume<R> {
         let part = match (header.kind, &self.locker) {
             (KIND_PLAIN, _) => Some(part),
             (KIND_LOCKED, Some(locker)) => locker.unlock(header.number, part),
+            (KIND_LOCKED, None) if self.is_locked() => {
+                return Item::Locked { number: header.number };
+            }
             _ => return damaged("it was made by a newer release, or it is locked"),
         };
         let Some(part) = part else { return damaged("it cannot be unlocked") };

@@ -35,6 +35,9 @@ pub fn volume(data: &[u8]) {
     if let Ok(volume) = open() {
         let _ = bundle::import(None, None, vec![volume], |_, _| {});
     }
+    if let Ok(volume) = open() {
+        let _ = bundle::info(&mut [volume]);
+    }
 }
 
 /// Parts of one volume, signed by its maker, as a bundle and as an object of a bucket.
@@ -59,6 +62,7 @@ pub fn signed(data: &[u8]) {
     let open = || Volume::open(Cursor::new(&bytes)).expect("it has a head");
     let brings = open().brings().expect("a volume in memory").unwrap_or_default();
     let contents = open().contents().expect("a volume in memory");
+    bundle::info(&mut [open()]).expect("a volume in memory");
     let folder = tempfile::tempdir().expect("a folder");
     let blobs = Blobs::open(folder.path()).expect("blobs");
     let mut admit = |_: &_, size: u64, _| if size < 1 << 20 { Ok(()) } else { Err("no".into()) };
