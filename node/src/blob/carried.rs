@@ -178,7 +178,8 @@ mod tests {
         let key = setup.await.unwrap().user.key;
         let id = BlobId::of(b"a picture that another node has");
         let changes = Changes::new().set(&user::AVATAR, id.to_string());
-        node.store.write(move |tx: &mut Tx| tx.edit(&user::USER, key, changes)).await.unwrap();
+        let edit = move |tx: &mut Tx| tx.edit(&user::USER, key, changes).map(drop);
+        node.store.write(edit).await.unwrap();
         assert_eq!(lacks(&*node).unwrap(), [Lack::whole(id, 1_000)]);
     }
 }
