@@ -6,6 +6,7 @@ pub mod keeper;
 pub mod policy;
 mod room;
 
+pub use carried::Files;
 pub use room::sweep;
 
 use crate::access::{Actor, Permission};

@@ -19,6 +19,7 @@ pub use folder::Folder;
 pub use location::{Access, Location};
 pub use place::Place;
 pub use round::run as make_visit;
+pub use s3::{Answer, Request, S3, Wire};
 pub use trouble::{Obstacle, Trouble};
 pub use visitor::{Base, Sizes, Visitor};
 pub(crate) use watch::Watch;

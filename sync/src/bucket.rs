@@ -53,3 +53,10 @@ pub struct Asks {
     pub lacks: Vec<Lack>,
     pub readers: Vec<NodeId>,
 }
+
+/// What this node itself asked for last, and when, by its own clock: the number in the name of what it left may be far ahead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct OwnAsks {
+    pub asks: Asks,
+    pub said_ms: u64,
+}

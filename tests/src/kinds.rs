@@ -1,5 +1,5 @@
 //! A little domain of the simulator's own that has one of everything: names, sets, bodies, natural keys, counters,
-//! a tree, an urgent stream; and the same domain as an older release knew it.
+//! a tree, an urgent stream, files; and the same domain as an older release knew it.
 
 use atoll_storage::revoked::{REVOKED_CUTS, REVOKED_NODE};
 use atoll_storage::{Field, Kind, Type};
@@ -17,8 +17,10 @@ pub const VISITORS: Field = Field::sketch(2, "visitors");
 pub const PARENT: Field = Field::refers(1, "parent", "place").column();
 pub const LABEL: Field = Field::text(2, "label").column();
 pub const LOGIN: Field = Field::text(1, "login").claim("member.login");
+pub const PORTRAIT: Field = Field::text(2, "portrait").blob();
 pub const MARK: Field = Field::text(1, "mark");
 pub const TEXT: Field = Field::body(2, "text");
+pub const PICTURE: Field = Field::text(3, "picture").blob();
 
 const NOTES: Kind = Kind {
     indexes: &[&["title"]],
@@ -41,10 +43,10 @@ pub static PLACE: Kind = Kind {
     ..Kind::new(203, "place", "places", "content")
 };
 pub static MEMBER: Kind =
-    Kind { fields: &[LOGIN], ..Kind::new(204, "member", "members", "identity") };
+    Kind { fields: &[LOGIN, PORTRAIT], ..Kind::new(204, "member", "members", "identity") };
 /// Newer than the old release.
 pub static BADGE: Kind =
-    Kind { fields: &[MARK, TEXT], ..Kind::new(205, "badge", "badges", "content") };
+    Kind { fields: &[MARK, TEXT, PICTURE], ..Kind::new(205, "badge", "badges", "content") };
 
 /// That a node was removed from the network. Newer than the old release.
 pub static REVOCATION: Kind = Kind {

@@ -5,6 +5,7 @@
 mod act;
 mod bucket;
 mod courier;
+mod files;
 mod limit;
 mod model;
 mod nemesis;
@@ -33,8 +34,8 @@ pub fn run_killed_at(seed: u64, by_snapshot: bool, step: u64) -> Result<u64, Str
 }
 
 /// Nodes without links meet in a bucket, and one of their visits is broken off at a certain step. How many steps there were.
-pub fn run_broken_at(seed: u64, by_snapshot: bool, step: u64) -> Result<u64, String> {
-    let world = World::with_plan(seed, Plan::calm_bucket(by_snapshot));
+pub fn run_broken_at(seed: u64, plan: Plan, step: u64) -> Result<u64, String> {
+    let world = World::with_plan(seed, plan);
     let steps = world.and_then(|world| world.run_broken_at(step));
     steps.map_err(|failure| format!("broken off at step {step} of seed {seed}: {failure}"))
 }

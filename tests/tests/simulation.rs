@@ -61,6 +61,11 @@ fn as_it_was(seed: u64) -> Result<simulator::Outcome, String> {
     )
 }
 
+/// The same of one that failed where buckets were folders without files.
+fn of_folder(seed: u64) -> Result<simulator::Outcome, String> {
+    simulator::run_plan(seed, simulator::Plan::of(seed).with_folder())
+}
+
 /// An answer that took a year made the next timeout three of them.
 #[test]
 fn a_link_over_which_a_year_passed_goes_on() {
@@ -83,13 +88,13 @@ fn a_repair_that_changes_nothing_but_a_time_reaches_the_inbox() {
 /// A courier brought a part of a snapshot to a node that had no op of the stream: it did not tell of it.
 #[test]
 fn a_part_of_a_snapshot_that_was_carried_to_one_reaches_all() {
-    simulator::run(102_952).unwrap_or_else(|failure| panic!("{failure}"));
+    of_folder(102_952).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// Two lives of a node had written under one dot, and who had heard of the one met who had heard of the other in a bucket only.
 #[test]
 fn two_lives_of_a_node_that_are_told_apart_in_a_bucket_alone_become_one_state() {
-    simulator::run(100_789).unwrap_or_else(|failure| panic!("{failure}"));
+    of_folder(100_789).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// Two places of one circle moved in one step: a third one showed no parent for ever.
@@ -207,10 +212,17 @@ fn nodes_that_meet_in_a_bucket_are_equal_after_whatever_befell_it() {
     assert!(taken >= 10 * seeds, "only {taken} bundles came by a bucket");
 }
 
+/// Its clock had been ahead by years, and so was the number of what it had left: it said at each visit anew for which files it asks.
+#[test]
+fn a_node_whose_clock_was_ahead_says_once_for_which_files_it_asks() {
+    let plan = simulator::Plan::bucket_with_files(4);
+    simulator::run_plan(4, plan).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// Two lives of a node had named a record under one dot, in capitals and not, and another record held that name.
 #[test]
 fn a_repair_that_changes_nothing_but_capitals_reaches_the_name_that_shows() {
-    let plan = simulator::Plan::forked_bucket(300_659);
+    let plan = simulator::Plan::forked_bucket(300_659).with_folder();
     simulator::run_plan(300_659, plan).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
@@ -229,12 +241,31 @@ fn two_lives_of_a_node_that_meet_in_a_bucket_become_one_state() {
 #[test]
 fn a_visit_to_a_bucket_that_is_broken_off_at_any_step_loses_nothing() {
     for by_snapshot in [false, true] {
-        let (mut step, mut steps) = (0, 1);
-        while step < steps {
-            step += 1;
-            steps =
-                simulator::run_broken_at(5, by_snapshot, step).unwrap_or_else(|e| panic!("{e}"));
-        }
-        assert!(steps > 50, "only {steps} steps");
+        break_everywhere(5, &simulator::Plan::calm_bucket(by_snapshot));
     }
+}
+
+/// One run a step.
+fn break_everywhere(seed: u64, plan: &simulator::Plan) {
+    let (mut step, mut steps) = (0, 1);
+    while step < steps {
+        step += 1;
+        let run = simulator::run_broken_at(seed, plan.clone(), step);
+        steps = run.unwrap_or_else(|e| panic!("{e}"));
+    }
+    assert!(steps > 50, "only {steps} steps");
+}
+
+/// Each request of some visits to a store.
+#[test]
+fn a_visit_that_brings_files_and_is_broken_off_at_any_request_loses_nothing() {
+    break_everywhere(6, &simulator::Plan::calm_store());
+}
+
+/// What a store does with requests, it does before it fails, some time after that, or not at all.
+#[test]
+fn files_come_by_a_store_that_fails_to_all_who_want_them_and_go_from_it() {
+    let (taken, seeds) =
+        total_of(60, simulator::Plan::bucket_with_files, |outcome| outcome.taken_files);
+    assert!(taken >= 3 * seeds, "only {taken} files came by a bucket");
 }

@@ -1,8 +1,10 @@
 //! The worker that fetches blobs by itself: those that records name, that are not here, and that the policy wants here.
 //! Looks anew with each commit, with each link that comes or goes, and from time to time. A full disk is waited out.
 
+use super::carried::Files;
 use super::policy::{self, Policy};
 use super::room;
+use crate::bucket::Base as _;
 use crate::error::Result;
 use crate::runtime::{Node, Stop};
 use atoll_storage::blob::{BlobId, Blobs};
@@ -27,7 +29,7 @@ const PAGE: usize = 500;
 
 pub(crate) async fn run(node: Arc<Node>, mut stop: Stop) {
     let started = node.clone();
-    match tokio::task::spawn_blocking(move || look_at_all(&started)).await {
+    match tokio::task::spawn_blocking(move || look_at_all(&*started)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "which blobs are missing could not be found out"),
         Err(error) => tracing::warn!(%error, "looking for missing blobs was given up"),
@@ -76,20 +78,19 @@ pub(crate) async fn run(node: Arc<Node>, mut stop: Stop) {
 
 /// Notes what records name and the disk has not: after a restore, or if somebody took a file away. What rests is looked
 /// at anew: the settings may be others.
-fn look_at_all(node: &Node) -> Result<()> {
-    node.exchange.look_for_room();
-    node.blobs.total_bytes().map_err(super::failed)?;
-    node.store.write_blocking(|tx: &mut Tx| reference::wake_resting(tx))?;
+pub fn look_at_all<F: Files>(files: &F) -> Result<()> {
+    let (base, blobs) = (files.base(), files.blobs());
+    files.look_for_room();
+    blobs.total_bytes().map_err(super::failed)?;
+    base.write(|tx: &mut Tx| reference::wake_resting(tx))?;
     let mut after = None;
     loop {
-        let page = node.store.read(|reader| reference::held(reader, after, PAGE))?;
+        let page = base.read(|reader| reference::held(reader, after, PAGE))?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(*last);
-        let missing: Vec<BlobId> =
-            page.into_iter().filter(|id| node.blobs.path(id).is_none()).collect();
+        let missing: Vec<BlobId> = page.into_iter().filter(|id| blobs.path(id).is_none()).collect();
         if !missing.is_empty() {
-            node.store
-                .write_blocking(move |tx: &mut Tx| reference::note_missing(tx, &missing, false))?;
+            base.write(move |tx: &mut Tx| reference::note_missing(tx, &missing, false))?;
         }
     }
 }
@@ -164,7 +165,7 @@ impl Keeper {
         let (sizes, _) = node.exchange.find(&ids).await;
         let (mut resting, mut wanted) = (Vec::new(), Vec::new());
         for (want, size) in missing.iter().zip(sizes) {
-            match (policy::of_blob(&node, &want.blob, size)?, size) {
+            match (policy::of_blob(&*node, &want.blob, size)?, size) {
                 (Policy::Never, _) | (Policy::Lazy, Some(_)) => resting.push((want.blob, size)),
                 (_, Some(size)) => wanted.push((want, size)),
                 (_, None) => {}

@@ -1,9 +1,10 @@
 //! Which blobs this node fetches by itself, and which it may drop: by the scope of the records that name them, as the
 //! settings say.
 
+use super::carried::Files;
+use crate::bucket::Base as _;
 use crate::config;
 use crate::error::Result;
-use crate::runtime::Node;
 use atoll_storage::blob::BlobId;
 use atoll_storage::reference;
 
@@ -38,9 +39,9 @@ impl Policy {
 }
 
 /// What holds for a blob; one of unknown size is taken for a large one. A blob that no record names is as a lazy one.
-pub fn of_blob(node: &Node, id: &BlobId, size_bytes: Option<u64>) -> Result<Policy> {
-    let scopes = node.store.read(|reader| reference::scopes_of(reader, id))?;
-    Ok(of_scopes(&node.config.blobs, &scopes, size_bytes))
+pub fn of_blob<F: Files>(files: &F, id: &BlobId, size_bytes: Option<u64>) -> Result<Policy> {
+    let scopes = files.base().read(|reader| reference::scopes_of(reader, id))?;
+    Ok(of_scopes(files.settings(), &scopes, size_bytes))
 }
 
 /// Up to which size a blob that these scopes name is fetched at once; none if none is.

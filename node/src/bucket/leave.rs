@@ -4,6 +4,7 @@
 use super::round::Round;
 use super::trouble::{Result, Trouble};
 use super::visitor::{Base, Sizes, Visitor};
+use crate::blob::Files as _;
 use atoll_storage::blob::BlobId;
 use atoll_storage::bucket::{Member as Kept, States};
 use atoll_storage::{Carries, NodeId, Replica as _, StreamId, Vector, reference};
@@ -178,7 +179,7 @@ impl<V: Visitor> Round<'_, V> {
         recipients: Vec<Recipient>,
         volume_bytes: u64,
     ) -> Order<'o> {
-        let Sizes { batch_ops, snapshot_from_ops } = self.visitor.sizes();
+        let Sizes { batch_ops, snapshot_from_ops, .. } = self.visitor.sizes();
         Order {
             known,
             carries,
@@ -228,8 +229,8 @@ impl<V: Visitor> Round<'_, V> {
         };
         let mut order = self.order(tells, known, &carries, recipients, VOLUME_BYTES);
         order.whole = repair.map(|_| streams.clone()).unwrap_or_default();
-        order.files = self.files.map(|node| Packing {
-            blobs: &node.blobs,
+        order.files = self.files.map(|files| Packing {
+            blobs: files.blobs(),
             named_by: &note,
             asked: vec![],
             up_to_bytes: 0,

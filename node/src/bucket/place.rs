@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use super::location::{Access, Location};
-use super::s3::S3;
+use super::s3::{Http, S3};
 use super::trouble::Result;
 use crate::runtime::Stop;
 use atoll_storage::{Clock, NodeId};
@@ -40,7 +40,8 @@ pub fn open(
     Ok(match location {
         Location::Folder(path) => Box::new(Folder::at(path)),
         Location::S3 { bucket, prefix } => {
-            Box::new(S3::new(access, bucket, prefix, clock, stop, handle)?)
+            let wire = Http::new(&access.endpoint, stop, handle)?;
+            Box::new(S3::new(access, bucket, prefix, clock, wire)?)
         }
     })
 }

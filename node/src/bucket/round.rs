@@ -5,7 +5,6 @@ use super::place::Place;
 use super::trouble::{Result, Trouble};
 use super::visitor::{Base, Visitor};
 use super::watch::{Found, MAX_TOLD, Seen};
-use crate::runtime::Node;
 use atoll_storage::blob::BlobId;
 use atoll_storage::bucket::{self as kept, Bucket, Member as Kept, States, StreamState};
 use atoll_storage::courier::{self, Correspondent};
@@ -18,7 +17,6 @@ use atoll_sync::bundle::{self, Brings, BundleKey, Volume};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
-use std::sync::Arc;
 
 /// Who says nothing new for so long is not waited for. Nothing is lost by that: what it lacks is left when it comes.
 const ABSENT_MS: u64 = 30 * 24 * 3_600_000;
@@ -36,7 +34,7 @@ pub(super) struct Round<'a, V: Visitor> {
     pub bucket: &'a Bucket,
     pub place: &'a dyn Place,
     /// None: without files.
-    pub files: Option<&'a Arc<Node>>,
+    pub files: Option<&'a V::Files>,
     pub key: BundleKey,
     pub listing: Listing,
     /// Those that this node lists, with their names here.

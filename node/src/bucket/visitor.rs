@@ -1,6 +1,7 @@
 //! Who visits a bucket, as far as a visit needs to know: the running node, or one of the simulator.
 
 use super::trouble::{Result, Trouble};
+use crate::blob::Files;
 use crate::peer::{grant, revocation};
 use crate::runtime::{Node, Stop};
 use atoll_storage::{NodeId, Reader, Replica, Store, Tx, peer};
@@ -41,17 +42,22 @@ impl Base for Store {
     }
 }
 
-/// How a bundle that is left is cut.
+/// How a bundle that is left is cut, and what files may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Ops in one part at most.
     pub batch_ops: usize,
     /// A stream of which all is left goes as a snapshot from so many ops on.
     pub snapshot_from_ops: u64,
+    /// What parcels take in the bucket, by whomever they are.
+    pub files_bytes: u64,
+    /// What of files goes, and comes, in one visit.
+    pub visit_bytes: u64,
 }
 
 pub trait Visitor {
     type Base: Base;
+    type Files: Files;
 
     fn base(&self) -> Self::Base;
     fn key(&self) -> &NodeKey;
@@ -66,7 +72,7 @@ pub trait Visitor {
     fn peers(&self) -> Result<BTreeMap<NodeId, String>>;
     fn sizes(&self) -> Sizes;
     /// None: it neither asks for files nor leaves any.
-    fn files(&self) -> Option<&Arc<Node>>;
+    fn files(&self) -> Option<&Self::Files>;
 }
 
 /// The node itself.
@@ -77,6 +83,7 @@ pub(super) struct Here<'a> {
 
 impl Visitor for Here<'_> {
     type Base = Store;
+    type Files = Node;
 
     fn base(&self) -> Store {
         self.node.store.clone()
@@ -111,10 +118,16 @@ impl Visitor for Here<'_> {
     }
 
     fn sizes(&self) -> Sizes {
-        Sizes { batch_ops: bundle::BATCH_OPS, snapshot_from_ops: bundle::SNAPSHOT_FROM_OPS }
+        let sync = &self.node.config.sync;
+        Sizes {
+            batch_ops: bundle::BATCH_OPS,
+            snapshot_from_ops: bundle::SNAPSHOT_FROM_OPS,
+            files_bytes: sync.bucket_files_bytes,
+            visit_bytes: sync.bucket_visit_bytes,
+        }
     }
 
-    fn files(&self) -> Option<&Arc<Node>> {
+    fn files(&self) -> Option<&Node> {
         Some(self.node)
     }
 }

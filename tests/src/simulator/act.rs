@@ -11,12 +11,10 @@ const TENANTS: [Id; 3] = [Id::NIL, Id([1; 16]), Id([2; 16])];
 const WORDS: [&str; 6] = ["tide", "reef", "lagoon", "palm", "gull", "sand"];
 const NAMES: [&str; 5] = ["intro", "Intro ", "about", "news", "tide"];
 
-type Outcome = Result<(), Error>;
+pub type Outcome = Result<(), Error>;
 
 pub fn act(world: &mut World, node: usize) -> Result<(), String> {
-    let known = world.nodes[node].vectors().map_err(|e| e.to_string())?;
-    world.nodes[node].look_at_clock();
-    let result = match world.rng.below(100) {
+    acknowledged(world, node, |world, node| match world.rng.below(100) {
         0..20 => create_note(world, node),
         20..40 => edit_note(world, node),
         40..52 => edit_body(world, node),
@@ -28,8 +26,18 @@ pub fn act(world: &mut World, node: usize) -> Result<(), String> {
         91..95 => badge(world, node),
         95..97 => fail(world, node),
         _ => many(world, node),
-    };
-    match result {
+    })
+}
+
+/// What somebody does, and what the node says to it.
+pub fn acknowledged(
+    world: &mut World,
+    node: usize,
+    f: impl FnOnce(&mut World, usize) -> Outcome,
+) -> Result<(), String> {
+    let known = world.nodes[node].vectors().map_err(|e| e.to_string())?;
+    world.nodes[node].look_at_clock();
+    match f(world, node) {
         Ok(()) | Err(Error::Missing(_) | Error::Body(_)) => {}
         Err(Error::NotCarried { .. }) if world.plan.partial => {}
         Err(Error::Full) if world.nodes[node].is_full() => world.outcome.refused_full += 1,
@@ -61,7 +69,7 @@ fn fresh_key(world: &mut World) -> Id {
 }
 
 /// A key of this kind that is alive at the node, if a few tries find one.
-fn alive(world: &mut World, node: usize, kind: &'static Kind) -> Result<(Id, Id), Error> {
+pub fn alive(world: &mut World, node: usize, kind: &'static Kind) -> Result<(Id, Id), Error> {
     let keys = world.model.keys_of(kind);
     for _ in 0..4 {
         if keys.is_empty() {
@@ -80,7 +88,7 @@ fn local(world: &World, node: usize, kind: &'static Kind) -> &'static Kind {
     world.nodes[node].kinds.iter().find(|k| k.code == kind.code).copied().unwrap_or(kind)
 }
 
-fn create(world: &mut World, node: usize, kind: &'static Kind, changes: Changes) -> Outcome {
+pub fn create(world: &mut World, node: usize, kind: &'static Kind, changes: Changes) -> Outcome {
     let (tenant, key) = (world.rng.pick(&TENANTS), fresh_key(world));
     create_as(world, node, kind, tenant, key, changes)
 }
@@ -100,7 +108,7 @@ fn create_as(
     there.map(|_| ()).ok_or(Error::Internal("a created record is not there".into()))
 }
 
-fn edit(
+pub fn edit(
     world: &mut World,
     node: usize,
     kind: &'static Kind,

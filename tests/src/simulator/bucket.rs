@@ -1,10 +1,13 @@
-//! A bucket where nodes meet that are not linked, or not always: real visits to a folder, one after the other or several at
-//! once, of which some are broken off, while what lies there is cut, damaged, gone, doubled, back again, or listed late.
+//! A bucket where nodes meet that are not linked, or not always: real visits to a folder or to a store, one after the other or
+//! several at once, of which some are broken off, while what lies there is cut, damaged, gone, doubled, back again, or listed late.
 
 mod ground;
+mod reached;
+mod store;
 mod turns;
 mod visitor;
 
+use super::files;
 use super::nemesis;
 use super::node::Node;
 use super::oracle;
@@ -12,23 +15,29 @@ use super::plan::Plan;
 use super::removal;
 use super::world::World;
 use crate::rng::Rng;
-use atoll_node::bucket::{Found, Obstacle, Sizes, Trouble, make_visit};
+use atoll_node::bucket::{Found, Obstacle, Place as _, S3, Sizes, Trouble, make_visit};
 use atoll_storage::bucket as kept;
 use atoll_storage::{Error, NodeId};
+use atoll_sync::bucket::ObjectName;
+use atoll_sync::bundle::{BundleKey, Share, Volume};
 use atoll_sync::key::NodeKey;
-use ground::{Break, Ground, Reached};
+use ground::Ground;
+use reached::{Break, Reached};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tempfile::TempDir;
 use turns::Turns;
 use visitor::Caller;
+pub use visitor::{Held, Shared};
 
 const NAME: &str = "bucket";
 /// Nodes say again what they have after a day.
 const A_DAY_MS: u64 = 25 * 3_600_000;
-/// By so many rounds of visits all must be at rest, once all is equal.
+/// By so many rounds of visits all must be at rest, once all is equal; and where files come yet, which take several visits each.
 const ROUNDS: usize = 8;
+const ROUNDS_WITH_FILES: usize = 40;
 /// Steps of a visit before which it is broken off; many have fewer.
 const STEPS: u64 = 30;
 const PANICKED: &str = "a visit panicked";
@@ -41,6 +50,7 @@ fn text(error: impl std::fmt::Display) -> String {
 
 pub struct Bucket {
     ground: Ground,
+    is_store: bool,
     /// Whoever can read it may come.
     is_open: bool,
     /// It seldom comes, so that much is left for it.
@@ -49,10 +59,30 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    pub fn new(dir: TempDir, seed: u64, nodes: usize) -> Result<Self, String> {
+    pub fn new(dir: TempDir, seed: u64, plan: &Plan) -> Result<Self, String> {
         let mut dice = Rng::new(seed.rotate_left(41));
-        let (is_open, rare) = (dice.percent(25), dice.below(nodes));
-        Ok(Self { ground: Ground::new(dir, seed)?, is_open, rare, next: 0 })
+        let (is_open, rare) = (dice.percent(25), dice.below(plan.nodes));
+        let ground = Ground::new(dir, seed, plan.store_faults)?;
+        Ok(Self { ground, is_store: plan.is_store, is_open, rare, next: 0 })
+    }
+
+    /// What a parcel holds, if its maker can still read it.
+    fn shares(&self, maker: &Node, object: &str) -> Result<Option<Vec<Share>>, String> {
+        let mut bytes = Vec::new();
+        let is_there = self.ground.folder.get(object, u64::MAX, &mut bytes);
+        let key = maker.key.as_ref().ok_or("a node without a key")?;
+        let opened = Volume::open(Cursor::new(bytes)).ok().filter(|_| is_there.is_ok());
+        let own = opened.filter(|volume| volume.head().creator.node_id() == maker.id());
+        let Some(mut own) = own else { return Ok(None) };
+        let read = own.unlock(&BundleKey::of(key).map_err(text)?).and_then(|_| own.contents());
+        Ok(read.ok().flatten().map(|contents| contents.shares))
+    }
+
+    fn parcels_bytes(&self) -> Result<u64, String> {
+        let is_parcel = |name: &str| matches!(ObjectName::parse(name), Some(ObjectName::Parcel(_)));
+        let objects = self.ground.objects()?;
+        let parcels = objects.iter().filter(|object| is_parcel(&object.name));
+        Ok(parcels.map(|object| object.size_bytes).sum())
     }
 
     pub fn steps(&self) -> u64 {
@@ -116,14 +146,16 @@ pub fn visit_next(world: &mut World) -> Outcome {
     visit(world, &BTreeSet::from([node]), 0).map(|_| ())
 }
 
-/// Nodes that are equal leave nothing for each other, and what they left before goes.
+/// Nodes that are equal leave nothing for each other, and what they left before goes. Those that can have files have them.
 pub fn check(world: &mut World) -> Outcome {
     if world.bucket.is_none() {
         return Ok(());
     }
     let mut found = vec![];
-    let is_at_rest = |found: &Found| found.taken + found.left + found.removed == 0;
-    for _ in 0..ROUNDS {
+    let is_at_rest = |found: &Found| {
+        found.taken + found.left + found.removed + found.files_taken + found.parcels_left == 0
+    };
+    for _ in 0..if world.plan.files { ROUNDS_WITH_FILES } else { ROUNDS } {
         found.clear();
         for node in 0..world.nodes.len() {
             found.extend(visit(world, &BTreeSet::from([node]), 0)?);
@@ -138,15 +170,49 @@ pub fn check(world: &mut World) -> Outcome {
     if !oracle::roots_are_equal(world)? {
         return Err("equal nodes are not equal after they visited a bucket".into());
     }
+    let parcels_bytes = world.bucket.as_ref().map_or(Ok(0), Bucket::parcels_bytes)?;
+    files::check(world, parcels_bytes)?;
     let is_open = world.bucket.as_ref().is_some_and(|bucket| bucket.is_open);
     // A life that was set back may have left what builds on something that nobody has any more.
     let is_odd = is_open || world.plan.bucket_damage || oracle::is_set_back(world);
     let is_plain = !is_odd && world.removal.is_none();
-    if let Some(much) = found.iter().find(|found| is_plain && found.own_objects != 1) {
+    let is_needed = found.iter().any(|found| found.files_asked > 0);
+    let is_much = |found: &&Found| is_plain && !is_needed && found.own_objects != 1;
+    if let Some(much) = found.iter().find(is_much) {
         return Err(format!("what nobody needs stays in a bucket: {much:#?}"));
     }
     if let Some(waits) = found.iter().find(|found| is_plain && found.waiting > 0) {
         return Err(format!("an equal node waits for something: {waits:#?}"));
+    }
+    only_what_is_needed_stays(world, &found)
+}
+
+/// Of what has to do with files. What is damaged or stands under the name of another is nobody's.
+fn only_what_is_needed_stays(world: &World, found: &[Found]) -> Outcome {
+    let Some(bucket) = world.bucket.as_ref().filter(|_| world.plan.files) else { return Ok(()) };
+    let is_needed = found.iter().any(|found| found.files_asked > 0);
+    let mut asking = BTreeSet::new();
+    for object in bucket.ground.objects()? {
+        let Some(name) = ObjectName::parse(&object.name) else { continue };
+        let maker = world.nodes.iter().zip(found).find(|(node, _)| node.id() == name.node());
+        let Some((maker, found)) = maker else { continue };
+        match name {
+            ObjectName::Lacks(_) if found.files_asked == 0 || !asking.insert(name.node()) => {
+                return Err(format!(
+                    "{} asks for nothing any more in {}",
+                    maker.number, object.name
+                ));
+            }
+            ObjectName::Parcel(_) => {
+                let shares = bucket.shares(maker, &object.name)?;
+                let Some(shares) = shares else { continue };
+                if !is_needed {
+                    return Err(format!("the parcel {} stays that nobody needs", object.name));
+                }
+                files::are_named(maker, &shares)?;
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -175,7 +241,8 @@ fn visit(
     world.outcome.visits += there.len() as u64;
     world.outcome.visits_at_once += u64::from(there.len() > 1);
     for ((node, had, log_end), ended) in had.into_iter().zip(results) {
-        let Ended { result, is_broken } = ended;
+        let Ended { result, is_broken, failed } = ended;
+        world.outcome.failed_requests += failed;
         world.say(|| format!("{node} visits the bucket: {}", told(&result)));
         if world.removal.is_some() {
             removal::acknowledge(world, node, &had)?;
@@ -185,10 +252,14 @@ fn visit(
                 world.outcome.taken_bundles += found.taken;
                 world.outcome.merged_bundles += found.merged;
                 world.outcome.left_states += found.repairs;
+                world.outcome.taken_files += found.files_taken;
+                world.outcome.left_parcels += found.parcels_left;
                 refused_nothing_sound(world, &found)?;
                 all.push(found);
             }
-            Err(_) if is_broken => world.outcome.broken_visits += 1,
+            Err(trouble) if is_broken || (failed > 0 && trouble.obstacle.can_pass()) => {
+                world.outcome.broken_visits += 1;
+            }
             Err(trouble)
                 if trouble.obstacle == Obstacle::FullHere && world.nodes[node].is_full() =>
             {
@@ -196,7 +267,7 @@ fn visit(
             }
             Err(trouble) => return Err(format!("{node} cannot visit a bucket: {trouble:?}")),
         }
-        if is_broken && world.plan.kills && world.rng.percent(50) {
+        if (is_broken || failed > 0) && world.plan.kills && world.rng.percent(50) {
             nemesis::kill(world, node)?;
         }
         if world.nodes[node].log_end() != log_end {
@@ -210,8 +281,10 @@ fn told(result: &Result<Found, Trouble>) -> String {
     match result {
         Ok(found) => {
             let Found { taken, left, repairs, removed, merged, waiting, refused, .. } = found;
+            let Found { files_asked, files_taken, files_left_out, parcels_left, .. } = found;
             format!(
-                "{taken} taken, {left} left ({repairs} states), {removed} removed, {merged} merged, {waiting} wait, {refused:?}"
+                "{taken} taken, {left} left ({repairs} states), {removed} removed, {merged} merged, {waiting} wait, {refused:?}; \
+                 {files_asked} files asked for, {files_taken} taken, not {files_left_out:?}, {parcels_left} parcels left"
             )
         }
         Err(trouble) => trouble.message.clone(),
@@ -237,6 +310,8 @@ fn know(world: &mut World, node: usize) -> Result<bool, String> {
 struct Ended {
     result: Result<Found, Trouble>,
     is_broken: bool,
+    /// Requests that the store failed.
+    failed: u64,
 }
 
 fn meet(
@@ -255,8 +330,8 @@ fn meet(
         .collect();
     let dice: Vec<u64> = there.iter().map(|_| world.rng.number()).collect();
     let turns = Turns::new(there.len(), Rng::new(world.rng.number()));
-    let Plan { batch_ops, snapshot_from_ops, .. } = world.plan;
-    let sizes = Sizes { batch_ops, snapshot_from_ops };
+    let Plan { batch_ops, snapshot_from_ops, files_bytes, visit_bytes, .. } = world.plan;
+    let sizes = Sizes { batch_ops, snapshot_from_ops, files_bytes, visit_bytes };
     let removed = world.removal.as_ref().map(|removal| removal.node);
     let mut ids: BTreeSet<NodeId> = world.nodes.iter().map(Node::id).collect();
     ids.extend(removed);
@@ -268,10 +343,12 @@ fn meet(
         let me = key.node_id();
         let others = ids.iter().copied().filter(|id| *id != me).collect();
         let (now_ms, skew_ms) = node.time();
-        let (db, chunk_records) = (&mut node.db, node.chunk_records);
+        let (chunk_records, is_full) = (node.chunk_records, node.is_full());
         callers.push(Caller {
             number,
-            db,
+            db: &mut node.db,
+            shelf: node.shelf.as_ref(),
+            is_full,
             chunk_records,
             key,
             now_ms,
@@ -283,7 +360,7 @@ fn meet(
             breaks,
         });
     }
-    let one = |caller| call(&bucket.ground, &turns, caller);
+    let one = |caller| call(bucket, &turns, caller);
     if callers.len() < 2 {
         return callers.into_iter().map(one).collect();
     }
@@ -296,7 +373,8 @@ fn meet(
 }
 
 /// One visit, among those that are there at once.
-fn call(ground: &Ground, turns: &Turns, caller: Caller<'_>) -> Result<Ended, String> {
+fn call(bucket: &Bucket, turns: &Turns, caller: Caller<'_>) -> Result<Ended, String> {
+    let ground = &bucket.ground;
     let reached = Reached {
         ground,
         turns,
@@ -305,16 +383,24 @@ fn call(ground: &Ground, turns: &Turns, caller: Caller<'_>) -> Result<Ended, Str
         breaks: caller.breaks,
         steps: Cell::new(0),
         is_broken: Cell::new(false),
+        failed: Cell::new(0),
     };
     let go = || {
         let guest = caller.visitor(ground.path());
-        let bucket = guest.bucket(NAME)?.ok_or(Error::Missing("bucket"))?;
-        make_visit(&guest, &bucket, &reached)
+        let known = guest.bucket(NAME)?.ok_or(Error::Missing("bucket"))?;
+        if !bucket.is_store {
+            return make_visit(&guest, &known, &reached);
+        }
+        let clock = guest.clock().clone();
+        let store = S3::new(store::access(), store::BUCKET, store::PREFIX, clock, &reached)?;
+        make_visit(&guest, &known, &store)
     };
     let done = catch_unwind(AssertUnwindSafe(go));
     turns.leave();
     match done {
-        Ok(result) => Ok(Ended { result, is_broken: reached.is_broken.get() }),
+        Ok(result) => {
+            Ok(Ended { result, is_broken: reached.is_broken.get(), failed: reached.failed.get() })
+        }
         Err(panic) => {
             Err(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| PANICKED.into()))
         }

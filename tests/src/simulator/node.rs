@@ -1,7 +1,10 @@
 //! One node: a real database in memory or in a file, a clock that can be turned, and the ends of its links.
 
+use super::bucket::{Held, Shared};
+use super::files::Shelf;
 use super::small::Small;
 use crate::kinds;
+use atoll_node::blob::keeper::look_at_all;
 use atoll_storage::{Clock, Db, Error, Kind, Lane, NodeId, Op, Read, Replica, StreamId, Vector};
 use atoll_sync::key::NodeKey;
 use std::collections::BTreeMap;
@@ -22,6 +25,8 @@ pub struct Node {
     pub chunk_records: Option<usize>,
     /// Of a node that visits buckets.
     pub key: Option<NodeKey>,
+    /// Where its files are.
+    pub shelf: Option<Shelf>,
     file: Option<PathBuf>,
     /// A copy of its file, as an administrator would have kept one.
     pub backup: Option<PathBuf>,
@@ -56,6 +61,7 @@ impl Node {
         chunk_records: Option<usize>,
         dir: Option<&Path>,
         key: Option<NodeKey>,
+        shelf: Option<Shelf>,
     ) -> Result<Self, String> {
         let skew_ms = Arc::new(AtomicI64::new(0));
         let kinds = if is_old { kinds::OLD } else { kinds::NEW };
@@ -74,6 +80,7 @@ impl Node {
             now_ms,
             chunk_records,
             key,
+            shelf,
             file,
             backup: None,
             twin: None,
@@ -142,7 +149,18 @@ impl Node {
         let id = self.db.origin().node;
         self.db = Db::open(&file, self.kinds, id, clock).map_err(text)?;
         (self.file, self.full_until_ms) = (Some(file), 0);
-        Ok(())
+        if let Some(shelf) = &mut self.shelf {
+            shelf.reopen()?;
+        }
+        self.look_at_files()
+    }
+
+    /// What it does with files when it starts.
+    pub fn look_at_files(&mut self) -> Result<(), String> {
+        let (clock, is_full) = (clock(&self.now_ms, &self.skew_ms), self.is_full());
+        let Some(shelf) = &self.shelf else { return Ok(()) };
+        let base = Shared::new(&mut self.db, self.chunk_records);
+        look_at_all(&Held { base, shelf, clock, is_full }).map_err(text)
     }
 
     pub fn has_twin(&self) -> bool {

@@ -53,6 +53,13 @@ pub struct Outcome {
     pub left_states: u64,
     /// Times that something befell what lies in the bucket.
     pub struck_objects: u64,
+    /// Requests that a store failed, and did or did not do all the same.
+    pub failed_requests: u64,
+    /// Files that came whole by the bucket, and parcels that nodes left there.
+    pub taken_files: u64,
+    pub left_parcels: u64,
+    /// Files that went from a node's disk.
+    pub lost_files: u64,
 }
 
 impl Outcome {
@@ -92,5 +99,9 @@ impl Outcome {
         self.merged_bundles += other.merged_bundles;
         self.left_states += other.left_states;
         self.struck_objects += other.struck_objects;
+        self.failed_requests += other.failed_requests;
+        self.taken_files += other.taken_files;
+        self.left_parcels += other.left_parcels;
+        self.lost_files += other.lost_files;
     }
 }

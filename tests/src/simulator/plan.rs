@@ -63,6 +63,17 @@ pub struct Plan {
     pub bucket_damage: bool,
     /// What comes and goes in the bucket is listed late.
     pub bucket_lags: bool,
+    /// The bucket is one of a store and no folder.
+    pub is_store: bool,
+    /// Percent of requests to it.
+    pub store_faults: u64,
+    /// Records name files, which come by the bucket.
+    pub files: bool,
+    /// Some of them are larger than a parcel.
+    pub large_files: bool,
+    /// What files may take in the bucket, and what of them goes in one visit.
+    pub files_bytes: u64,
+    pub visit_bytes: u64,
     /// Only one node says so; else others say it too that have not heard.
     pub revokes_once: bool,
 }
@@ -70,6 +81,8 @@ pub struct Plan {
 impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        // So that all else of a seed stays what it is.
+        let mut own = Rng::new(seed.rotate_left(37));
         let lossy = rng.percent(35);
         let nodes = if rng.percent(70) { 3 } else { 4 };
         let in_files = rng.percent(30);
@@ -111,6 +124,12 @@ impl Plan {
             broken_visits: rng.pick(&[0, 30]),
             bucket_damage: rng.percent(50),
             bucket_lags: rng.percent(30),
+            is_store: own.percent(50),
+            store_faults: own.pick(&[0, 1, 4]),
+            files: own.percent(60),
+            large_files: own.percent(25),
+            files_bytes: own.pick(&[4 << 30, 4 << 30, 4 << 20]),
+            visit_bytes: own.pick(&[256 << 20, 8 << 20]),
             revokes: false,
             limits: false,
             revokes_once: false,
@@ -157,6 +176,12 @@ impl Plan {
             broken_visits: 0,
             bucket_damage: false,
             bucket_lags: false,
+            is_store: false,
+            store_faults: 0,
+            files: false,
+            large_files: false,
+            files_bytes: 4 << 30,
+            visit_bytes: 256 << 20,
             revokes: false,
             limits: false,
             revokes_once: false,
@@ -265,6 +290,12 @@ impl Plan {
         }
     }
 
+    /// The same, with a folder for the bucket, and without files.
+    #[must_use]
+    pub fn with_folder(self) -> Self {
+        Self { is_store: false, files: false, ..self }
+    }
+
     /// As [`Plan::bucket`], where two lives of a node give out the same numbers.
     pub fn forked_bucket(seed: u64) -> Self {
         Self { in_files: true, copies: true, twins: true, ..Self::bucket(seed) }
@@ -280,6 +311,16 @@ impl Plan {
             linked: 0,
             ..Self::calm(by_snapshot)
         }
+    }
+
+    /// As [`Plan::bucket`], where the bucket is one of a store, and records name files.
+    pub fn bucket_with_files(seed: u64) -> Self {
+        Self { is_store: true, files: true, ..Self::bucket(seed) }
+    }
+
+    /// As [`Plan::calm_bucket`], with a store and with files, one of which is larger than a parcel.
+    pub fn calm_store() -> Self {
+        Self { is_store: true, files: true, large_files: true, ..Self::calm_bucket(false) }
     }
 
     /// Nodes in a line, each with another part of the network, on a wire with few faults.

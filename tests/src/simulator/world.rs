@@ -3,6 +3,7 @@
 
 use super::act;
 use super::bucket::{self, Bucket};
+use super::files::{self, Files};
 use super::limit::{self, Limit};
 use super::model::Model;
 use super::nemesis;
@@ -42,6 +43,8 @@ pub struct World {
     /// The node that is removed, once it is.
     pub removal: Option<Removal>,
     pub bucket: Option<Bucket>,
+    /// What is known of files, where records name some.
+    pub files: Option<Files>,
     dir: Option<TempDir>,
     /// Steps that sessions took; at which of them the node that takes it is killed.
     steps: u64,
@@ -52,7 +55,9 @@ pub struct World {
 impl World {
     pub fn with_plan(seed: u64, plan: Plan) -> Result<Self, String> {
         let dir = plan.in_files.then(scratch).transpose()?;
-        let bucket = plan.buckets.then(|| Bucket::new(scratch()?, seed, plan.nodes)).transpose()?;
+        let bucket = plan.buckets.then(|| Bucket::new(scratch()?, seed, &plan)).transpose()?;
+        let has_files = plan.files && plan.buckets;
+        let files = has_files.then(|| Files::new(scratch()?, seed, &plan)).transpose()?;
         let mut world = Self {
             seed,
             rng: Rng::new(seed),
@@ -66,6 +71,7 @@ impl World {
             limit: None,
             removal: None,
             bucket,
+            files,
             dir,
             steps: 0,
             kill_at: None,
@@ -88,7 +94,8 @@ impl World {
         let name = number + usize::from(self.removal.is_some());
         let key = self.plan.buckets.then(|| bucket::key_of(self.seed, name)).transpose()?;
         let now_ms = self.now_ms.clone();
-        self.nodes.push(Node::new(name, is_old, now_ms, chunk_records, dir, key)?);
+        let shelf = self.files.as_mut().map(|files| files.shelf(name)).transpose()?;
+        self.nodes.push(Node::new(name, is_old, now_ms, chunk_records, dir, key, shelf)?);
         if self.plan.partial && number > 0 {
             parts::begin(self, number)?;
         }
@@ -122,6 +129,7 @@ impl World {
                 self.committed(node)?;
             }
             nemesis::strike(&mut self)?;
+            files::strike(&mut self)?;
             if self.plan.revokes && self.removal.is_none() && left < self.plan.actions / 2 {
                 removal::remove(&mut self)?;
             }
@@ -169,6 +177,7 @@ impl World {
                 self.now_ms.fetch_add(BEAT_MS, Ordering::Relaxed);
                 let node = self.rng.below(self.nodes.len());
                 act::act(&mut self, node)?;
+                files::strike(&mut self)?;
             }
             (0..2 * self.nodes.len()).try_for_each(|_| bucket::visit_next(&mut self))?;
         }

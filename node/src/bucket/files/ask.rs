@@ -1,14 +1,14 @@
 //! Who asks for which files: said in an object of its own, locked for the others.
 
 use super::failed;
-use crate::blob::carried;
+use crate::blob::carried::{self, Files as _};
 use crate::bucket::leave::{One, SAID_EVERY_MS};
 use crate::bucket::round::{Round, open};
 use crate::bucket::trouble::{Result, Trouble};
 use crate::bucket::visitor::Visitor;
 use atoll_storage::bucket::Member as Kept;
 use atoll_storage::{NodeId, StreamId, codec};
-use atoll_sync::bucket::{Asker, Asks, BundleName, Has, ObjectName, WantObject};
+use atoll_sync::bucket::{Asker, Asks, BundleName, Has, ObjectName, OwnAsks, WantObject};
 use atoll_sync::bundle::{self, Lack, Tells};
 
 /// What is asked for in one object.
@@ -71,8 +71,8 @@ impl<V: Visitor> Round<'_, V> {
 
     /// What this node asks for; nothing while its disk is full.
     pub(super) fn my_lacks(&self) -> Result<Vec<Lack>> {
-        match self.files.filter(|node| node.exchange.look_for_room()) {
-            Some(node) => carried::lacks(node).map_err(failed),
+        match self.files.filter(|files| files.look_for_room()) {
+            Some(files) => carried::lacks(files).map_err(failed),
             None => Ok(vec![]),
         }
     }
@@ -90,10 +90,11 @@ impl<V: Visitor> Round<'_, V> {
         self.found.files_asked = asks.lacks.len() as u64;
         let before = self.listing.lacks.get(&me).copied();
         let now_ms = self.visitor.now_ms();
+        let own: OwnAsks = codec::decode(&said.lacks).unwrap_or_default();
         let is_said = before.is_some_and(|there| {
-            asks_of(&said) == asks
+            own.asks == asks
                 && ObjectName::Lacks(there.name).to_string() == said.lacks_object
-                && now_ms.abs_diff(there.name.number) < SAID_EVERY_MS
+                && now_ms.abs_diff(own.said_ms) < SAID_EVERY_MS
         });
         if is_said || (asks.lacks.is_empty() && before.is_none()) {
             return Ok(());
@@ -112,7 +113,7 @@ impl<V: Visitor> Round<'_, V> {
             self.put_one(object, volume)?;
             said.lacks_object = object.to_string();
         }
-        said.lacks = codec::encode(&asks);
+        said.lacks = codec::encode(&OwnAsks { asks, said_ms: now_ms });
         self.note_said(said)?;
         if let Some(before) = before {
             self.remove(ObjectName::Lacks(before.name))?;

@@ -1,10 +1,10 @@
 //! Leaving files that others ask for, and those that go with records that they have yet to hear of; and clearing them away.
 
+use crate::blob::Files as _;
 use crate::bucket::leave::One;
 use crate::bucket::round::Round;
 use crate::bucket::trouble::{Result, Trouble};
-use crate::bucket::visitor::{Base, Visitor};
-use crate::runtime::Node;
+use crate::bucket::visitor::{Base, Sizes, Visitor};
 use atoll_storage::blob::BlobId;
 use atoll_storage::{NodeId, StreamId, codec, reference};
 use atoll_sync::bucket::{
@@ -35,12 +35,11 @@ impl<V: Visitor> Round<'_, V> {
     pub(in crate::bucket) fn leave_parcels(&mut self, mine: &Has) -> Result<()> {
         let mut askers = self.askers();
         self.clear_parcels(&askers)?;
-        let Some(node) = self.files else { return Ok(()) };
-        let sync = &node.config.sync;
+        let Some(files) = self.files else { return Ok(()) };
+        let Sizes { files_bytes, visit_bytes, .. } = self.visitor.sizes();
         let known = self.listing.parcels.iter().filter(|(name, _)| self.knows(name.node));
         let there_bytes = known.map(|(_, size_bytes)| size_bytes).sum();
-        let room_bytes = sync.bucket_files_bytes.saturating_sub(there_bytes);
-        let room_bytes = room_bytes.min(sync.bucket_visit_bytes);
+        let room_bytes = files_bytes.saturating_sub(there_bytes).min(visit_bytes);
         let room_objects = FULL_FROM_OBJECTS.saturating_sub(self.listing.objects);
         if room_bytes > 0 && room_objects > 0 && !askers.is_empty() {
             // If there is not room for all, another one comes first each time.
@@ -49,17 +48,17 @@ impl<V: Visitor> Round<'_, V> {
             let named = self.named_at(mine);
             let news = match &named {
                 Some(_) => {
-                    let eager_bytes = node.config.blobs.eager_bytes;
+                    let eager_bytes = files.settings().eager_bytes;
                     foreseen(&askers, mine, &self.named, eager_bytes)
                 }
                 None => vec![],
             };
             askers.extend(news);
-            let all = self.to_leave(node, &askers, room_bytes);
+            let all = self.to_leave(files, &askers, room_bytes);
             for shares in all.into_iter().take(room_objects) {
                 let is_news = shares.iter().any(|share| self.named.contains_key(&share.blob));
                 let named_at = named.iter().flatten().filter(|_| is_news).cloned().collect();
-                self.leave_parcel(node, Contents { shares, named_at })?;
+                self.leave_parcel(files, Contents { shares, named_at })?;
             }
         }
         self.found.parcels = self.listing.parcels.len() as u64;
@@ -74,12 +73,12 @@ impl<V: Visitor> Round<'_, V> {
         (codec::encode(&all).len() <= MAX_NAMED_BYTES).then_some(all)
     }
 
-    fn to_leave(&self, node: &Node, askers: &[Asker], room_bytes: u64) -> Vec<Vec<Share>> {
+    fn to_leave(&self, files: &V::Files, askers: &[Asker], room_bytes: u64) -> Vec<Vec<Share>> {
         let there: Vec<Parcel> = self.parcels.values().cloned().collect();
         let size_of = |blob: &BlobId| {
-            let is_named = node.store.read(|reader| reference::is_named(reader, blob));
+            let is_named = self.base.read(|reader| reference::is_named(reader, blob));
             let is_named = is_named.unwrap_or_default();
-            node.blobs.size_bytes(blob).ok().flatten().filter(|_| is_named)
+            files.blobs().size_bytes(blob).ok().flatten().filter(|_| is_named)
         };
         parcels(askers, &there, size_of, room_bytes)
     }
@@ -124,7 +123,7 @@ impl<V: Visitor> Round<'_, V> {
         })?)
     }
 
-    fn leave_parcel(&mut self, node: &Node, contents: Contents) -> Result<()> {
+    fn leave_parcel(&mut self, files: &V::Files, contents: Contents) -> Result<()> {
         let name = self.new_name();
         let recipients = self.recipients();
         let readers: Option<Vec<NodeId>> =
@@ -133,7 +132,7 @@ impl<V: Visitor> Round<'_, V> {
         let mut volume = One::default();
         let bytes = bundle::MAX_VOLUME_BYTES;
         let order = self.order(Tells::Brings, Has::new(), &none, recipients, bytes);
-        let (key, blobs) = (self.visitor.key(), &node.blobs);
+        let (key, blobs) = (self.visitor.key(), files.blobs());
         let contents = bundle::export_parcel(key, blobs, &order, contents, &mut volume)
             .map_err(Trouble::of_bundle)?;
         if contents.shares.is_empty() {

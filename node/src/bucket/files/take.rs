@@ -1,13 +1,12 @@
 //! Looking into parcels and taking those that bring a file that this node asks for, within what it has room for.
 
 use super::{damage, failed};
-use crate::blob::carried;
+use crate::blob::carried::{self, Files as _};
 use crate::bucket::round::{MAX_OPEN, Open, Round, STRANGER, open};
 use crate::bucket::trouble::{Result, Trouble};
 use crate::bucket::visitor::Visitor;
 use crate::bucket::watch::MAX_TOLD;
-use crate::runtime::Node;
-use atoll_storage::blob::BlobId;
+use atoll_storage::blob::{BlobId, Blobs};
 use atoll_storage::{Carries, codec};
 use atoll_sync::bucket::{About, Asker, BundleName, Has, ObjectName, Parcel, wanted_parcels};
 use atoll_sync::bundle::{self, Landing, Share};
@@ -19,8 +18,8 @@ const PEEK_BYTES: u64 = 256 << 10;
 const MAX_BYTES: u64 = 8 << 20;
 
 /// Files of which a part is here and that parcels bring more of. Of those that fit the quota only one by one, one goes on.
-struct Begun<'n> {
-    node: &'n Node,
+struct Begun<'b> {
+    blobs: &'b Blobs,
     files: BTreeMap<BlobId, u64>,
 }
 
@@ -31,16 +30,16 @@ impl Begun<'_> {
         let others = self.files.iter().filter(|(other, _)| {
             *other != id && !(is_begun && *other > id) && !counted.contains(other)
         });
-        let unfinished = others.filter(|(other, _)| self.node.blobs.path(other).is_none());
+        let unfinished = others.filter(|(other, _)| self.blobs.path(other).is_none());
         unfinished.map(|(_, size_bytes)| size_bytes).sum()
     }
 }
 
-fn is_missing(node: &Node, share: &Share) -> Result<bool> {
-    if node.blobs.path(&share.blob).is_some() {
+fn is_missing(blobs: &Blobs, share: &Share) -> Result<bool> {
+    if blobs.path(&share.blob).is_some() {
         return Ok(false);
     }
-    let missing = node.blobs.partial_missing(&share.blob).map_err(broken)?;
+    let missing = blobs.partial_missing(&share.blob).map_err(broken)?;
     Ok(missing.is_none_or(|(_, missing)| {
         missing.iter().any(|run| run.first < share.run.end() && share.run.first < run.end())
     }))
@@ -111,7 +110,7 @@ impl<'a, V: Visitor> Round<'a, V> {
     }
 
     pub(in crate::bucket) fn take_parcels(&mut self) -> Result<()> {
-        let Some(node) = self.files.filter(|_| !self.parcels.is_empty()) else {
+        let Some(files) = self.files.filter(|_| !self.parcels.is_empty()) else {
             return Ok(());
         };
         let me = Asker {
@@ -124,27 +123,27 @@ impl<'a, V: Visitor> Round<'a, V> {
         };
         let asked: BTreeSet<BlobId> = me.lacks.iter().map(|lack| lack.blob).collect();
         let wanted = wanted_parcels(&me, self.parcels.values());
-        let mut begun = self.begun(node, &wanted, &asked)?;
-        let mut left_bytes = node.config.sync.bucket_visit_bytes;
+        let mut begun = self.begun(files.blobs(), &wanted, &asked)?;
+        let mut left_bytes = self.visitor.sizes().visit_bytes;
         for name in wanted {
             let Some(parcel) = self.parcels.get(&name).cloned() else { continue };
             let mut coming: Vec<Share> = parcel.contents.shares.clone();
             coming.retain(|share| asked.contains(&share.blob));
-            if !self.has_room_for_any(&coming, &begun)? {
+            if !self.has_room_for_any(files, &coming, &begun)? {
                 continue;
             }
             if parcel.size_bytes > left_bytes {
                 break;
             }
             left_bytes -= parcel.size_bytes;
-            self.take_parcel(&parcel, &coming, &mut begun)?;
+            self.take_parcel(files, &parcel, &coming, &mut begun)?;
         }
         Ok(())
     }
 
     fn begun(
         &self,
-        node: &'a Node,
+        blobs: &'a Blobs,
         wanted: &[BundleName],
         asked: &BTreeSet<BlobId>,
     ) -> Result<Begun<'a>> {
@@ -152,22 +151,27 @@ impl<'a, V: Visitor> Round<'a, V> {
         let shares = wanted.iter().filter_map(|name| self.parcels.get(name));
         for share in shares.flat_map(|parcel| &parcel.contents.shares) {
             if asked.contains(&share.blob)
-                && node.blobs.partial_size(&share.blob).map_err(broken)?.is_some()
+                && blobs.partial_size(&share.blob).map_err(broken)?.is_some()
             {
                 files.insert(share.blob, share.size_bytes);
             }
         }
-        Ok(Begun { node, files })
+        Ok(Begun { blobs, files })
     }
 
     /// Whether anything of it is missing here still and is taken; what is not is told.
-    fn has_room_for_any(&mut self, coming: &[Share], begun: &Begun<'_>) -> Result<bool> {
+    fn has_room_for_any(
+        &mut self,
+        files: &V::Files,
+        coming: &[Share],
+        begun: &Begun<'_>,
+    ) -> Result<bool> {
         for share in coming {
-            if !is_missing(begun.node, share)? {
+            if !is_missing(begun.blobs, share)? {
                 continue;
             }
             let beside_bytes = begun.beside(&share.blob, &BTreeSet::new());
-            match carried::admit(begun.node, &share.blob, share.size_bytes, beside_bytes) {
+            match carried::admit(files, &share.blob, share.size_bytes, beside_bytes) {
                 Ok(()) => return Ok(true),
                 Err(why) => self.tell_left_out(share.blob, &why),
             }
@@ -185,6 +189,7 @@ impl<'a, V: Visitor> Round<'a, V> {
 
     fn take_parcel(
         &mut self,
+        files: &V::Files,
         parcel: &Parcel,
         coming: &[Share],
         begun: &mut Begun<'_>,
@@ -195,7 +200,6 @@ impl<'a, V: Visitor> Round<'a, V> {
             Err(bundle::Error::Io(error)) => return Err(Trouble::here(&error)),
             Err(error) => return self.refuse_parcel(parcel, &error.to_string()),
         };
-        let node = begun.node;
         let mut admitted = BTreeSet::new();
         let mut left_out = Vec::new();
         let mut admit = |blob: &BlobId, size_bytes, coming_bytes: u64| {
@@ -204,24 +208,24 @@ impl<'a, V: Visitor> Round<'a, V> {
                 return Err(String::new());
             }
             let beside_bytes = coming_bytes.saturating_add(begun.beside(blob, &admitted));
-            let is_let = carried::admit(node, blob, size_bytes, beside_bytes);
+            let is_let = carried::admit(files, blob, size_bytes, beside_bytes);
             match &is_let {
                 Ok(()) => admitted.extend([*blob]),
                 Err(why) => left_out.push((*blob, why.clone())),
             }
             is_let
         };
-        let mut landing = Landing::new(&node.blobs, &mut admit);
+        let mut landing = Landing::new(files.blobs(), &mut admit);
         let report = bundle::import(None, Some(&mut landing), vec![volume], |_, _| {});
         let came = landing.came().to_vec();
         let is_full = landing.is_full();
         drop(landing);
-        carried::note_here(node, &came).map_err(failed)?;
+        carried::note_here(files, &came).map_err(failed)?;
         self.found.files_taken += came.len() as u64;
         let unfinished = coming.iter().filter(|share| admitted.contains(&share.blob));
         begun.files.extend(unfinished.map(|share| (share.blob, share.size_bytes)));
         if is_full {
-            node.exchange.look_for_room();
+            files.look_for_room();
         }
         let report = report.map_err(Trouble::of_bundle)?;
         let failed = report.blobs_left_out.into_iter().filter(|left| !left.why.is_empty());
@@ -234,7 +238,7 @@ impl<'a, V: Visitor> Round<'a, V> {
         }
         let is_taken = |share: &&Share| !left_out.iter().any(|(blob, _)| *blob == share.blob);
         for share in coming.iter().filter(is_taken) {
-            if is_missing(node, share)? {
+            if is_missing(begun.blobs, share)? {
                 return self.refuse_parcel(parcel, "it does not bring what it says");
             }
         }

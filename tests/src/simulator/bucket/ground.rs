@@ -1,15 +1,12 @@
-//! The folder that is the bucket, with what can befall it: steps that fail before or after they are done, lists that show
-//! late what came and what went, objects that are cut, changed, gone, doubled, or back again.
+//! What lies in the bucket, with what can befall it: what came and what went shows late, what was asked for is done late, and
+//! objects are cut, changed, gone, doubled, or back again.
 
-use super::turns::Turns;
 use crate::rng::Rng;
-use atoll_node::bucket::{Folder, Obstacle, Place, Trouble};
+use atoll_node::bucket::{Folder, Place as _, Trouble};
 use atoll_storage::NodeId;
 use atoll_sync::bucket::{Listed, ObjectName};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
@@ -21,14 +18,17 @@ const MAX_GRAVES: usize = 40;
 
 pub struct Ground {
     dir: TempDir,
-    folder: Folder,
+    pub folder: Folder,
+    /// Of a store: how many objects a page of its list holds, and whether it does what others do in another way.
+    pub page_objects: usize,
+    pub is_odd: bool,
     past: Mutex<Past>,
 }
 
 /// What others see of it late.
-struct Past {
+pub struct Past {
     rng: Rng,
-    now_ms: u64,
+    pub now_ms: u64,
     /// Percent of what is written and removed.
     lags: u64,
     hidden: BTreeMap<String, Late>,
@@ -37,8 +37,13 @@ struct Past {
     graves: Vec<(String, Vec<u8>)>,
     /// Cut for a while, as by something that brings the rest later.
     halves: Vec<(String, Vec<u8>, u64)>,
-    steps: u64,
-    break_at: Option<u64>,
+    /// What a store does with requests, and in percent how often it fails.
+    pub dice: Rng,
+    pub faults: u64,
+    /// Asked of a store by somebody who did not wait for it: what is written, or none to remove it, and when it is done.
+    late: Vec<(String, Option<Vec<u8>>, u64)>,
+    pub steps: u64,
+    pub break_at: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -48,12 +53,10 @@ struct Late {
     maker: Option<NodeId>,
 }
 
-/// Where a visit is broken off.
-#[derive(Clone, Copy, Debug)]
-pub struct Break {
-    pub step: u64,
-    /// What was asked for in that step is done, and nobody hears of it.
-    pub is_done: bool,
+impl Late {
+    fn is_for(&self, me: NodeId) -> bool {
+        self.maker != Some(me)
+    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -61,7 +64,7 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 impl Ground {
-    pub fn new(dir: TempDir, seed: u64) -> std::result::Result<Self, String> {
+    pub fn new(dir: TempDir, seed: u64, faults: u64) -> std::result::Result<Self, String> {
         let folder = Folder::at(dir.path());
         folder.begin().map_err(|trouble| trouble.message)?;
         let past = Past {
@@ -72,17 +75,22 @@ impl Ground {
             shown: BTreeMap::new(),
             graves: vec![],
             halves: vec![],
+            dice: Rng::new(seed.rotate_left(31)),
+            faults,
+            late: vec![],
             steps: 0,
             break_at: None,
         };
-        Ok(Self { dir, folder, past: Mutex::new(past) })
+        let mut dice = Rng::new(seed.rotate_left(53));
+        let (page_objects, is_odd) = (dice.pick(&[2, 5, 1_000]), dice.percent(30));
+        Ok(Self { dir, folder, page_objects, is_odd, past: Mutex::new(past) })
     }
 
     pub fn path(&self) -> &std::path::Path {
         self.dir.path()
     }
 
-    fn past(&self) -> MutexGuard<'_, Past> {
+    pub fn past(&self) -> MutexGuard<'_, Past> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,7 +107,7 @@ impl Ground {
 
     /// What time it is, and how much of what is done from here on shows late.
     pub fn at(&self, now_ms: u64, lags: u64) {
-        let halves = {
+        let (halves, late) = {
             let mut past = self.past();
             (past.now_ms, past.lags) = (now_ms, lags);
             past.hidden.retain(|_, late| late.until_ms > now_ms);
@@ -108,7 +116,11 @@ impl Ground {
                 std::mem::take(&mut past.halves).into_iter().partition(|half| half.2 <= now_ms);
             past.halves = halves;
             let whole: Vec<(String, Vec<u8>, u64)> = whole;
-            whole
+            let (due, late) =
+                std::mem::take(&mut past.late).into_iter().partition(|late| late.2 <= now_ms);
+            past.late = late;
+            let due: Vec<(String, Option<Vec<u8>>, u64)> = due;
+            (whole, due)
         };
         for (name, bytes, _) in halves {
             let path = self.file(&name);
@@ -116,15 +128,86 @@ impl Ground {
                 let _ = fs::write(path, bytes);
             }
         }
+        for (name, bytes, _) in late {
+            // The folder is there: nothing was refused so far.
+            let _ = match bytes {
+                Some(bytes) => self.folder.put(&name, bytes),
+                None => self.folder.remove(&name),
+            };
+        }
     }
 
-    /// From here on everything shows at once.
+    /// From here on everything is done and shows at once.
     pub fn calm(&self) {
         self.at(u64::MAX, 0);
+        self.past().faults = 0;
+    }
+
+    /// Whoever asked for it has given up waiting.
+    pub fn do_late(&self, name: &str, bytes: Option<Vec<u8>>) {
+        let mut past = self.past();
+        let until_ms = past.now_ms + past.dice.between(100, 6_000);
+        past.late.push((name.to_owned(), bytes, until_ms));
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// What a list shows to one who asks.
+    pub fn list(&self, me: NodeId) -> Result<Vec<Listed>> {
+        let mut listed = self.folder.list()?;
+        let past = self.past();
+        listed.retain(|one| past.hidden.get(&one.name).is_none_or(|late| !late.is_for(me)));
+        for (name, (size_bytes, _)) in past.shown.iter().filter(|(_, (_, late))| late.is_for(me)) {
+            if !listed.iter().any(|one| one.name == *name) {
+                listed.push(Listed { name: name.clone(), size_bytes: *size_bytes });
+            }
+        }
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listed)
+    }
+
+    /// Whether it does not show yet to one who asks for it by its name.
+    pub fn is_hidden(&self, name: &str, me: NodeId) -> bool {
+        self.past().hidden.get(name).is_some_and(|late| late.is_for(me))
+    }
+
+    pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+        self.folder.put(name, bytes)?;
+        if let Some(late) = self.late(name) {
+            self.past().hidden.insert(name.to_owned(), late);
+        }
+        Ok(())
+    }
+
+    /// True if it was there.
+    pub fn remove(&self, name: &str) -> Result<bool> {
+        let bytes = fs::read(self.file(name)).ok();
+        self.folder.remove(name)?;
+        let Some(bytes) = bytes else { return Ok(false) };
+        let late = self.late(name);
+        let mut past = self.past();
+        if let Some(late) = late {
+            past.shown.insert(name.to_owned(), (bytes.len() as u64, late));
+        }
+        if past.graves.len() < MAX_GRAVES {
+            past.graves.push((name.to_owned(), bytes));
+        }
+        Ok(true)
+    }
+
+    /// For how long others do not see what is done now.
+    fn late(&self, name: &str) -> Option<Late> {
+        let mut past = self.past();
+        let lags = past.lags;
+        if !past.rng.percent(lags) {
+            return None;
+        }
+        let until_ms = past.now_ms + past.rng.between(200, 5_000);
+        let is_known = past.rng.percent(60);
+        let maker = ObjectName::parse(name).map(|name| name.node()).filter(|_| is_known);
+        Some(Late { until_ms, maker })
     }
 
     pub fn objects(&self) -> std::result::Result<Vec<Listed>, String> {
@@ -211,115 +294,5 @@ impl Ground {
             fs::write(self.file(&double), bytes).map_err(text)?;
         }
         Ok(format!("has {name} as {double} too"))
-    }
-}
-
-/// The bucket as one visitor of those that are there at once reaches it.
-pub struct Reached<'g> {
-    pub ground: &'g Ground,
-    pub turns: &'g Turns,
-    pub number: usize,
-    pub me: NodeId,
-    pub breaks: Option<Break>,
-    pub steps: Cell<u64>,
-    pub is_broken: Cell<bool>,
-}
-
-impl Reached<'_> {
-    fn step<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.turns.wait(self.number);
-        let (step, at) = (self.steps.get(), {
-            let mut past = self.ground.past();
-            past.steps += 2;
-            let now = past.steps;
-            past.break_at.filter(|at| [now, now - 1].contains(at))
-        });
-        self.steps.set(step + 1);
-        let breaks = self.breaks.filter(|one| one.step == step).map(|one| one.is_done);
-        let breaks = breaks.or(at.map(|at| at % 2 == 0));
-        if self.is_broken.get() || breaks == Some(false) {
-            return Err(self.broken());
-        }
-        let done = work()?;
-        if breaks == Some(true) { Err(self.broken()) } else { Ok(done) }
-    }
-
-    fn broken(&self) -> Trouble {
-        self.is_broken.set(true);
-        Trouble::new(Obstacle::Offline, "the visit is broken off")
-    }
-
-    /// For how long others do not see what is done now.
-    fn late(&self, name: &str) -> Option<Late> {
-        let mut past = self.ground.past();
-        let lags = past.lags;
-        if !past.rng.percent(lags) {
-            return None;
-        }
-        let until_ms = past.now_ms + past.rng.between(200, 5_000);
-        let is_known = past.rng.percent(60);
-        let maker = ObjectName::parse(name).map(|name| name.node()).filter(|_| is_known);
-        Some(Late { until_ms, maker })
-    }
-
-    fn is_late(&self, late: Option<&Late>) -> bool {
-        late.is_some_and(|late| late.maker != Some(self.me))
-    }
-}
-
-impl Place for Reached<'_> {
-    fn begin(&self) -> Result<()> {
-        self.ground.folder.begin()
-    }
-
-    fn list(&self) -> Result<Vec<Listed>> {
-        self.step(|| {
-            let mut listed = self.ground.folder.list()?;
-            let past = self.ground.past();
-            listed.retain(|one| !self.is_late(past.hidden.get(&one.name)));
-            let gone = past.shown.iter().filter(|(_, (_, late))| self.is_late(Some(late)));
-            for (name, (size_bytes, _)) in gone {
-                if !listed.iter().any(|one| one.name == *name) {
-                    listed.push(Listed { name: name.clone(), size_bytes: *size_bytes });
-                }
-            }
-            listed.sort_by(|a, b| a.name.cmp(&b.name));
-            Ok(listed)
-        })
-    }
-
-    fn get(&self, name: &str, most: u64, to: &mut dyn Write) -> Result<bool> {
-        self.step(|| self.ground.folder.get(name, most, to))
-    }
-
-    fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        self.step(|| {
-            self.ground.folder.put(name, bytes)?;
-            if let Some(late) = self.late(name) {
-                self.ground.past().hidden.insert(name.to_owned(), late);
-            }
-            Ok(())
-        })
-    }
-
-    fn remove(&self, name: &str) -> Result<()> {
-        self.step(|| {
-            let bytes = fs::read(self.ground.file(name)).ok();
-            self.ground.folder.remove(name)?;
-            let Some(bytes) = bytes else { return Ok(()) };
-            let late = self.late(name);
-            let mut past = self.ground.past();
-            if let Some(late) = late {
-                past.shown.insert(name.to_owned(), (bytes.len() as u64, late));
-            }
-            if past.graves.len() < MAX_GRAVES {
-                past.graves.push((name.to_owned(), bytes));
-            }
-            Ok(())
-        })
-    }
-
-    fn clear(&self, me: NodeId) -> Result<()> {
-        self.step(|| self.ground.folder.clear(me))
     }
 }

@@ -1,10 +1,13 @@
 //! A node of the simulator as one that visits a bucket.
 
-use super::ground::Break;
+use super::reached::Break;
+use crate::simulator::files::Shelf;
 use crate::simulator::node::clock;
 use crate::simulator::small::Small;
+use atoll_node::blob::Files;
 use atoll_node::bucket::{Base, Sizes, Trouble, Visitor};
-use atoll_node::runtime::Node;
+use atoll_node::config;
+use atoll_storage::blob::{BlobId, Blobs};
 use atoll_storage::bucket::{self as kept, Bucket};
 use atoll_storage::{
     Applied, Carries, Clock, Db, Digest, Id, Lane, NodeId, Op, OpBatch, Origin, Reader, RecordKey,
@@ -24,6 +27,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 pub struct Caller<'w> {
     pub number: usize,
     pub db: &'w mut Db,
+    pub shelf: Option<&'w Shelf>,
+    pub is_full: bool,
     pub chunk_records: Option<usize>,
     pub key: NodeKey,
     pub now_ms: Arc<AtomicU64>,
@@ -38,10 +43,15 @@ pub struct Caller<'w> {
 
 impl<'w> Caller<'w> {
     pub fn visitor(self, folder: &'w Path) -> Guest<'w> {
+        let clock = clock(&self.now_ms, &self.skew_ms);
+        let base = Shared::new(self.db, self.chunk_records);
+        let is_full = self.is_full;
+        let held = |shelf| Held { base: base.clone(), shelf, clock: clock.clone(), is_full };
         Guest {
             name: format!("node {}", self.number),
-            clock: clock(&self.now_ms, &self.skew_ms),
-            base: Shared { db: Rc::new(RefCell::new(self.db)), chunk_records: self.chunk_records },
+            held: self.shelf.map(held),
+            clock,
+            base,
             key: self.key,
             others: self.others,
             removed: self.removed,
@@ -56,6 +66,7 @@ impl<'w> Caller<'w> {
 pub struct Guest<'w> {
     name: String,
     base: Shared<'w>,
+    held: Option<Held<'w>>,
     key: NodeKey,
     clock: Clock,
     others: Vec<NodeId>,
@@ -69,10 +80,15 @@ impl Guest<'_> {
     pub fn bucket(&self, name: &str) -> Result<Option<Bucket>> {
         self.base.read(|reader| kept::find(reader, name))
     }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
 }
 
 impl<'w> Visitor for Guest<'w> {
     type Base = Shared<'w>;
+    type Files = Held<'w>;
 
     fn base(&self) -> Shared<'w> {
         self.base.clone()
@@ -118,8 +134,45 @@ impl<'w> Visitor for Guest<'w> {
         self.sizes
     }
 
-    fn files(&self) -> Option<&Arc<Node>> {
-        None
+    fn files(&self) -> Option<&Held<'w>> {
+        self.held.as_ref()
+    }
+}
+
+/// Its files.
+pub struct Held<'w> {
+    pub base: Shared<'w>,
+    pub shelf: &'w Shelf,
+    pub clock: Clock,
+    pub is_full: bool,
+}
+
+impl<'w> Files for Held<'w> {
+    type Base = Shared<'w>;
+
+    fn base(&self) -> Shared<'w> {
+        self.base.clone()
+    }
+
+    fn blobs(&self) -> &Blobs {
+        &self.shelf.blobs
+    }
+
+    fn settings(&self) -> &config::Blobs {
+        &self.shelf.settings
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    fn look_for_room(&self) -> bool {
+        !self.is_full
+    }
+
+    /// No link tells that another one has a file, so none is dropped for another.
+    fn make_room(&self, _: &BlobId, _: u64) -> u64 {
+        self.shelf.room_bytes()
     }
 }
 
@@ -130,7 +183,11 @@ pub struct Shared<'d> {
     chunk_records: Option<usize>,
 }
 
-impl Shared<'_> {
+impl<'d> Shared<'d> {
+    pub fn new(db: &'d mut Db, chunk_records: Option<usize>) -> Self {
+        Self { db: Rc::new(RefCell::new(db)), chunk_records }
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut dyn Replica) -> T) -> T {
         let db = &mut **self.db.borrow_mut();
         match self.chunk_records {
