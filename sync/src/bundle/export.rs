@@ -4,7 +4,7 @@ use super::frame::MAX_PART_BYTES;
 use super::lock::Locker;
 use super::pack::{Chosen, Left, Pack, Packing};
 use super::slice::{BlobSlice, Lack, MAX_LACKS, cut};
-use super::told::{Room, Told as _};
+use super::told::Room;
 use super::volume::{Head, VolumeWriter};
 use super::{
     BundleKey, Cover, Error, FORMAT, MAX_REFUSED, MAX_VOLUME_BYTES, MIN_VOLUME_BYTES, Part,

@@ -1,7 +1,7 @@
 //! What volumes say of themselves, without being read through: heads, and the lists at a bundle's beginning and end. Takes
 //! nothing in, checks nothing but the lists, and needs no key for what is in clear.
 
-use super::told::{Room, Told as _};
+use super::told::Room;
 use super::volume::{Skim, Volume};
 use super::{Cover, Error, Part, Result, Want};
 use atoll_storage::Carries;
