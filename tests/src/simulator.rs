@@ -48,6 +48,31 @@ pub fn run_removal(seed: u64, plan: Plan) -> Result<Outcome, String> {
     outcome.map_err(|failure| format!("removal, seed {seed}: {failure}\n  {shown}"))
 }
 
+/// Courses in which something is certain that others have seldom or never.
+const CERTAIN: [(&str, Course); 11] = [
+    ("a removed node", |seed| run_plan(seed, Plan::revoking(seed))),
+    ("a limited node", |seed| run_plan(seed, Plan::limiting(seed))),
+    ("late writes", |seed| run_plan(seed, Plan::removal(seed))),
+    ("late writes taken back", |seed| run_removal(seed, Plan::quiet_removal(seed))),
+    ("late writes to parts", |seed| run_plan(seed, Plan::partial_removal(seed))),
+    ("late writes to parts taken back", |seed| {
+        run_removal(seed, Plan::quiet_partial_removal(seed))
+    }),
+    ("a bucket", |seed| run_plan(seed, Plan::bucket(seed))),
+    ("a bucket with files", |seed| run_plan(seed, Plan::bucket_with_files(seed))),
+    ("a bucket of two lives", |seed| run_plan(seed, Plan::forked_bucket(seed))),
+    ("a line of parts", |seed| run_plan(seed, Plan::partial_line(seed))),
+    ("an older release between", |seed| run_plan(seed, Plan::older_between(seed))),
+];
+
+type Course = fn(u64) -> Result<Outcome, String>;
+
+/// One of the courses in which something is certain, by turns.
+pub fn run_certain(seed: u64) -> Result<Outcome, String> {
+    let (name, course) = CERTAIN[(seed % CERTAIN.len() as u64) as usize];
+    course(seed).map_err(|failure| format!("{name}: {failure}"))
+}
+
 /// One seed from its first write to the last check. The error says what went wrong and how to see it again.
 pub fn run(seed: u64) -> Result<Outcome, String> {
     run_plan(seed, Plan::of(seed))

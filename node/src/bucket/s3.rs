@@ -118,7 +118,7 @@ impl<W: Wire> S3<W> {
         })
     }
 
-    fn refusal(&self, answer: &mut dyn Answer) -> Result<Refusal> {
+    fn refusal(answer: &mut dyn Answer) -> Result<Refusal> {
         Ok(Refusal::of(answer.status(), &text(answer)?))
     }
 
@@ -131,7 +131,7 @@ impl<W: Wire> S3<W> {
         query.extend(token.map(|token| ("continuation-token", token)));
         let mut answer = self.send(Ask { method: "GET", query: &query, ..Ask::default() })?;
         if !is_success(answer.status()) {
-            return Err(self.told(&self.refusal(&mut *answer)?));
+            return Err(self.told(&Self::refusal(&mut *answer)?));
         }
         answer::page(&text(&mut *answer)?).ok_or_else(|| {
             let message = format!("{} does not answer as an S3 store does", self.access.endpoint);
@@ -143,7 +143,7 @@ impl<W: Wire> S3<W> {
         if is_success(answer.status()) {
             return Ok(());
         }
-        Err(self.told(&self.refusal(&mut *answer)?))
+        Err(self.told(&Self::refusal(&mut *answer)?))
     }
 }
 
@@ -200,7 +200,7 @@ impl<W: Wire> Place for S3<W> {
             return Ok(true);
         }
         if !is_success(answer.status()) {
-            let refusal = self.refusal(&mut *answer)?;
+            let refusal = Self::refusal(&mut *answer)?;
             let is_gone = refusal.status == 404 && refusal.code != "NoSuchBucket";
             return if is_gone { Ok(false) } else { Err(self.told(&refusal)) };
         }

@@ -157,9 +157,8 @@ fn described(node: Option<&Node>, group: Group) -> Result<Described> {
         is_readable,
         brings,
         has,
-        carries: has_told.then(|| match carries.is_everything() {
-            true => "everything".to_owned(),
-            false => carries.to_string(),
+        carries: has_told.then(|| {
+            if carries.is_everything() { "everything".to_owned() } else { carries.to_string() }
         }),
         asks_for_files: has_told.then_some(lacks),
     })

@@ -1,5 +1,6 @@
-//! Runs the simulator over any number of seeds: `simulate [from] [how many] [threads]`. Prints every failure and a
-//! line of progress, and ends with an error if any seed failed.
+//! Runs the simulator over any number of seeds: `simulate [from] [how many] [threads]`, each twice: with what the seed has in
+//! store, and in a course in which a removed node, a limited one, a bucket or the like is certain. Prints every failure and a line of
+//! progress, and ends with an error if any seed failed, or if of many seeds something befell none.
 
 use atoll_tests::simulator::{self, Outcome};
 use std::process::ExitCode;
@@ -13,14 +14,19 @@ struct Tally {
     sum: Outcome,
 }
 
+/// Among so many seeds everything happens.
+const MANY: u64 = 1_000;
+
 impl Tally {
-    fn add(&mut self, seed: u64, result: Result<Outcome, String>) {
+    fn add(&mut self, seed: u64, results: [Result<Outcome, String>; 2]) {
         self.done += 1;
-        match result {
-            Ok(one) => self.sum.add(&one),
-            Err(failure) => {
-                println!("\n{failure}\n");
-                self.failed.push(seed);
+        for result in results {
+            match result {
+                Ok(one) => self.sum.add(&one),
+                Err(failure) => {
+                    println!("\n{failure}\n");
+                    self.failed.push(seed);
+                }
             }
         }
     }
@@ -42,9 +48,9 @@ fn main() -> ExitCode {
         if seed >= from + of {
             return;
         }
-        let result = simulator::run(seed);
+        let results = [simulator::run(seed), simulator::run_certain(seed)];
         let mut tally = tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        tally.add(seed, result);
+        tally.add(seed, results);
         if tally.done.is_multiple_of(100) {
             tally.show(from, of);
         }
@@ -52,9 +58,14 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let tally = tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     tally.show(from, of);
-    if tally.failed.is_empty() {
-        return ExitCode::SUCCESS;
+    if !tally.failed.is_empty() {
+        println!("failed seeds: {:?}", tally.failed);
+        return ExitCode::FAILURE;
     }
-    println!("failed seeds: {:?}", tally.failed);
-    ExitCode::FAILURE
+    let never = tally.sum.never();
+    if of >= MANY && !never.is_empty() {
+        println!("never happened: {}", never.join(", "));
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }

@@ -74,7 +74,7 @@ impl Bucket {
         let opened = Volume::open(Cursor::new(bytes)).ok().filter(|_| is_there.is_ok());
         let own = opened.filter(|volume| volume.head().creator.node_id() == maker.id());
         let Some(mut own) = own else { return Ok(None) };
-        let read = own.unlock(&BundleKey::of(key).map_err(text)?).and_then(|_| own.contents());
+        let read = own.unlock(&BundleKey::of(key).map_err(text)?).and_then(|()| own.contents());
         Ok(read.ok().flatten().map(|contents| contents.shares))
     }
 

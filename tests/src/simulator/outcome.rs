@@ -63,6 +63,44 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What did not happen, of what is to happen now and then.
+    pub fn never(&self) -> Vec<&'static str> {
+        let evils = [
+            ("quarantined", self.quarantined),
+            ("cut_pulls", self.cut_pulls),
+            ("kills", self.kills),
+            ("restores", self.restores),
+            ("trims", self.trims),
+            ("packs", self.packs),
+            ("flipped", self.flipped),
+            ("full_disks", self.full_disks),
+            ("refused_full", self.refused_full),
+            ("copies", self.copies),
+            ("twins", self.twins),
+            ("collided", self.collided),
+            ("bundles", self.bundles),
+            ("damaged_bundles", self.damaged_bundles),
+            ("dropped", self.dropped),
+            ("upgrades", self.upgrades),
+            ("rotten", self.rotten),
+            ("refused", self.refused),
+            ("limits", self.limits),
+            ("late", self.late),
+            ("visits", self.visits),
+            ("visits_at_once", self.visits_at_once),
+            ("broken_visits", self.broken_visits),
+            ("taken_bundles", self.taken_bundles),
+            ("merged_bundles", self.merged_bundles),
+            ("left_states", self.left_states),
+            ("struck_objects", self.struck_objects),
+            ("failed_requests", self.failed_requests),
+            ("taken_files", self.taken_files),
+            ("left_parcels", self.left_parcels),
+            ("lost_files", self.lost_files),
+        ];
+        evils.into_iter().filter(|(_, times)| *times == 0).map(|(name, _)| name).collect()
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.ops += other.ops;
         self.frames += other.frames;

@@ -204,11 +204,15 @@ impl Reached<'_> {
                 self.ground.put(&name, request.body.clone())?;
                 (200, vec![])
             }
-            ("DELETE", Asked::Object(name)) => match self.ground.remove(&name)? {
+            ("DELETE", Asked::Object(name)) => {
+                let was_there = self.ground.remove(&name)?;
                 // Most say that it is gone, some that it never was.
-                false if self.ground.is_odd => error(404, "NoSuchKey"),
-                _ => (204, vec![]),
-            },
+                if !was_there && self.ground.is_odd {
+                    error(404, "NoSuchKey")
+                } else {
+                    (204, vec![])
+                }
+            }
             _ => error(404, "NoSuchBucket"),
         })
     }
