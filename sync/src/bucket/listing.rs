@@ -31,7 +31,7 @@ impl Pile {
     }
 
     pub fn size_bytes(&self) -> u64 {
-        self.volumes.values().sum()
+        self.volumes.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
     pub fn first_bytes(&self) -> u64 {
@@ -80,7 +80,7 @@ impl Listing {
     pub fn add(&mut self, listed: impl IntoIterator<Item = Listed>) {
         for Listed { name, size_bytes } in listed {
             self.objects += 1;
-            self.size_bytes += size_bytes;
+            self.size_bytes = self.size_bytes.saturating_add(size_bytes);
             match ObjectName::parse(&name) {
                 None => self.foreign.push(name),
                 Some(ObjectName::Want(name)) => {
@@ -192,6 +192,14 @@ mod tests {
             listing.bundles[&name(4)].objects(name(4)).map(|(name, _)| name.to_string()).collect();
         assert!(volumes[0].ends_with("-0001.atoll") && volumes[1].ends_with("-0002-last.atoll"));
         assert_eq!((listing.objects, listing.size_bytes), (5, 50));
+    }
+
+    #[test]
+    fn sizes_beyond_all_reason_are_no_more_than_large() {
+        let large = |of: u32| Listed { size_bytes: u64::MAX, ..volume(7, of, false) };
+        let listing = Listing::of([large(1), large(2)]);
+        assert_eq!(listing.size_bytes, u64::MAX);
+        assert_eq!(listing.bundles[&name(7)].size_bytes(), u64::MAX);
     }
 
     #[test]
