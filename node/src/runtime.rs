@@ -193,6 +193,11 @@ impl Node {
         }
     }
 
+    /// Drops of the log what is old by the settings and packs the rest, as is done every minute; how many ops went.
+    pub fn shorten_log(&self) -> Result<u64> {
+        Ok(upkeep::shorten_log(self)?)
+    }
+
     /// Figures of the moment for the metrics: name, help, value.
     pub fn figures(&self) -> Vec<(&'static str, &'static str, f64)> {
         upkeep::figures(self)

@@ -6,6 +6,8 @@ mod grants;
 mod revocation;
 #[path = "network/seals.rs"]
 mod seals;
+#[path = "network/trimming.rs"]
+mod trimming;
 
 use atoll_node::runtime::Workers;
 use atoll_node::{Actor, Role, identity, peer};

@@ -132,7 +132,7 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
 
 /// Drops what is old and packs the rest, in small steps, so that no write waits long for one; what is left goes in the next
 /// round.
-fn shorten_log(node: &Node) -> atoll_storage::Result<u64> {
+pub(super) fn shorten_log(node: &Node) -> atoll_storage::Result<u64> {
     let now_ms = node.clock.now_ms();
     node.store.mark_log(now_ms)?;
     let mut dropped = trim(node, now_ms, node.config.history_days, None)?;

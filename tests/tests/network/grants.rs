@@ -214,7 +214,7 @@ async fn until_answered(client: &Client, path: &str, body: &Json) {
 }
 
 /// A clock that a test turns.
-fn turned() -> (Arc<AtomicU64>, Clock) {
+pub fn turned() -> (Arc<AtomicU64>, Clock) {
     let now = Arc::new(AtomicU64::new(Clock::system().now_ms()));
     let read = now.clone();
     (now, Clock::from_fn(move || read.load(Ordering::Relaxed)))
