@@ -118,10 +118,6 @@ impl<W: Wire> S3<W> {
         })
     }
 
-    fn refusal(answer: &mut dyn Answer) -> Result<Refusal> {
-        Ok(Refusal::of(answer.status(), &text(answer)?))
-    }
-
     fn told(&self, refusal: &Refusal) -> Trouble {
         refusal.trouble(&self.bucket, &self.access.endpoint, self.clock.now_ms())
     }
@@ -131,7 +127,7 @@ impl<W: Wire> S3<W> {
         query.extend(token.map(|token| ("continuation-token", token)));
         let mut answer = self.send(Ask { method: "GET", query: &query, ..Ask::default() })?;
         if !is_success(answer.status()) {
-            return Err(self.told(&Self::refusal(&mut *answer)?));
+            return Err(self.told(&refusal(&mut *answer)?));
         }
         answer::page(&text(&mut *answer)?).ok_or_else(|| {
             let message = format!("{} does not answer as an S3 store does", self.access.endpoint);
@@ -143,12 +139,16 @@ impl<W: Wire> S3<W> {
         if is_success(answer.status()) {
             return Ok(());
         }
-        Err(self.told(&Self::refusal(&mut *answer)?))
+        Err(self.told(&refusal(&mut *answer)?))
     }
 }
 
 fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
+}
+
+fn refusal(answer: &mut dyn Answer) -> Result<Refusal> {
+    Ok(Refusal::of(answer.status(), &text(answer)?))
 }
 
 fn text(answer: &mut dyn Answer) -> Result<Vec<u8>> {
@@ -200,7 +200,7 @@ impl<W: Wire> Place for S3<W> {
             return Ok(true);
         }
         if !is_success(answer.status()) {
-            let refusal = Self::refusal(&mut *answer)?;
+            let refusal = refusal(&mut *answer)?;
             let is_gone = refusal.status == 404 && refusal.code != "NoSuchBucket";
             return if is_gone { Ok(false) } else { Err(self.told(&refusal)) };
         }
