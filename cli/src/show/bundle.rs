@@ -88,7 +88,7 @@ pub fn described(answer: &Json) {
             }
         }
         if bundle["of_volumes"].is_null() {
-            say!("  Whether later volumes belong to it, its last one tells whom can read it.");
+            say!("  Whether more volumes belong to it cannot be told from these files.");
         }
         brings(bundle);
     }
