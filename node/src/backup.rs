@@ -103,6 +103,7 @@ pub fn size_bytes(node: &Node) -> Result<u64> {
 fn write_all(node: &Node, to: &Path, tell: Tell<'_>) -> Result<Made> {
     let of = size_bytes(node)?;
     tell(0, of)?;
+    crate::blob::erased::drop_all(node)?;
     let database = to.join(DATABASE);
     let heads = || node.store.read(|reader| reader.streams());
     let before = heads()?;

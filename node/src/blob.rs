@@ -2,6 +2,7 @@
 //! scope, within a quota. What a blob is for, its noun knows; who may read it, too.
 
 pub(crate) mod carried;
+pub mod erased;
 pub mod keeper;
 pub mod policy;
 mod room;

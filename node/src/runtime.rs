@@ -1,6 +1,7 @@
 //! The node as a whole: one struct whose fields are the system, how it is opened, and the workers that keep it going.
 //! Holds no rule of the domain.
 
+mod erasing;
 mod feeder;
 mod folder;
 pub mod job;

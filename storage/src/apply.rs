@@ -10,11 +10,11 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::id::{Dot, Id, StreamId};
 use crate::op::{BodyEdit, Op, Payload, Write};
-use crate::read::{load, load_content};
+use crate::read::{Plans, load, load_content};
 use crate::record::Record;
 use crate::state::{BodyState, Lost, LostEdit, LostWrite, State};
 use crate::value::Value;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 /// Where a record stands, whether or not its kind is known here.
 #[derive(Clone)]
@@ -23,6 +23,37 @@ pub(crate) struct Place {
     pub tenant: Id,
     pub kind: u16,
     pub key: Id,
+}
+
+/// The record as it stands. A key that stands in another stream is refused: a record never moves.
+pub(crate) fn load_stored(
+    conn: &Connection,
+    plans: &Plans,
+    place: &Place,
+) -> Result<Option<Stored>> {
+    let Some(plan) = plans.of(place.kind) else { return load_alien(conn, place) };
+    let Some(record) = load(conn, plan, place.key)? else { return Ok(None) };
+    if record.tenant != place.tenant {
+        return Err(Error::Malformed("the key belongs to a record of another stream".into()));
+    }
+    Ok(Some(Stored::of(record)))
+}
+
+fn load_alien(conn: &Connection, place: &Place) -> Result<Option<Stored>> {
+    let sql = "SELECT stream, state FROM alien WHERE kind = ?1 AND key = ?2";
+    let mut statement = conn.prepare_cached(sql)?;
+    let row = statement.query_row(params![place.kind, place.key.0], |r| {
+        Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?))
+    });
+    let Some((stream, bytes)) = row.optional()? else { return Ok(None) };
+    if stream != place.stream {
+        return Err(Error::Malformed("the key belongs to a record of another stream".into()));
+    }
+    Ok(Some(Stored {
+        state: State::from_bytes(&bytes)?,
+        digest: digest_of(place, &bytes),
+        record: None,
+    }))
 }
 
 impl Db {
@@ -211,31 +242,9 @@ impl Db {
         Ok(())
     }
 
-    /// The record as it stands. A key that stands in another stream is refused: a record never moves.
+    /// As [`load_stored`].
     pub(crate) fn load_state(&self, place: &Place) -> Result<Option<Stored>> {
-        let Some(plan) = self.plans.of(place.kind) else { return self.load_alien(place) };
-        let Some(record) = load(&self.conn, plan, place.key)? else { return Ok(None) };
-        if record.tenant != place.tenant {
-            return Err(Error::Malformed("the key belongs to a record of another stream".into()));
-        }
-        Ok(Some(Stored::of(record)))
-    }
-
-    fn load_alien(&self, place: &Place) -> Result<Option<Stored>> {
-        let sql = "SELECT stream, state FROM alien WHERE kind = ?1 AND key = ?2";
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let row = statement.query_row(params![place.kind, place.key.0], |r| {
-            Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?))
-        });
-        let Some((stream, bytes)) = row.optional()? else { return Ok(None) };
-        if stream != place.stream {
-            return Err(Error::Malformed("the key belongs to a record of another stream".into()));
-        }
-        Ok(Some(Stored {
-            state: State::from_bytes(&bytes)?,
-            digest: digest_of(place, &bytes),
-            record: None,
-        }))
+        load_stored(&self.conn, &self.plans, place)
     }
 
     /// Stores the new state, or removes the record if nothing of it is alive; the views follow.

@@ -5,7 +5,7 @@
 //! record: in the place of what they said stands its hash, so that dots, vectors and digests stay what they are. A
 //! record that is made again under its key is another life, and nothing of it goes.
 
-use crate::apply::Place;
+use crate::apply::{Place, load_stored};
 use crate::codec;
 use crate::conflict::{self, Cause};
 use crate::db::Db;
@@ -15,11 +15,12 @@ use crate::kind::{Field, Kind, Type};
 use crate::log::damage::{self, Run};
 use crate::log::{self, block};
 use crate::op::{Op, Payload};
-use crate::read::Read;
+use crate::read::{Plans, Read, Reader, load};
 use crate::record::Record;
+use crate::reference;
 use crate::state::State;
 use crate::tx::{Changes, Tx};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashSet;
 
 /// The kind's code of what was erased.
@@ -98,6 +99,10 @@ impl Db {
         // Events may tell names beside ids.
         let sql = "DELETE FROM outbox WHERE instr(payload, ?1) > 0";
         self.conn.prepare_cached(sql)?.execute([key.to_string()])?;
+        // So may answers that are kept for whoever asks once more.
+        let sql = "DELETE FROM answer WHERE instr(body, CAST(?1 AS BLOB)) > 0";
+        self.conn.prepare_cached(sql)?.execute([key.to_string()])?;
+        reference::note_erased(&self.conn, kind, key)?;
         let sql = "INSERT OR REPLACE INTO erasing (kind, key, pos) VALUES (?1, ?2, 0)";
         self.conn.prepare_cached(sql)?.execute(params![kind, key.0])?;
         Ok(())
@@ -137,6 +142,9 @@ impl Db {
                 if end > last {
                     let sql = "DELETE FROM erasing WHERE kind = ?1 AND key = ?2";
                     db.conn.prepare_cached(sql)?.execute(params![kind, key.0])?;
+                    // What was counted by a value that nobody has any more.
+                    let sql = "DELETE FROM total WHERE kind = ?1 AND n = 0";
+                    db.conn.prepare_cached(sql)?.execute([kind])?;
                 } else {
                     let sql = "UPDATE erasing SET pos = ?3 WHERE kind = ?1 AND key = ?2";
                     db.conn.prepare_cached(sql)?.execute(params![kind, key.0, end])?;
@@ -272,13 +280,13 @@ impl Db {
         let named = Origin::from_slice(&bytes)
             .ok_or_else(|| Error::Damaged("an origin of the log is no origin".into()))?;
         let place = Place { stream, tenant, kind, key };
-        let state = self.load_state(&place)?.map(|stored| stored.state).unwrap_or_default();
-        if names_the_living(&payload, Dot { origin: named, seq }, &state) {
+        let dot = Dot { origin: named, seq };
+        let Some(left) = left_of(&self.conn, &self.plans, &place, dot, &payload)? else {
             return Ok(None);
-        }
+        };
         let sql = "DELETE FROM quarantine WHERE stream = ?1 AND origin = ?2 AND seq = ?3";
         self.conn.prepare_cached(sql)?.execute(params![stream, origin, seq as i64])?;
-        Ok(Some(emptied(&payload)))
+        Ok(Some(left))
     }
 
     /// The op without what it says, if that is of an erased record and nothing of it is alive in `state`.
@@ -293,6 +301,56 @@ impl Db {
         }
         Ok(Some(Op { payload: emptied(&op.payload), ..op.clone() }))
     }
+}
+
+/// What the ops of the log say to others. The walk that empties them takes its time, and what leaves this node does not wait
+/// for it: ops that it has yet to come to leave as it will leave them.
+pub(crate) struct Telling<'c> {
+    reader: Reader<'c>,
+    is_walking: bool,
+}
+
+impl<'c> Telling<'c> {
+    pub fn of(conn: &'c Connection, plans: &'c Plans) -> Result<Self> {
+        let reader = Reader { conn, plans, listings: None };
+        Ok(Self { is_walking: is_pending(&reader)?, reader })
+    }
+
+    /// The op, of the stream with this number, as it may leave.
+    pub fn tell(&self, stream: i64, op: Op) -> Result<Op> {
+        if !self.is_walking || matches!(op.payload, Payload::Erased { .. }) {
+            return Ok(op);
+        }
+        let sql = "SELECT EXISTS (SELECT 1 FROM erasing WHERE kind = ?1 AND key = ?2)";
+        let mut statement = self.reader.conn.prepare_cached(sql)?;
+        if !statement.query_row(params![op.kind, op.key.0], |r| r.get::<_, bool>(0))? {
+            return Ok(op);
+        }
+        let place = Place { stream, tenant: op.stream.tenant, kind: op.kind, key: op.key };
+        let conn = self.reader.conn;
+        match left_of(conn, self.reader.plans, &place, op.dot, &op.payload)? {
+            Some(payload) => Ok(Op { payload, ..op }),
+            None => Ok(op),
+        }
+    }
+}
+
+/// What is left of an op of an erased record; none if it stays.
+fn left_of(
+    conn: &Connection,
+    plans: &Plans,
+    place: &Place,
+    dot: Dot,
+    payload: &Payload,
+) -> Result<Option<Payload>> {
+    // The key is that of another tenant's record. That one was erased, and this op could not be applied.
+    if let Some(plan) = plans.of(place.kind)
+        && load(conn, plan, place.key)?.is_some_and(|record| record.tenant != place.tenant)
+    {
+        return Ok(None);
+    }
+    let state = load_stored(conn, plans, place)?.map(|stored| stored.state).unwrap_or_default();
+    Ok((!names_the_living(payload, dot, &state)).then(|| emptied(payload)))
 }
 
 /// Only writes say something of a record; of deletions and counts nothing goes.
@@ -314,6 +372,12 @@ fn emptied(payload: &Payload) -> Payload {
 pub fn pending(reader: &impl Read) -> Result<u64> {
     let n: i64 = reader.conn().query_row("SELECT count(*) FROM erasing", [], |r| r.get(0))?;
     Ok(n as u64)
+}
+
+/// Whether the log may still tell of erased records.
+pub fn is_pending(reader: &impl Read) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM erasing)";
+    Ok(reader.conn().prepare_cached(sql)?.query_row([], |r| r.get(0))?)
 }
 
 /// Whether a record was erased, and the mark is here.

@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::tx::Tx;
 use crate::value::Value;
 use crate::verify::Report;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::BTreeSet;
 
 /// A blob that records name and that may not be here.
@@ -69,7 +69,12 @@ impl Db {
     ) -> Result<()> {
         let before = old.map(named_by).unwrap_or_default();
         let now = new.map(named_by).unwrap_or_default();
+        let erased = if before.is_subset(&now) { false } else { self.is_erased(place)? };
         for (blob, field) in before.difference(&now) {
+            let sql = "INSERT OR REPLACE INTO blob_left VALUES (?1, ?2, ?3, ?4, ?5)";
+            let at_ms = self.clock.now_ms() as i64;
+            let args = params![blob.0, place.kind, place.key.0, at_ms, erased];
+            self.conn.prepare_cached(sql)?.execute(args)?;
             let sql =
                 "DELETE FROM blob_ref WHERE blob = ?1 AND kind = ?2 AND key = ?3 AND field = ?4";
             let args = params![blob.0, place.kind, place.key.0, field];
@@ -122,6 +127,13 @@ impl Db {
         }
         Ok(())
     }
+}
+
+/// The record was erased: so are the files that it named lately.
+pub(crate) fn note_erased(conn: &Connection, kind: u16, key: Id) -> Result<()> {
+    let sql = "UPDATE blob_left SET erased = 1 WHERE kind = ?1 AND key = ?2";
+    conn.prepare_cached(sql)?.execute(params![kind, key.0])?;
+    Ok(())
 }
 
 const COLUMNS: &str = "pos, blob, rests, size, since_ms";
@@ -291,5 +303,40 @@ pub fn forget_loose(tx: &mut Tx<'_>, gone: &[BlobId]) -> Result<()> {
     }
     let sql = "DELETE FROM blob_loose WHERE EXISTS (SELECT 1 FROM blob_ref r WHERE r.blob = blob_loose.blob)";
     tx.conn().execute(sql, [])?;
+    Ok(())
+}
+
+/// Blobs of erased records that left them since a time, Unix milliseconds, in the order of their ids.
+pub fn erased(
+    reader: &impl Read,
+    since_ms: u64,
+    after: Option<BlobId>,
+    limit: usize,
+) -> Result<Vec<BlobId>> {
+    let sql = "SELECT DISTINCT blob FROM blob_left WHERE erased = 1 AND at_ms >= ?1 AND blob > ?2 ORDER BY blob LIMIT ?3";
+    let after = after.map(|blob| blob.0.to_vec()).unwrap_or_default();
+    let mut statement = reader.conn().prepare_cached(sql)?;
+    let args = params![since_ms as i64, after, limit as i64];
+    let rows = statement.query_map(args, |row| Ok(BlobId(row.get(0)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether a blob was one of an erased record, and no record names it now.
+pub fn is_erased(reader: &impl Read, blob: &BlobId) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM blob_left WHERE blob = ?1 AND erased = 1) \
+               AND NOT EXISTS (SELECT 1 FROM blob_ref WHERE blob = ?1)";
+    Ok(reader.conn().prepare_cached(sql)?.query_row([blob.0], |row| row.get(0))?)
+}
+
+/// A blob is about to be named by another record, whatever became of those before.
+pub fn forget_erased(tx: &mut Tx<'_>, blob: &BlobId) -> Result<()> {
+    tx.conn().prepare_cached("DELETE FROM blob_left WHERE blob = ?1")?.execute([blob.0])?;
+    Ok(())
+}
+
+/// Forgets which blobs left records before a time, Unix milliseconds, but those of erased records.
+pub fn forget_left(tx: &mut Tx<'_>, before_ms: u64) -> Result<()> {
+    let sql = "DELETE FROM blob_left WHERE erased = 0 AND at_ms < ?1";
+    tx.conn().prepare_cached(sql)?.execute([before_ms as i64])?;
     Ok(())
 }

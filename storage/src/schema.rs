@@ -48,6 +48,11 @@ CREATE TABLE IF NOT EXISTS blob_want (
   size INTEGER, since_ms INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS blob_want_next ON blob_want (pos) WHERE rests = 0;
 CREATE TABLE IF NOT EXISTS blob_loose (blob BLOB PRIMARY KEY, since_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blob_left (
+  blob BLOB NOT NULL, kind INTEGER NOT NULL, key BLOB NOT NULL, at_ms INTEGER NOT NULL, erased INTEGER NOT NULL,
+  PRIMARY KEY (blob, kind, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blob_left_record ON blob_left (kind, key);
+CREATE INDEX IF NOT EXISTS blob_left_age ON blob_left (erased, at_ms);
 CREATE TABLE IF NOT EXISTS total (
   kind INTEGER NOT NULL, tenant BLOB NOT NULL, col TEXT NOT NULL, value NOT NULL, n INTEGER NOT NULL,
   PRIMARY KEY (kind, tenant, col, value)) WITHOUT ROWID;

@@ -48,6 +48,9 @@ const MERGING: usize = 7;
 const MAX_POOL: usize = 16;
 /// Where a sync of the disk takes longer, no thread of the runtime makes one.
 const QUICK_SYNC_US: u64 = 2_000;
+/// Ops that are looked through for erased records while all else waits.
+pub const ERASE_OPS: u64 = 5_000;
+
 pub struct OpenOptions {
     /// Holds `atoll.db`.
     pub dir: PathBuf,
@@ -300,8 +303,10 @@ impl Store {
         self.shared.parked.load(Ordering::Relaxed)
     }
 
-    /// On a connection of its own, while writes go on.
+    /// On a connection of its own, while writes go on. Waits until nothing of erased records is left in the log: a copy of
+    /// the file is not told op by op.
     pub fn backup_to(&self, to: &Path, progress: impl FnMut(u64, u64)) -> Result<()> {
+        while self.erase_step(ERASE_OPS)? {}
         let conn = open_reader(&self.shared.path)?;
         Db::backup_from(&conn, to, progress)
     }

@@ -1,8 +1,12 @@
 //! Erasing a record: what the log, the inbox and other nodes keep of it.
 
+use atoll_storage::blob::BlobId;
 use atoll_storage::erasure::{self, marks};
+use atoll_storage::reference;
+use atoll_storage::store::OpenOptions;
+use atoll_storage::tx::Tx;
 use atoll_storage::{
-    Changes, Clock, Db, Field, Id, Kind, Lane, NodeId, Payload, Query, Read, Replica, Type,
+    Changes, Clock, Db, Field, Id, Kind, Lane, NodeId, Payload, Query, Read, Replica, Store, Type,
 };
 use std::collections::BTreeMap;
 
@@ -10,9 +14,10 @@ const NAME: Field = Field::text(1, "name").claim("person.name");
 const MAIL: Field = Field::text(2, "mail").column();
 const HOBBIES: Field = Field::set(3, "hobbies", Type::Text).column();
 const ABOUT: Field = Field::body(4, "about");
+const PICTURE: Field = Field::text(5, "picture").blob();
 
 static PERSON: Kind = Kind {
-    fields: &[NAME, MAIL, HOBBIES, ABOUT],
+    fields: &[NAME, MAIL, HOBBIES, ABOUT, PICTURE],
     counted: &["mail"],
     ..Kind::new(100, "person", "people", "identity")
 };
@@ -205,6 +210,114 @@ fn a_walk_through_the_log_goes_on_where_it_was_after_a_new_start() {
     let emptied =
         ops.iter().chain(&urgent).filter(|op| matches!(op.payload, Payload::Erased { .. }));
     assert_eq!(emptied.count(), 1);
+}
+
+/// All ops, as they leave.
+fn leaving(db: &mut Db) -> Vec<atoll_storage::Op> {
+    let all = |lane| db.ops(lane, 0, &BTreeMap::new(), 10_000, 1 << 24).unwrap().ops;
+    [Lane::Urgent, Lane::Rest].map(all).concat()
+}
+
+#[test]
+fn what_leaves_before_the_walk_has_come_to_it_is_what_the_walk_will_leave() {
+    let mut a = node(1);
+    a.transact(|tx| tx.create(&PERSON, TENANT, ADA, ada())).unwrap();
+    for n in 0..5 {
+        let edit = Changes::new().body(&ABOUT, format!("{SECRET} {n}")).set(&MAIL, SECRET);
+        a.transact(|tx| tx.edit(&PERSON, ADA, edit)).unwrap();
+    }
+    a.transact(|tx| {
+        tx.erase(&MARK, &PERSON, TENANT, ADA)?;
+        tx.create(&PERSON, TENANT, ADA, Changes::new().set(&NAME, "nobody"))
+    })
+    .unwrap();
+    let left = leaving(&mut a);
+    assert!(erasure::is_pending(&a.reader()).unwrap());
+    assert!(!told(&mut a).contains(SECRET), "{}", told(&mut a));
+    let emptied = left.iter().filter(|op| matches!(op.payload, Payload::Erased { .. }));
+    assert_eq!(emptied.count(), 6);
+    let mut steps = 0;
+    while a.erase_step(2).unwrap() {
+        steps += 1;
+        assert_eq!(leaving(&mut a), left);
+    }
+    assert!(steps > 2);
+    finish(&mut a);
+    assert_eq!(leaving(&mut a), left);
+    let mut b = node(2);
+    b.apply(left).unwrap();
+    finish(&mut b);
+    assert_equal(&mut a, &mut b);
+}
+
+#[test]
+fn a_copy_of_the_file_waits_for_the_walk() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::from_fn(|| 1_700_000_000_000);
+    let dir_of = |name: &str| dir.path().join(name);
+    let store = Store::open(OpenOptions {
+        dir: dir_of("node"),
+        kinds: KINDS,
+        node: NodeId([1; 16]),
+        clock,
+    });
+    let store = store.unwrap();
+    let write = |f: fn(&mut Tx<'_>) -> atoll_storage::Result<()>| store.write_blocking(f).unwrap();
+    write(|tx| tx.create(&PERSON, TENANT, ADA, ada()).map(drop));
+    let copied = |name: &str| {
+        store.backup_to(&dir_of(name), |_, _| {}).unwrap();
+        let bytes = std::fs::read(dir_of(name)).unwrap();
+        bytes.windows(SECRET.len()).any(|words| words == SECRET.as_bytes())
+    };
+    assert!(copied("before.db"));
+    write(|tx| tx.erase(&MARK, &PERSON, TENANT, ADA));
+    assert!(!copied("after.db"));
+    store.close();
+}
+
+#[test]
+fn an_op_of_another_tenant_under_the_key_of_an_erased_record_stops_nothing() {
+    let (mut a, mut b) = (node(1), node(2));
+    a.transact(|tx| tx.create(&PERSON, TENANT, ADA, ada())).unwrap();
+    let there = Id([8; 16]);
+    b.transact(|tx| tx.create(&PERSON, there, ADA, Changes::new().set(&NAME, "Ben"))).unwrap();
+    send(&mut b, &mut a);
+    a.transact(|tx| {
+        tx.erase(&MARK, &PERSON, TENANT, ADA)?;
+        tx.create(&PERSON, TENANT, ADA, Changes::new().set(&NAME, "nobody"))
+    })
+    .unwrap();
+    let left = leaving(&mut a);
+    while a.erase_step(2).unwrap() {}
+    assert_eq!(leaving(&mut a), left);
+    assert!(!told(&mut a).contains(SECRET), "{}", told(&mut a));
+}
+
+#[test]
+fn files_of_an_erased_record_are_known_in_whatever_order_it_is_told() {
+    let hex = |n: u8| BlobId([n; 32]).to_string();
+    let (mut a, mut b) = (node(1), node(2));
+    a.transact(|tx| tx.create(&PERSON, TENANT, ADA, ada().set(&PICTURE, hex(1)))).unwrap();
+    a.transact(|tx| tx.edit(&PERSON, ADA, Changes::new().set(&PICTURE, hex(2)))).unwrap();
+    let shared = Changes::new().set(&NAME, "Bob").set(&PICTURE, hex(2));
+    a.transact(|tx| tx.create(&PERSON, TENANT, Id([2; 16]), shared)).unwrap();
+    send(&mut a, &mut b);
+    erase(&mut a);
+    let mut left = leaving(&mut a);
+    left.reverse();
+    for op in left {
+        b.apply(vec![op]).unwrap();
+    }
+    for db in [&a, &b] {
+        let erased = reference::erased(&db.reader(), 0, None, 10).unwrap();
+        assert_eq!(erased, [BlobId([1; 32]), BlobId([2; 32])]);
+        let is_erased = |n| reference::is_erased(&db.reader(), &BlobId([n; 32])).unwrap();
+        assert_eq!([is_erased(1), is_erased(2), is_erased(3)], [true, false, false]);
+    }
+    a.transact(|tx| reference::forget_left(tx, u64::MAX >> 1)).unwrap();
+    assert_eq!(reference::erased(&a.reader(), 0, None, 10).unwrap().len(), 2);
+    a.transact(|tx| reference::forget_erased(tx, &BlobId([1; 32]))).unwrap();
+    assert_eq!(reference::erased(&a.reader(), 0, None, 10).unwrap(), [BlobId([2; 32])]);
 }
 
 #[test]

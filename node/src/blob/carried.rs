@@ -127,6 +127,9 @@ pub(crate) fn admit<F: Files>(
     if is_named && policy::of_blob(files, id, Some(size_bytes)).map_err(failed)? == Policy::Never {
         return Err("this node keeps no such files (blobs.policy)".to_owned());
     }
+    if base.read(|reader| reference::is_erased(reader, id)).map_err(|e| e.to_string())? {
+        return Err("it belonged to something that was erased".to_owned());
+    }
     if !is_named && !base.carries().is_everything() {
         return Err(
             "no record that is here names it: if its record is in another volume, take this one in again afterwards"

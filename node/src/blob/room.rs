@@ -121,6 +121,8 @@ pub fn sweep(node: &Arc<Node>) -> Result<usize> {
         }
     }
     page.extend(node.blobs.partials().map_err(super::failed)?);
+    let before_ms = now_ms.saturating_sub(2 * LOOSE_MS);
+    node.store.write_blocking(move |tx: &mut Tx| reference::forget_left(tx, before_ms))?;
     Ok(went + sweep_page(node, &page, now_ms)?)
 }
 

@@ -9,6 +9,7 @@ use super::line::{self, Part};
 use super::{FILES, HEAD, Unpacking};
 use crate::access::{Actor, Permission};
 use crate::audit;
+use crate::blob::erased;
 use crate::community::like::{self, Target};
 use crate::content::import::entry::Item;
 use crate::content::import::intake::Intake;
@@ -100,6 +101,7 @@ fn keep(node: &Node, name: &str, content: &mut dyn Read) -> Result<Result<(), St
     if !is_picture || BlobId::parse(name) != Some(BlobId::of(&bytes)) {
         return Ok(Err("is no picture, or not the one that it is named by".to_owned()));
     }
+    erased::forget_blocking(node, BlobId::of(&bytes))?;
     match node.blobs.put(&bytes) {
         Ok(_) => Ok(Ok(())),
         Err(blob::Error::Full) => Err(Error::Store(atoll_storage::Error::Full)),

@@ -3,6 +3,7 @@
 
 use super::user::{self, AVATAR};
 use crate::access::Actor;
+use crate::blob::erased;
 use crate::error::{Error, Result};
 use crate::runtime::Node;
 use atoll_storage::blob::{self, BlobId};
@@ -13,6 +14,7 @@ use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Rgba, RgbaImage};
 use std::io::Cursor;
+use std::sync::Arc;
 
 /// The largest file that is taken.
 pub const MAX_BYTES: usize = 5 << 20;
@@ -34,14 +36,23 @@ pub async fn upload(node: &Node, actor: &Actor, bytes: Vec<u8>) -> Result<Record
     if bytes.len() > MAX_BYTES {
         return Err(Error::field(AVATAR.name, "too_large", "takes at most 5 MiB"));
     }
-    let blobs = node.blobs.clone();
-    let kept = node.run_on_pool(move || {
-        let small = shrink(&bytes)?;
-        blobs.put(&small).map_err(stored)
-    });
-    let id = kept.await??;
+    let small = node.run_on_pool(move || shrink(&bytes)).await??;
+    let small: Arc<[u8]> = small.into();
+    let id = BlobId::of(&small);
+    erased::forget(node, id).await?;
+    keep(node, &small).await?;
     let changes = Changes::new().set(&AVATAR, id.to_string());
-    user::put(node, actor, me, changes, "cortex.user.updated").await
+    let record = user::put(node, actor, me, changes, "cortex.user.updated").await?;
+    // It may have gone with somebody who had the same one and was erased before this was written.
+    if node.blobs.path(&id).is_none() {
+        keep(node, &small).await?;
+    }
+    Ok(record)
+}
+
+async fn keep(node: &Node, picture: &Arc<[u8]>) -> Result<()> {
+    let (blobs, picture) = (node.blobs.clone(), picture.clone());
+    node.run_on_pool(move || blobs.put(&picture)).await?.map(drop).map_err(stored)
 }
 
 /// # Errors

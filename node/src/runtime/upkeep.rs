@@ -31,9 +31,6 @@ const UNPACKED_MS: u64 = 24 * 3_600_000;
 const PACK_STEPS: usize = 200;
 /// Blocks that are read in a round, to see whether they still can be.
 const SCRUB_BLOCKS: usize = 32;
-/// Ops that are looked through for erased records in one transaction, and how many of those there are in a round.
-const ERASE_OPS: u64 = 5_000;
-const ERASE_STEPS: usize = 1_000;
 /// Every so many rounds all blobs are looked at.
 const BLOB_ROUNDS: u32 = 15;
 /// Whose jobs have folders of the exchange.
@@ -105,14 +102,6 @@ pub(super) async fn run(node: Arc<Node>, mut stop: Stop) {
         if let Err(error) = user::erase::sweep(&node).await {
             tracing::warn!(%error, "what came back to deleted accounts could not be taken away");
         }
-        let erased = node.clone();
-        match tokio::task::spawn_blocking(move || erase_from_log(&erased)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "erased records could not be taken out of the log");
-            }
-            Err(error) => tracing::warn!(%error, "the erasing from the log was given up"),
-        }
         let late = node.clone();
         match tokio::task::spawn_blocking(move || revocation::take_back(&late)).await {
             Ok(Ok(())) => {}
@@ -169,16 +158,6 @@ fn trim(
         dropped += step;
     }
     Ok(dropped)
-}
-
-/// Of records that were erased here or elsewhere. What is left goes in the next round.
-fn erase_from_log(node: &Node) -> atoll_storage::Result<()> {
-    for _ in 0..ERASE_STEPS {
-        if !node.store.erase_step(ERASE_OPS)? {
-            break;
-        }
-    }
-    Ok(())
 }
 
 async fn look_at_backups(node: &Arc<Node>) {

@@ -1,6 +1,6 @@
 //! Starting and stopping what runs beside the requests. Every worker hears of the stop, and is waited for.
 
-use super::{Node, feeder, job, schedule, upkeep};
+use super::{Node, erasing, feeder, job, schedule, upkeep};
 use crate::blob::keeper;
 use crate::bucket;
 use crate::error::Result;
@@ -76,6 +76,7 @@ impl Node {
             ("jobs", tokio::spawn(job::run(self.clone(), stop_of()))),
             ("schedule", tokio::spawn(schedule::run(self.clone(), stop_of()))),
             ("upkeep", tokio::spawn(upkeep::run(self.clone(), stop_of()))),
+            ("erasing", tokio::spawn(erasing::run(self.clone(), stop_of()))),
             ("blobs", tokio::spawn(keeper::run(self.clone(), stop_of()))),
             ("removals", tokio::spawn(revocation::run(self.clone(), stop_of()))),
             ("grants", tokio::spawn(grant::run(self.clone(), stop_of()))),

@@ -8,6 +8,7 @@ use crate::ahead;
 use crate::apply::{Place, digest_of};
 use crate::codec;
 use crate::digest::Digest;
+use crate::erasure::Telling;
 use crate::error::Result;
 use crate::heads::{StreamHead, read_heads};
 use crate::id::{Dot, Id, Origin, StreamId};
@@ -104,6 +105,7 @@ impl LogReader<'_> {
     ) -> Result<OpBatch> {
         let heads: HashMap<i64, StreamHead> = read_heads(self.conn, None)?.into_iter().collect();
         let origins = log::origins(self.conn)?;
+        let telling = Telling::of(self.conn, self.plans)?;
         let mut batch = OpBatch { ops: vec![], next_pos: from_pos };
         let (mut bytes, mut looked_at) = (0, 0);
         // Who needs what is damaged stays behind, notices, and takes the state instead.
@@ -149,7 +151,7 @@ impl LogReader<'_> {
                     return Ok(ControlFlow::Continue(()));
                 }
             };
-            batch.ops.push(Op {
+            let op = Op {
                 stream: head.stream.clone(),
                 dot,
                 hlc: entry.hlc,
@@ -157,7 +159,8 @@ impl LogReader<'_> {
                 schema: entry.schema,
                 key: entry.key,
                 payload,
-            });
+            };
+            batch.ops.push(telling.tell(entry.stream, op)?);
             Ok(ControlFlow::Continue(()))
         })?;
         if batch.ops.is_empty() {

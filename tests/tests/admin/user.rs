@@ -1,9 +1,12 @@
 use super::{id_of, tenant_of, text};
 use atoll_node::Role;
 use atoll_node::identity::api_key::API_KEY;
-use atoll_node::identity::user::erase;
+use atoll_node::identity::user::{self, erase};
+use atoll_node::{blob, courier};
+use atoll_storage::blob::BlobId;
+use atoll_storage::erasure;
 use atoll_storage::outbox::events_after;
-use atoll_storage::{Clock, Lane, Query, Read, Replica};
+use atoll_storage::{Changes, Clock, Id, Lane, Query, Read, Replica};
 use atoll_tests::TestNode;
 use atoll_tests::harness::PASSWORD;
 use serde_json::{Value as Json, json};
@@ -125,6 +128,124 @@ async fn of_a_deleted_account_only_what_it_wrote_stays() {
     admin.post(&format!("{path}/impersonate"), &json!({})).await.refused(409, "account_deleted");
     let me = format!("/api/v1/users/{}", test.admin);
     admin.delete(&me).await.refused(409, "last_admin");
+}
+
+/// Bytes of the file under a bundle's first volume that say it.
+fn says(bytes: &[u8], words: &str) -> bool {
+    bytes.windows(words.len()).any(|window| window == words.as_bytes())
+}
+
+/// A node with what it has, of the account of Ada with her picture, and the picture.
+async fn with_ada() -> (TestNode, String, BlobId) {
+    let test = TestNode::start().await;
+    let ada = test.user("ada", Role::Editor).await;
+    let profile = json!({ "display_name": "Ada Lovelace", "bio": "Of London" });
+    ada.put("/api/v1/users/profile", &profile).await.expect(200).data();
+    let me = ada.get("/api/v1/auth/me").await.expect(200).data();
+    let (key, picture) = (Id::parse(text(&me, "id")).unwrap(), vec![7; 3_000]);
+    let blob = test.node.blobs.put(&picture).unwrap();
+    let changes = Changes::new().set(&user::AVATAR, blob.to_string());
+    let named = test.node.store.write(move |tx| tx.edit(&user::USER, key, changes).map(drop));
+    let named: atoll_storage::Result<()> = named.await;
+    named.unwrap();
+    (test, format!("/api/v1/users/{key}"), blob)
+}
+
+fn bundle(test: &TestNode, name: &str) -> std::path::PathBuf {
+    let to = test.folder().join(name);
+    let actor = atoll_node::Actor::system(Id::NIL);
+    let order = courier::Order { files: courier::Files::All, ..courier::Order::default() };
+    courier::export(&test.node, &actor, &order, &to, |_, _| {}).unwrap();
+    to
+}
+
+fn take_in(test: &TestNode, volume: &std::path::Path) -> Json {
+    let actor = atoll_node::Actor::system(Id::NIL);
+    let taken = courier::import(&test.node, &actor, &[volume.to_owned()], |_, _| {}).unwrap();
+    serde_json::to_value(&taken).unwrap()
+}
+
+#[tokio::test]
+async fn what_leaves_right_after_an_account_was_deleted_says_nothing_of_it() {
+    let (test, path, picture) = with_ada().await;
+    let old = bundle(&test, "old.atoll");
+    assert_eq!(test.admin().await.delete(&path).await.status, 204);
+    assert!(test.node.blobs.path(&picture).is_none(), "the picture is gone");
+    // A node that serves nobody walks through its log at its next start.
+    assert!(test.node.store.read(|reader| erasure::is_pending(reader)).unwrap());
+    let (by_link, by_bundle) =
+        (TestNode::start_beside(&test).await, TestNode::start_empty(|_| {}).await);
+    let key = test.node.key().public().to_string();
+    let system = atoll_node::Actor::system(Id::NIL);
+    atoll_node::peer::add(&by_bundle.node, &system, &key, "core", None).await.unwrap();
+    let new = bundle(&test, "new.atoll");
+    let taken = take_in(&by_bundle, &new);
+    assert_eq!(taken["bundles"][0]["is_whole"], true, "{taken}");
+    let copy = test.folder().join("copy");
+    atoll_node::backup::create(&test.node, &copy, &|_, _| Ok(())).unwrap();
+    for words in ["ada@", "Lovelace", "London"] {
+        assert!(!atoll_tests::harness::is_on_disk(&copy, words), "{words} is in the backup");
+        for there in [&by_link, &by_bundle] {
+            assert!(!logged(there).contains(words), "{words} came to another node");
+            there.node.store.close();
+            let folder = there.folder();
+            assert!(!atoll_tests::harness::is_on_disk(folder, words), "{words} is on its disk");
+        }
+    }
+    let name = picture.to_string();
+    assert!(!copy.join("blobs").join(&name[..2]).join(&name).exists());
+    assert!(!says(&std::fs::read(&new).unwrap(), &"\u{7}".repeat(64)));
+    // What was packed before brings nothing back.
+    assert!(says(&std::fs::read(&old).unwrap(), &"\u{7}".repeat(64)));
+    let taken = take_in(&test, &old);
+    assert_eq!(taken["bundles"][0]["blobs_left"], 1, "{taken}");
+    assert!(test.node.blobs.path(&picture).is_none());
+    assert_eq!(erase_all(&test), "");
+}
+
+#[tokio::test]
+async fn a_picture_that_somebody_else_has_too_stays_and_one_that_is_uploaded_again_does() {
+    let (test, path, picture) = with_ada().await;
+    let bob = test.user("bob", Role::Viewer).await;
+    let key = Id::parse(&id_of(&bob).await).unwrap();
+    let changes = Changes::new().set(&user::AVATAR, picture.to_string());
+    let named = test.node.store.write(move |tx| tx.edit(&user::USER, key, changes).map(drop));
+    let named: atoll_storage::Result<()> = named.await;
+    named.unwrap();
+    let admin = test.admin().await;
+    assert_eq!(admin.delete(&path).await.status, 204);
+    assert!(test.node.blobs.path(&picture).is_some());
+    assert_eq!(blob::erased::drop_all(&test.node).unwrap(), 0);
+    assert_eq!(admin.delete(&format!("/api/v1/users/{key}")).await.status, 204);
+    assert!(test.node.blobs.path(&picture).is_none());
+    // What was on its way comes, and goes.
+    test.node.blobs.put(&vec![7; 3_000]).unwrap();
+    assert_eq!(blob::erased::drop_all(&test.node).unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_emptied_without_waiting_and_goes_on_after_a_restart() {
+    let (test, path, _) = with_ada().await;
+    let emptied = async |test: &TestNode| {
+        let mut commits = test.node.store.subscribe();
+        let wait = async {
+            while test.node.store.read(|reader| erasure::is_pending(reader)).unwrap() {
+                commits.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.expect("it ends");
+    };
+    assert_eq!(test.admin().await.delete(&path).await.status, 204);
+    assert!(test.node.store.read(|reader| erasure::is_pending(reader)).unwrap());
+    let (tenant, admin) = (test.tenant, test.admin);
+    let test = TestNode::reopen(test.close().await, tenant, admin).await;
+    assert!(test.node.store.read(|reader| erasure::is_pending(reader)).unwrap());
+    let workers = test.node.start().await.unwrap();
+    emptied(&test).await;
+    let ben = format!("/api/v1/users/{}", test.make_user(test.tenant, "ben", Role::Viewer).await);
+    assert_eq!(test.admin().await.delete(&ben).await.status, 204);
+    emptied(&test).await;
+    workers.shutdown().await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::access::{Actor, Role};
 use crate::audit;
+use crate::blob::erased;
 use crate::error::{Error, Result};
 use crate::identity::api_key::API_KEY;
 use crate::identity::session::SESSION;
@@ -19,6 +20,7 @@ use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Id, Kind, Merge, Record, Value};
 use serde_json::{Map, json};
+use std::sync::Arc;
 
 /// What others see in the place of a name.
 pub const NOBODY: &str = "deleted user";
@@ -95,22 +97,31 @@ fn left_over(user: &Record) -> Changes {
 ///
 /// # Errors
 /// `Denied` for a user above the actor; `Conflict` (`last_admin`, `account_deleted`); `Stale`.
-pub async fn erase(node: &Node, actor: &Actor, id: Id, expected: Option<[u8; 16]>) -> Result<()> {
+pub async fn erase(
+    node: &Arc<Node>,
+    actor: &Actor,
+    id: Id,
+    expected: Option<[u8; 16]>,
+) -> Result<()> {
     administered(node, actor, id)?;
     let actor = *actor;
     node.store
-        .write(move |tx| {
+        .write::<_, Error>(move |tx| {
             require_version(tx, id, expected)?;
             erase_in(tx, &actor, id)
         })
-        .await
+        .await?;
+    erased::drop_now(node).await;
+    Ok(())
 }
 
 /// Deletes one's own account. The password proves that it is no session left open.
-pub async fn erase_me(node: &Node, actor: &Actor, password: String) -> Result<()> {
+pub async fn erase_me(node: &Arc<Node>, actor: &Actor, password: String) -> Result<()> {
     let me = super::confirm_in_person(node, actor, password).await?;
     let actor = *actor;
-    node.store.write(move |tx| erase_in(tx, &actor, me.key)).await
+    node.store.write(move |tx| erase_in(tx, &actor, me.key)).await?;
+    erased::drop_now(node).await;
+    Ok(())
 }
 
 fn erase_in(tx: &mut Tx, actor: &Actor, id: Id) -> Result<()> {
