@@ -25,7 +25,7 @@ pub fn routes() -> Vec<Route> {
             .doc("What was done about conflicts, the newest first."),
         post("/api/v1/sync/settlements/{id}/undo", Can(Permission::ConflictsResolve), undo)
             .gives_fields(ROW)
-            .doc("Puts back what stood there before. 409 `changed_since` if somebody wrote there after it was settled."),
+            .doc("Puts back what stood there before, and the conflict is in the inbox again. 409 `changed_since` if somebody wrote there after it was settled."),
     ]
 }
 
@@ -36,8 +36,8 @@ const ROW: &[Field] = &[
     KEY,
     FIELD,
     CAUSE,
-    Field::text(20, "before").doc("What stood there; of a name, the id of the record that had it."),
-    Field::text(21, "after").doc("What was written; of a name, the id of the record that got it. Null if it was left as it was."),
+    Field::text(20, "before").doc("What stood there; of a name, the id of the record that had it; of what was deleted after all, when it had been deleted first."),
+    Field::text(21, "after").doc("What was written; of a name, the id of the record that got it; of what was deleted after all, when that was. Null if it was left as it was."),
     BY,
     Field::time(22, "at").required(),
     UNDONE_AT,
@@ -79,6 +79,7 @@ fn row(call: &Call, settled: &Record) -> Json {
     let (before, after) = match settlement::deed(settled) {
         Deed::Wrote { before, after } => (shown(&before), shown(&after)),
         Deed::Gave { before, after } => (json!(before), json!(after)),
+        Deed::Deleted { before, at_ms } => (json!(Moment(before.at_ms)), json!(Moment(at_ms))),
         Deed::Left { .. } | Deed::Untold => (Json::Null, Json::Null),
     };
     json!({

@@ -9,6 +9,7 @@ use crate::reply::Reply;
 use crate::route::Access::Can;
 use crate::route::{Answer, Route, get, post, put};
 use crate::show;
+use atoll_node::conflict::author::{self, Source};
 use atoll_node::conflict::{self, Resolution};
 use atoll_node::{Node, Permission, blob, bucket, carries as parts, kinds, peer};
 use atoll_storage::blob::BlobId;
@@ -65,13 +66,15 @@ pub fn routes() -> Vec<Route> {
             .gives_fields(CONFLICT)
             .pages()
             .query(&["limit", "cursor"])
-            .doc("What nodes wrote apart from each other and a rule had to settle, newest first."),
+            .doc("What nodes wrote apart from each other and a rule had to settle, newest first. Each of `values` has \
+                  `author` (`id`, `username`, `display_name`; null if it is not known who wrote it, or nobody did), \
+                  `node` and `node_name` (null if this node does not know that one)."),
         get("/api/v1/sync/conflicts/{id}", reads, show_conflict)
             .gives_fields(CONFLICT)
             .doc("One conflict with all its values, and of each text what differs from the one that shows, by word."),
         post("/api/v1/sync/conflicts/{id}/resolve", resolves, resolve)
             .takes_fields(RESOLUTION)
-            .doc("Takes one of the values by its place, writes another, or leaves it as it is."),
+            .doc("Takes one of the values by its place, writes another, deletes after all what an edit kept, or leaves it as it is."),
     ]
 }
 
@@ -173,7 +176,7 @@ const CONFLICT: &[Field] = &[
     Field::text(2, "cause").required(),
     Field::text(3, "kind").required(),
     Field::text(4, "key").required(),
-    Field::text(5, "field").required(),
+    Field::text(5, "field").doc("Null for what is about the whole record."),
     Field::time(6, "at").required(),
     Field::text(7, "explanation").required(),
 ];
@@ -181,6 +184,8 @@ const RESOLUTION: &[Field] = &[
     Field::int(1, "take").doc("A place in `values`, from 0."),
     Field::text(2, "write").doc("Another value."),
     Field::flag(3, "dismiss").doc("It stays as it is."),
+    Field::flag(4, "delete")
+        .doc("What an edit kept from the trash goes there after all (`edit_overruled_deletion`)."),
 ];
 
 async fn status(call: Call) -> Answer {
@@ -445,8 +450,10 @@ async fn conflicts(call: Call) -> Answer {
         || Problem::parameter("cursor", "wrong_cursor", "give the `next` of a page as it stands");
     let after = call.param("cursor").map(|text| Id::parse(text).ok_or_else(wrong)).transpose()?;
     let inbox = conflict::list(&call.node, &call.actor, call.limit()?, after)?;
+    let sources = author::sources(&call.node, &inbox.conflicts)?;
+    let both = inbox.conflicts.iter().zip(&sources);
     let rows: Vec<Json> =
-        inbox.conflicts.iter().map(|conflict| conflict_row(&call, conflict)).collect();
+        both.map(|(conflict, sources)| conflict_row(&call, conflict, sources)).collect();
     let next = inbox.next.map(|id| id.to_string());
     let total = conflict::count(&call.node, &call.actor)?;
     Reply::rows(&call, &rows, next.as_deref(), total)
@@ -454,7 +461,8 @@ async fn conflicts(call: Call) -> Answer {
 
 async fn show_conflict(call: Call) -> Answer {
     let found = conflict::get(&call.node, &call.actor, call.id("id")?)?;
-    let mut row = conflict_row(&call, &found);
+    let sources = author::sources(&call.node, std::slice::from_ref(&found))?;
+    let mut row = conflict_row(&call, &found, sources.first().map_or(&[], Vec::as_slice));
     let differences = conflict::differences(&call.node, &found).await?;
     let values = row["values"].as_array_mut().into_iter().flatten();
     for (value, difference) in values.zip(differences) {
@@ -465,7 +473,7 @@ async fn show_conflict(call: Call) -> Answer {
     Reply::data(row)
 }
 
-fn conflict_row(call: &Call, conflict: &Conflict) -> Json {
+fn conflict_row(call: &Call, conflict: &Conflict, sources: &[Source]) -> Json {
     let kind = kinds::ALL.iter().find(|kind| kind.code == conflict.kind);
     let field = kind.and_then(|kind| kind.field_by_code(conflict.field_code));
     let is_seen = match (kind, field.map(|field| field.shown)) {
@@ -473,11 +481,13 @@ fn conflict_row(call: &Call, conflict: &Conflict) -> Json {
         (Some(kind), Some(Shown::Privately)) => show::administers(&call.actor, kind),
         _ => false,
     };
-    let value = |value: &ConflictValue| {
+    let value = |(value, source): (&ConflictValue, &Source)| {
         json!({
             "value": is_seen.then(|| shown(&value.value, field)),
             "key": value.key,
-            "node": value.author.node.to_string(),
+            "author": source.author.as_ref().filter(|_| is_seen),
+            "node": value.dot.origin.node.to_string(),
+            "node_name": source.node_name,
             "at": Moment::of(value.hlc.ms()),
             "won": value.won,
         })
@@ -487,10 +497,10 @@ fn conflict_row(call: &Call, conflict: &Conflict) -> Json {
         "cause": conflict.cause.name(),
         "kind": conflict.kind_name,
         "key": conflict.key,
-        "field": conflict.field,
+        "field": Some(&conflict.field).filter(|field| !field.is_empty()),
         "at": Moment::of(conflict.at_ms),
         "explanation": conflict.explanation,
-        "values": conflict.values.iter().map(value).collect::<Vec<_>>(),
+        "values": conflict.values.iter().zip(sources).map(value).collect::<Vec<_>>(),
     })
 }
 
@@ -507,15 +517,21 @@ struct Settle {
     take: Option<usize>,
     write: Option<String>,
     dismiss: Option<bool>,
+    delete: Option<bool>,
 }
 
 async fn resolve(call: Call) -> Answer {
     let id = call.id("id")?;
-    let resolution = match call.json::<Settle>()? {
-        Settle { take: Some(place), write: None, dismiss: None } => Resolution::Take(place),
-        Settle { take: None, write: Some(text), dismiss: None } => Resolution::Write(text),
-        Settle { take: None, write: None, dismiss: Some(true) } => Resolution::Dismiss,
-        _ => return Err(Problem::malformed("send one of `take`, `write` and `dismiss: true`")),
+    let Settle { take, write, dismiss, delete } = call.json()?;
+    let resolution = match (take, write, dismiss, delete) {
+        (Some(place), None, None, None) => Resolution::Take(place),
+        (None, Some(text), None, None) => Resolution::Write(text),
+        (None, None, Some(true), None) => Resolution::Dismiss,
+        (None, None, None, Some(true)) => Resolution::Delete,
+        _ => {
+            let message = "send one of `take`, `write`, `dismiss: true` and `delete: true`";
+            return Err(Problem::malformed(message));
+        }
     };
     conflict::resolve(&call.node, &call.actor, id, resolution).await?;
     Reply::none()

@@ -8,6 +8,7 @@ use crate::failure::{Failure, Outcome};
 use crate::secret;
 use atoll_api::moment::Moment;
 use atoll_node::backup::kept;
+use atoll_node::conflict::author::Source;
 use atoll_node::content::import;
 use atoll_node::exchange::export;
 use atoll_node::identity::user::table;
@@ -16,7 +17,7 @@ use atoll_node::job::{self, Job};
 use atoll_node::{Actor, Node, Role, blob, carries, conflict, courier, kinds, peer, seal};
 use atoll_storage::job::Wanted;
 use atoll_storage::query::Query;
-use atoll_storage::{Id, Record};
+use atoll_storage::{Id, Record, Shown};
 use atoll_sync::blob::TransferStatus;
 use atoll_sync::runner::{Obstacle, PeerStatus};
 use serde::{Deserialize, Serialize};
@@ -540,12 +541,18 @@ fn quarantine(node: &Node, limit: usize) -> Outcome<Json> {
 
 fn conflicts(node: &Node, limit: usize) -> Outcome<Json> {
     let inbox = conflict::list(node, &in_default(node)?, limit, None)?;
-    let row = |conflict: &atoll_storage::Conflict| {
-        let values = conflict.values.iter().map(|value| {
+    let sources = conflict::author::sources(node, &inbox.conflicts)?;
+    let row = |(conflict, sources): (&atoll_storage::Conflict, &Vec<Source>)| {
+        let kind = kinds::ALL.iter().find(|kind| kind.code == conflict.kind);
+        let field = kind.and_then(|kind| kind.field_by_code(conflict.field_code));
+        let is_secret = field.is_some_and(|field| field.shown == Shown::Never);
+        let values = conflict.values.iter().zip(sources).map(|(value, source)| {
             json!({
-                "value": value.value,
+                "value": (!is_secret).then_some(&value.value),
                 "key": value.key,
-                "node": value.author.node.to_string(),
+                "author": source.author.as_ref().filter(|_| !is_secret),
+                "node": value.dot.origin.node.to_string(),
+                "node_name": source.node_name,
                 "at": Moment::of(value.hlc.ms()).to_string(),
                 "won": value.won,
             })
@@ -555,13 +562,13 @@ fn conflicts(node: &Node, limit: usize) -> Outcome<Json> {
             "cause": conflict.cause.name(),
             "kind": conflict.kind_name,
             "key": conflict.key,
-            "field": conflict.field,
+            "field": Some(&conflict.field).filter(|field| !field.is_empty()),
             "at": Moment::of(conflict.at_ms).to_string(),
             "explanation": conflict.explanation,
             "values": values.collect::<Vec<_>>(),
         })
     };
-    Ok(Json::Array(inbox.conflicts.iter().map(row).collect()))
+    Ok(Json::Array(inbox.conflicts.iter().zip(&sources).map(row).collect()))
 }
 
 pub fn as_json(answer: impl Serialize) -> Outcome<Json> {

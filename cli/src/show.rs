@@ -357,24 +357,24 @@ fn conflicts(answer: &Json) {
         say!("Nothing was written apart that had to be settled.");
     }
     for conflict in all {
-        say!(
-            "{}  {} of {} {}",
-            text(&conflict["id"]),
-            text(&conflict["field"]),
-            text(&conflict["kind"]),
-            text(&conflict["key"])
-        );
+        let field = conflict["field"].as_str().map(|field| format!("{field} of "));
+        let (id, kind) = (text(&conflict["id"]), text(&conflict["kind"]));
+        say!("{id}  {}{kind} {}", field.unwrap_or_default(), text(&conflict["key"]));
         say!("  {} ({})", text(&conflict["explanation"]), text(&conflict["cause"]));
         for (place, value) in conflict["values"].as_array().unwrap_or(&empty).iter().enumerate() {
             let mark = if value["won"] == true { "shows" } else { "     " };
-            say!(
-                "  {place} {mark}  {}  by {} at {}",
-                value["value"],
-                text(&value["node"]),
-                text(&value["at"])
-            );
+            say!("  {place} {mark}  {}  by {}", value["value"], writer_of(value));
         }
     }
+}
+
+/// Who wrote a value of a conflict, on which node and when, as far as it is known.
+fn writer_of(value: &Json) -> String {
+    let named = |name: &Json| name.as_str().map(str::to_owned);
+    let at = named(&value["node_name"]).unwrap_or_else(|| text(&value["node"]));
+    let author = named(&value["author"]["display_name"]);
+    let author = author.unwrap_or_else(|| "somebody".to_owned());
+    format!("{author} on {at} at {}", text(&value["at"]))
 }
 
 fn imported(answer: &Json) -> Outcome {

@@ -2,10 +2,13 @@
 //! settle it. A settlement is an ordinary write: it travels, and the inbox of every node follows.
 //! Never hides a conflict that changed after somebody had dismissed it.
 
+pub mod author;
 pub mod settlement;
 
 use crate::access::{Actor, Permission};
+use crate::content::post::POST;
 use crate::content::version::{Piece, pieces};
+use crate::content::workflow;
 use crate::error::{Error, Result};
 use crate::kinds;
 use crate::runtime::Node;
@@ -23,6 +26,7 @@ pub const BY: Field = Field::refers(2, "dismissed_by", "user").doc("Who looked a
 pub static CONFLICT_DISMISSAL: Kind = Kind {
     class: Class::Fact,
     fields: &[CONFLICT, BY],
+    silent: true,
     doc: "A conflict that somebody has seen and left as it is.",
     ..Kind::new(90, "conflict_dismissal", "conflict_dismissals", "inbox")
 };
@@ -38,6 +42,8 @@ pub enum Resolution {
     Take(usize),
     /// Another value: another name for the record, or another text for the field.
     Write(String),
+    /// What an edit brought back is deleted after all.
+    Delete,
     /// It stays as it is and leaves the inbox.
     Dismiss,
 }
@@ -117,7 +123,8 @@ pub fn get(node: &Node, actor: &Actor, id: Id) -> Result<Conflict> {
 /// Settles one conflict of the actor's tenant.
 ///
 /// # Errors
-/// `Conflict` (`cannot_take`) where the record is gone, or the value is not one that can be written.
+/// `Conflict` (`cannot_take`) where the record is gone, the value is not one that can be written, or nothing was deleted
+/// that could be deleted after all.
 pub async fn resolve(node: &Node, actor: &Actor, id: Id, resolution: Resolution) -> Result<()> {
     actor.require(Permission::ConflictsResolve)?;
     let actor = *actor;
@@ -129,6 +136,7 @@ pub async fn resolve(node: &Node, actor: &Actor, id: Id, resolution: Resolution)
                 Resolution::Dismiss => dismiss(tx, &actor, &conflict),
                 Resolution::Take(place) => take(tx, &actor, &conflict, place),
                 Resolution::Write(text) => write(tx, &actor, &conflict, Value::Text(text)),
+                Resolution::Delete => delete(tx, &actor, &conflict),
             }
         })
         .await
@@ -151,7 +159,7 @@ fn dismissal_key(conflict: &Conflict) -> Id {
         .values
         .iter()
         .map(|value| {
-            [&value.author.to_bytes()[..], &value.hlc.0.to_be_bytes(), &value.key.0].concat()
+            [&value.dot.origin.to_bytes()[..], &value.hlc.0.to_be_bytes(), &value.key.0].concat()
         })
         .collect();
     seen.sort();
@@ -184,13 +192,27 @@ fn write(tx: &mut Tx, actor: &Actor, conflict: &Conflict, value: Value) -> Resul
     edit(tx, kind, conflict.key, changes)
 }
 
+/// The deletion that an edit overruled, once more, by somebody who knows of the edit.
+fn delete(tx: &mut Tx, actor: &Actor, conflict: &Conflict) -> Result<()> {
+    if conflict.cause != Cause::Revived || conflict.kind != POST.code {
+        return Err(cannot_take(
+            "only what an edit kept from the trash is deleted from here: take a value, write one, or dismiss the conflict",
+        ));
+    }
+    let (before, at_ms) = workflow::trash_after_all(tx, actor, conflict.key)?;
+    settlement::note(tx, actor, conflict, Deed::Deleted { before, at_ms })
+}
+
 fn edit(tx: &mut Tx, kind: &'static Kind, key: Id, changes: Changes) -> Result<()> {
-    match tx.edit(kind, key, changes) {
-        Ok(_) => Ok(()),
-        Err(atoll_storage::Error::Missing(_)) => Err(cannot_take(
+    tx.edit(kind, key, changes).map(|_| ()).map_err(gone)
+}
+
+fn gone(error: atoll_storage::Error) -> Error {
+    match error {
+        atoll_storage::Error::Missing(_) => cannot_take(
             "the record was deleted: make a new one with these values, or dismiss the conflict",
-        )),
-        Err(error) => Err(error.into()),
+        ),
+        error => error.into(),
     }
 }
 

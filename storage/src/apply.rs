@@ -212,7 +212,8 @@ impl Db {
     }
 
     pub(crate) fn keep_lost(&self, place: &Place, lost: &[LostWrite]) -> Result<()> {
-        for write in lost {
+        let kind = self.plans.of(place.kind).map(|plan| plan.kind);
+        for write in lost.iter().filter(|lost| !kind.is_some_and(|k| k.is_silent(lost.field))) {
             let mut extra = write.dot.to_bytes().to_vec();
             extra.extend(codec::encode(&write.element));
             conflict::put(

@@ -5,7 +5,8 @@ use crate::claim;
 use crate::clock::Hlc;
 use crate::codec;
 use crate::error::Result;
-use crate::id::{Id, Origin};
+use crate::id::{Dot, Id};
+use crate::kind::Kind;
 use crate::read::{Plans, load};
 use crate::record::Record;
 use crate::state::LostWrite;
@@ -56,6 +57,7 @@ pub struct Conflict {
     pub kind_name: String,
     pub key: Id,
     pub cause: Cause,
+    /// The field's name, "" for what is about the whole record.
     pub field: String,
     pub field_code: u16,
     pub at_ms: u64,
@@ -68,7 +70,8 @@ pub struct ConflictValue {
     pub value: Value,
     /// The record that the value belongs to: for names, each value another's.
     pub key: Id,
-    pub author: Origin,
+    /// Of the op that wrote it.
+    pub dot: Dot,
     pub hlc: Hlc,
     pub won: bool,
 }
@@ -124,6 +127,25 @@ pub(crate) fn remove_id(conn: &Connection, id: Id) -> Result<()> {
     Ok(())
 }
 
+/// Drops what an earlier release told of fields that are silent now.
+pub(crate) fn hush(conn: &Connection, kind: &Kind) -> Result<()> {
+    let silent: Vec<Option<u16>> = if kind.silent {
+        vec![None]
+    } else {
+        kind.fields.iter().filter(|field| field.silent).map(|f| Some(f.code)).collect()
+    };
+    let which = "kind = ?1 AND (?2 IS NULL OR field = ?2) AND cause IN (?3, ?4)";
+    for field in silent {
+        let these = params![kind.code, field, Cause::Concurrent as u8, Cause::LostWrite as u8];
+        // To delete is a write, and a full disk takes none.
+        let any = format!("SELECT EXISTS (SELECT 1 FROM conflict WHERE {which})");
+        if conn.prepare_cached(&any)?.query_row(these, |r| r.get(0))? {
+            conn.execute(&format!("DELETE FROM conflict WHERE {which}"), these)?;
+        }
+    }
+    Ok(())
+}
+
 /// Lost writes of one record, with the ids of their rows.
 pub(crate) fn lost_writes(conn: &Connection, kind: u16, key: Id) -> Result<Vec<(Id, LostWrite)>> {
     let sql = "SELECT id, detail FROM conflict WHERE kind = ?1 AND key = ?2 AND cause = ?3";
@@ -137,13 +159,13 @@ pub(crate) fn lost_writes(conn: &Connection, kind: u16, key: Id) -> Result<Vec<(
     Ok(all)
 }
 
-/// The fields of a record with concurrent values that differ.
+/// The fields of a record with concurrent values that differ and that people look at.
 pub(crate) fn disputed(record: &Record) -> Vec<u16> {
     let mut fields = Vec::new();
     for pair in record.state.cells.windows(2) {
         let [a, b] = pair else { continue };
-        let clash =
-            a.field == b.field && a.element.is_none() && b.element.is_none() && a.value != b.value;
+        let is_one = a.field == b.field && a.element.is_none() && b.element.is_none();
+        let clash = is_one && a.value != b.value && !record.kind.is_silent(a.field);
         if clash && fields.last() != Some(&a.field) {
             fields.push(a.field);
         }
@@ -206,7 +228,11 @@ fn explain(conn: &Connection, plans: &Plans, row: Row) -> Result<Conflict> {
     let plan = plans.of(row.kind);
     let field = plan.and_then(|p| p.kind.field_by_code(row.field));
     let name = plan.map_or_else(|| format!("kind {}", row.kind), |p| p.kind.name.to_owned());
-    let field_name = field.map_or_else(|| row.field.to_string(), |f| f.name.to_owned());
+    let field_name = match field {
+        Some(field) => field.name.to_owned(),
+        None if row.cause == Cause::Revived => String::new(),
+        None => row.field.to_string(),
+    };
     let record = plan.map(|plan| load(conn, plan, row.key)).transpose()?.flatten();
     let mut values = Vec::new();
     if let Some(record) = record.filter(|_| row.cause != Cause::LostWrite) {
@@ -215,7 +241,7 @@ fn explain(conn: &Connection, plans: &Plans, row: Row) -> Result<Conflict> {
         let of = |c: &crate::state::Cell| ConflictValue {
             value: c.value.clone(),
             key: row.key,
-            author: c.dot.origin,
+            dot: c.dot,
             hlc: c.hlc,
             won: winner == Some(c.dot),
         };
@@ -226,7 +252,7 @@ fn explain(conn: &Connection, plans: &Plans, row: Row) -> Result<Conflict> {
             let of = |c: claim::Claim| ConflictValue {
                 value: Value::Text(wanted.clone()),
                 key: c.key,
-                author: c.dot.origin,
+                dot: c.dot,
                 hlc: c.hlc,
                 won: c.won,
             };
@@ -238,7 +264,7 @@ fn explain(conn: &Connection, plans: &Plans, row: Row) -> Result<Conflict> {
         values.push(ConflictValue {
             value,
             key: row.key,
-            author: lost.dot.origin,
+            dot: lost.dot,
             hlc: lost.hlc,
             won: false,
         });
@@ -253,9 +279,9 @@ fn explain(conn: &Connection, plans: &Plans, row: Row) -> Result<Conflict> {
         Cause::LostWrite => format!(
             "{field_name} was written while the {name} was deleted elsewhere; the deletion stands"
         ),
-        Cause::Revived => {
-            format!("the {name} was removed while it was edited elsewhere; the edit stands")
-        }
+        Cause::Revived => format!(
+            "somebody deleted the {name} while somebody else edited it on another node; the edit stands and the {name} is kept"
+        ),
         Cause::Cycle => {
             let plural = plan.map_or("records", |p| p.kind.plural);
             format!("moves of {plural} made a circle; the latest of them does not count")

@@ -42,6 +42,7 @@ pub const fn marks(
     Kind {
         fields: &[ERASED_KIND, ERASED_KEY, ERASED_AT],
         erases: true,
+        silent: true,
         doc: "That a record was erased, so that nothing of it is kept wherever it comes from.",
         ..Kind::new(code, name, plural, scope)
     }

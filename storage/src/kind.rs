@@ -61,6 +61,8 @@ pub struct Field {
     pub refers: Option<&'static str>,
     /// Its values, or some of them, are names of blobs.
     pub blob: bool,
+    /// Nobody writes it by hand: where writes made apart meet in it, the inbox says nothing.
+    pub silent: bool,
     pub doc: &'static str,
 }
 
@@ -80,6 +82,7 @@ impl Field {
             choices: &[],
             refers: None,
             blob: false,
+            silent: false,
             doc: "",
         }
     }
@@ -171,6 +174,13 @@ impl Field {
         self
     }
 
+    /// Nobody writes it by hand: where writes made apart meet in it, the rule settles that and the inbox says nothing.
+    #[must_use]
+    pub const fn silent(mut self) -> Self {
+        self.silent = true;
+        self
+    }
+
     #[must_use]
     pub const fn read_only(mut self) -> Self {
         self.writable = false;
@@ -259,6 +269,8 @@ pub struct Kind {
     pub revokes: bool,
     /// True of a record whose removal was overruled by an edit made apart from it: the inbox shows it.
     pub revives: Option<fn(&Record) -> bool>,
+    /// Nobody writes its records by hand: all their fields are [`Field::silent`].
+    pub silent: bool,
     pub doc: &'static str,
 }
 
@@ -287,6 +299,7 @@ impl Kind {
             seals: false,
             revokes: false,
             revives: None,
+            silent: false,
             doc: "",
         }
     }
@@ -297,6 +310,11 @@ impl Kind {
 
     pub fn field_by_code(&self, code: u16) -> Option<&Field> {
         self.fields.iter().find(|f| f.code == code)
+    }
+
+    /// Whether the inbox says nothing of writes made apart that meet in this field.
+    pub fn is_silent(&self, field: u16) -> bool {
+        self.silent || self.field_by_code(field).is_some_and(|field| field.silent)
     }
 
     pub fn columns(&self) -> impl Iterator<Item = (&'static str, Type)> {

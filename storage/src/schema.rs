@@ -161,6 +161,7 @@ pub fn prepare(conn: &Connection, kinds: &[&'static Kind]) -> Result<Vec<&'stati
     }
     let mut stale = Vec::new();
     for kind in kinds {
+        crate::conflict::hush(conn, kind)?;
         let name = format!("view.{}", kind.name);
         let known: Option<Vec<u8>> = meta(conn, &name)?;
         let version = kind.view_version();

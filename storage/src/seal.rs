@@ -51,6 +51,7 @@ pub const fn seals(
     Kind {
         fields: &[ORIGIN, LOW, HIGH, NAME, BEFORE, KEY, SIGNATURE],
         seals: true,
+        silent: true,
         doc: "That a run of ops is what its origin wrote, signed by it.",
         ..Kind::new(code, name, plural, scope)
     }

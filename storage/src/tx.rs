@@ -184,6 +184,26 @@ impl Tx<'_> {
         self.issue(Target::of(record), Payload::Write(write))?.ok_or(Error::Missing(kind.name))
     }
 
+    /// Writes values into a register as if nodes had written them apart from each other: all take the place of what is
+    /// there, none that of another, and the last one shows. `Missing` if the record is not alive.
+    pub fn write_apart(
+        &mut self,
+        kind: &'static Kind,
+        key: Id,
+        field: &Field,
+        values: Vec<Value>,
+    ) -> Result<()> {
+        let mut record = self.get(kind, key)?.ok_or(Error::Missing(kind.name))?;
+        let seen = record.state.seen();
+        for value in values {
+            let cell = CellWrite { field: field.code, element: None, value: Some(value) };
+            let write = Write { seen: seen.clone(), cells: vec![cell], ..Write::default() };
+            let after = self.issue(Target::of(record), Payload::Write(write))?;
+            record = after.ok_or(Error::Missing(kind.name))?;
+        }
+        Ok(())
+    }
+
     /// As `edit`, for what was changed elsewhere and before; as `create_at` with the time. What is there and is newer
     /// stays the newer.
     pub fn edit_at(

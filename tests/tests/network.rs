@@ -399,6 +399,12 @@ async fn two_titles_written_apart_are_shown_with_what_differs_between_them() {
     let (won, lost): (Vec<_>, Vec<_>) = values.iter().partition(|value| value["won"] == true);
     assert_eq!((won.len(), lost.len()), (1, 1), "{conflict}");
     assert!(won[0]["diff"].is_null());
+    let name = |node: &TestNode| node.node.config.name.clone();
+    for value in values {
+        let node = if value["node"] == a.node.id().to_string() { &a } else { &b };
+        assert_eq!(value["node_name"], name(node));
+        assert_eq!(value["author"]["id"], json!(a.admin), "{value}");
+    }
     let word = |value: &serde_json::Value| value["value"].as_str().unwrap()[4..7].to_owned();
     let expected = json!([
         { "op": "equal", "text": "The " },

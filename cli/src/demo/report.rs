@@ -123,10 +123,9 @@ impl Answers {
 fn ask(node: &Node, admin: &Actor, stage: &Stage) -> Outcome<Answers> {
     let answers = node.store.read(|reader| Ok(read(reader, admin, stage)))??;
     let inbox = conflict::list(node, admin, 100, None)?;
-    let told = |c: &Conflict| match c.field.parse::<u16>() {
-        // It is about the record as a whole.
-        Ok(_) => format!("a {}: {}", c.kind_name, c.explanation),
-        Err(_) => format!("{} of a {}: {}", c.field, c.kind_name, c.explanation),
+    let told = |c: &Conflict| {
+        let field = if c.field.is_empty() { String::new() } else { format!("{} of ", c.field) };
+        format!("{field}a {}: {}", c.kind_name, c.explanation)
     };
     let mut conflicts: Vec<String> = inbox.conflicts.iter().map(told).collect();
     conflicts.sort();

@@ -26,7 +26,7 @@ pub const STATUS: Field =
 pub const REMOVED: Field = Field::flag(6, "removed")
     .read_only()
     .doc("Its text is gone; its place is kept for the replies.");
-pub const EDITED_AT: Field = Field::time(7, "edited_at").read_only();
+pub const EDITED_AT: Field = Field::time(7, "edited_at").read_only().silent();
 
 /// The column of the post that an open comment counts for.
 pub(crate) const SAID_ON: &str = "said_on";

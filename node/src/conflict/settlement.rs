@@ -1,12 +1,13 @@
 //! What was done about conflicts, so that it can be seen and undone. Holds no value of an account: those must go with it.
 
-use super::{CONFLICT_DISMISSAL, cannot_take, edit, field_named};
+use super::{CONFLICT_DISMISSAL, author, cannot_take, edit, field_named, gone};
 use crate::access::{Actor, Permission};
+use crate::content::workflow::{self, Overruled};
 use crate::error::{Error, Result};
 use crate::identity::user::USER;
 use crate::kinds;
 use crate::runtime::Node;
-use atoll_storage::conflict::{Cause, Conflict};
+use atoll_storage::conflict::{Cause, Conflict, ConflictValue};
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
@@ -27,11 +28,31 @@ const DEED: Field = Field::bytes(7, "deed").secret();
 pub const UNDONE_AT: Field = Field::time(8, "undone_at").read_only();
 pub const UNDONE_BY: Field = Field::refers(9, "undone_by", "user").read_only();
 
+/// All values that stood beside each other, encoded: to undo is to write them so again.
+const VALUES: Field = Field::bytes(10, "values").secret();
+/// The record, as `key`, to be found by.
+const ABOUT: Field = {
+    let mut field = Field::refers(11, "about", "");
+    field.refers = None;
+    field.column().secret()
+};
+
 pub static SETTLEMENT: Kind = Kind {
-    fields: &[CONFLICT, KIND, KEY, FIELD, CAUSE, BY, DEED, UNDONE_AT, UNDONE_BY],
+    fields: &[CONFLICT, KIND, KEY, FIELD, CAUSE, BY, DEED, UNDONE_AT, UNDONE_BY, VALUES, ABOUT],
+    indexes: &[&["+about", "created_at"]],
+    schema: 2,
+    silent: true,
     doc: "That somebody settled a conflict, and how.",
     ..Kind::new(91, "settlement", "settlements", "inbox")
 };
+
+/// More values than these are not kept; the latest are.
+const MOST_VALUES: usize = 8;
+/// Settlements of one record that are looked through.
+const LATEST: usize = 20;
+
+/// One of the values of a conflict, and the user who wrote it.
+type Written = (Value, Option<Id>);
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +63,8 @@ pub enum Deed {
     Gave { before: Id, after: Id },
     /// It was left as it is, by this record.
     Left { dismissal: Id },
+    /// It was put into the trash after all, at this time in Unix milliseconds.
+    Deleted { before: Overruled, at_ms: i64 },
     /// It says nothing of what was written: that is somebody's own.
     Untold,
 }
@@ -53,6 +76,9 @@ impl Deed {
             Self::Wrote { before, after } => (1, before, after),
             Self::Gave { before, after } => (2, before.into(), after.into()),
             Self::Left { dismissal } => (3, dismissal.into(), Value::Null),
+            Self::Deleted { before, at_ms } => {
+                (4, Value::Bytes(codec::encode(&(before.at_ms, before.heads))), at_ms.into())
+            }
         };
         codec::encode(&(tag, before, after))
     }
@@ -63,6 +89,11 @@ impl Deed {
             1 => Self::Wrote { before, after },
             2 => Self::Gave { before: before.as_id()?, after: after.as_id()? },
             3 => Self::Left { dismissal: before.as_id()? },
+            4 => {
+                let (at_before, heads) = codec::decode(before.as_bytes()?).ok()?;
+                let before = Overruled { at_ms: at_before, heads };
+                Self::Deleted { before, at_ms: after.as_int()? }
+            }
             _ => Self::Untold,
         })
     }
@@ -74,7 +105,14 @@ pub(super) fn note(tx: &mut Tx<'_>, actor: &Actor, conflict: &Conflict, deed: De
     let is_left = matches!(deed, Deed::Left { .. });
     let deed =
         if !is_left && (is_secret || conflict.kind == USER.code) { Deed::Untold } else { deed };
+    let values = match &deed {
+        Deed::Wrote { .. } if conflict.cause == Cause::Concurrent => standing(tx, conflict)?,
+        _ => vec![],
+    };
+    let values = (!values.is_empty()).then(|| codec::encode(&values));
     let changes = Changes::new()
+        .set(&VALUES, values.map_or(Value::Null, Value::Bytes))
+        .set(&ABOUT, conflict.key)
         .set(&CONFLICT, conflict.id.to_string())
         .set(&KIND, conflict.kind_name.as_str())
         .set(&KEY, conflict.key)
@@ -85,6 +123,46 @@ pub(super) fn note(tx: &mut Tx<'_>, actor: &Actor, conflict: &Conflict, deed: De
     let key = tx.new_id();
     tx.create(&SETTLEMENT, conflict.tenant, key, changes)?;
     Ok(())
+}
+
+/// The values that stand beside each other, the one that shows last.
+fn standing(reader: &impl Read, conflict: &Conflict) -> Result<Vec<Written>> {
+    let mut values: Vec<&ConflictValue> = conflict.values.iter().collect();
+    values.sort_by_key(|value| (value.won, value.hlc, value.dot));
+    let latest = values.split_off(values.len().saturating_sub(MOST_VALUES));
+    let with_author =
+        |value: &ConflictValue| Ok((value.value.clone(), author::writer(reader, conflict, value)?));
+    latest.into_iter().map(with_author).collect()
+}
+
+fn values(settlement: &Record) -> Vec<Written> {
+    settlement.bytes(&VALUES).and_then(|bytes| codec::decode(bytes).ok()).unwrap_or_default()
+}
+
+/// Who wrote a value first that stands here because a settlement was undone. That is noted right after.
+pub(super) fn first_writer(
+    reader: &impl Read,
+    conflict: &Conflict,
+    value: &ConflictValue,
+) -> atoll_storage::Result<Option<Id>> {
+    let query = Query::of(&SETTLEMENT, conflict.tenant)
+        .filter("about", value.key)
+        .sort("created_at", true)
+        .limit(LATEST)
+        .without_total();
+    for settlement in reader.list(&query)?.records {
+        let mut notes = settlement.state.cells_of(UNDONE_AT.code).iter();
+        let is_next = notes.any(|cell| {
+            cell.dot.origin == value.dot.origin
+                && cell.hlc > value.hlc
+                && cell.hlc.0 - value.hlc.0 <= MOST_VALUES as u64
+        });
+        if is_next && settlement.opt_text(&FIELD) == Some(conflict.field.as_str()) {
+            let found = values(&settlement).into_iter().find(|(kept, _)| *kept == value.value);
+            return Ok(found.and_then(|(_, author)| author));
+        }
+    }
+    Ok(None)
 }
 
 pub fn deed(settlement: &Record) -> Deed {
@@ -101,7 +179,7 @@ pub fn list(node: &Node, actor: &Actor, query: Query) -> Result<Page> {
     Ok(node.store.read(|reader| reader.list(&query.sort("created_at", true)))?)
 }
 
-/// Puts back what stood there before, by a write like any other.
+/// Puts back what stood there before, by a write like any other; the conflict is in the inbox again.
 ///
 /// # Errors
 /// `Conflict`: `already_undone`; `changed_since` if somebody wrote there after it was settled; `cannot_undo` for what an
@@ -119,7 +197,7 @@ pub async fn undo(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
                     "this settlement was undone already",
                 ));
             }
-            put_back(tx, &settlement)?;
+            put_back(tx, &actor, &settlement)?;
             let now_ms = tx.now_ms();
             let changes = Changes::new().set(&UNDONE_AT, now_ms).set(&UNDONE_BY, actor.user);
             Ok(tx.edit(&SETTLEMENT, id, changes)?)
@@ -127,7 +205,7 @@ pub async fn undo(node: &Node, actor: &Actor, id: Id) -> Result<Record> {
         .await
 }
 
-fn put_back(tx: &mut Tx<'_>, settlement: &Record) -> Result<()> {
+fn put_back(tx: &mut Tx<'_>, actor: &Actor, settlement: &Record) -> Result<()> {
     let named = || {
         let kind = kinds::named(settlement.text(&KIND));
         kind.and_then(|kind| Some((kind, kind.field(settlement.text(&FIELD))?))).ok_or_else(|| {
@@ -147,7 +225,12 @@ fn put_back(tx: &mut Tx<'_>, settlement: &Record) -> Result<()> {
             if !is_there {
                 return Err(changed_since());
             }
-            edit(tx, kind, key, Changes::new().set(field, before))
+            let values: Vec<Value> =
+                values(settlement).into_iter().map(|(value, _)| value).collect();
+            if values.is_empty() {
+                return edit(tx, kind, key, Changes::new().set(field, before));
+            }
+            tx.write_apart(kind, key, field, values).map_err(gone)
         }
         Deed::Gave { before, after } => {
             let (kind, field) = named()?;
@@ -168,6 +251,13 @@ fn put_back(tx: &mut Tx<'_>, settlement: &Record) -> Result<()> {
                 Ok(()) | Err(atoll_storage::Error::Missing(_)) => Ok(()),
                 Err(error) => Err(error.into()),
             }
+        }
+        Deed::Deleted { before, at_ms } => {
+            let key = settlement.id(&KEY).unwrap_or(Id::NIL);
+            if !workflow::overrule_again(tx, actor, key, before, at_ms)? {
+                return Err(changed_since());
+            }
+            Ok(())
         }
         Deed::Untold => Err(Error::conflict(
             "cannot_undo",

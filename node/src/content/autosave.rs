@@ -18,8 +18,8 @@ pub const TITLE: Field = Field::text(3, "title").max(300).private();
 pub const EXCERPT: Field = Field::text(4, "excerpt").max(1_000).private();
 pub const BODY: Field = Field::body(5, "body").doc("The post's own if it was never sent.");
 /// The heads of the post's body, and its fields, when the draft was begun.
-pub const BASE_HEADS: Field = Field::bytes(6, "base_heads").max(32 * 1_000).secret();
-pub const BASE_FIELDS: Field = Field::text(7, "base_fields").max(1 << 16).secret();
+pub const BASE_HEADS: Field = Field::bytes(6, "base_heads").max(32 * 1_000).secret().silent();
+pub const BASE_FIELDS: Field = Field::text(7, "base_fields").max(1 << 16).secret().silent();
 
 pub static POST_AUTOSAVE: Kind = Kind {
     fields: &[POST_ID, USER_ID, TITLE, EXCERPT, BODY, BASE_HEADS, BASE_FIELDS],

@@ -49,15 +49,16 @@ pub const META_DESCRIPTION: Field = Field::text(15, "meta_description").max(500)
 pub const CANONICAL_URL: Field = Field::text(16, "canonical_url").max(1_000);
 pub const PUBLISH_AT: Field =
     Field::time(17, "publish_at").column().read_only().doc("When it is due, if scheduled.");
-pub const PUBLISHED_AT: Field = Field::time(18, "published_at").column().read_only();
+pub const PUBLISHED_AT: Field = Field::time(18, "published_at").column().read_only().silent();
 pub const TRASHED_AT: Field = Field::time(19, "trashed_at").column().read_only();
 /// The heads of the body that whoever put it into the trash saw.
-pub const TRASHED_HEADS: Field = Field::bytes(20, "trashed_heads").max(32 * 1_000).secret();
+pub const TRASHED_HEADS: Field =
+    Field::bytes(20, "trashed_heads").max(32 * 1_000).secret().silent();
 /// Names it had: they lead to it while nobody else takes them.
 pub const OLD_SLUGS: Field =
     Field::set(21, "old_slugs", Type::Text).max(1_000).column().read_only().private();
 /// A hash of the file that it was last imported from.
-pub const IMPORTED_HASH: Field = Field::bytes(22, "imported_hash").max(32).secret();
+pub const IMPORTED_HASH: Field = Field::bytes(22, "imported_hash").max(32).secret().silent();
 /// A hash of where it came from, without its tenant: by it an import finds a post that was restored in another.
 pub const IMPORTED_FROM: Field = Field::bytes(33, "imported_from").max(16).column().secret();
 /// Beside the first author. Each of them may do what an author may.

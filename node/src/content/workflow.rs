@@ -154,3 +154,50 @@ pub(super) fn trash_in(
     emit(tx, actor, "postal.post.trashed", &after)?;
     audit::note(tx, actor, "post.trashed", Some(&post), Some(&after))
 }
+
+/// What a deletion said that an edit overruled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overruled {
+    /// When it was deleted, in Unix milliseconds.
+    pub at_ms: i64,
+    /// The heads of the body that whoever deleted it saw.
+    pub heads: Vec<u8>,
+}
+
+/// Puts a post that an edit kept from the trash there after all, as [`trash`]. Also tells as of when it is there.
+///
+/// # Errors
+/// `Conflict` (`cannot_take`) if it is in the trash, or nobody had put it there.
+pub(crate) fn trash_after_all(tx: &mut Tx<'_>, actor: &Actor, key: Id) -> Result<(Overruled, i64)> {
+    let post = for_writing(tx, actor, key, None)?;
+    let deletion = post.int(&TRASHED_AT).filter(|_| !is_trashed(&post));
+    let at_ms = deletion.ok_or_else(|| {
+        Error::conflict("cannot_take", "no deletion of this post was overruled: look at it again")
+    })?;
+    let heads = post.bytes(&TRASHED_HEADS).unwrap_or_default().to_vec();
+    trash_in(tx, actor, key, None)?;
+    let after = tx.get(&POST, key)?.ok_or(Error::NotFound("post"))?;
+    Ok((Overruled { at_ms, heads }, after.int(&TRASHED_AT).unwrap_or_default()))
+}
+
+/// Takes [`trash_after_all`] back: the edit wins again, and the inbox tells of it. False if the post is not in the
+/// trash as of `at_ms`.
+pub(crate) fn overrule_again(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    key: Id,
+    before: Overruled,
+    at_ms: i64,
+) -> Result<bool> {
+    let post = for_writing(tx, actor, key, None)?;
+    if !is_trashed(&post) || post.int(&TRASHED_AT) != Some(at_ms) {
+        return Ok(false);
+    }
+    let changes = Changes::new()
+        .set(&TRASHED_AT, before.at_ms)
+        .set(&TRASHED_HEADS, Value::Bytes(before.heads));
+    let after = tx.edit(&POST, key, changes)?;
+    emit(tx, actor, "postal.post.restored", &after)?;
+    audit::note(tx, actor, "post.restored", Some(&post), Some(&after))?;
+    Ok(true)
+}

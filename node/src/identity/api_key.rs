@@ -26,9 +26,11 @@ pub const HASH: Field = Field::bytes(4, "hash").max(32).secret();
 pub const SCOPES: Field = Field::set(5, "scopes", Type::Text)
     .doc("Names of permissions, none that its maker lacks. Without any the key only reads.");
 pub const EXPIRES_AT: Field = Field::time(6, "expires_at").doc("It lasts until revoked if absent.");
-pub const LAST_USED_AT: Field =
-    Field::time(7, "last_used_at").read_only().doc("To the hour, as far as nodes have met.");
-pub const REVOKED_AT: Field = Field::time(8, "revoked_at").read_only();
+pub const LAST_USED_AT: Field = Field::time(7, "last_used_at")
+    .read_only()
+    .silent()
+    .doc("To the hour, as far as nodes have met.");
+pub const REVOKED_AT: Field = Field::time(8, "revoked_at").read_only().silent();
 
 pub static API_KEY: Kind = Kind {
     fields: &[USER_ID, NAME, PREFIX, HASH, SCOPES, EXPIRES_AT, LAST_USED_AT, REVOKED_AT],

@@ -32,6 +32,7 @@ pub const TOTP_STEP: Field = Field::int(20, "totp_step").secret();
 pub static SESSION: Kind = Kind {
     fields: &[USER_ID, FAMILY_HASH, TOKEN_HASH, EXPIRES_AT, REVOKED_AT, USER_AGENT, TOTP_STEP],
     indexes: &[&["user_id"], &["expires_at"]],
+    silent: true,
     doc: "A sign-in on one device.",
     ..Kind::new(11, "session", "sessions", "identity")
 };

@@ -21,6 +21,7 @@ pub const PUBLIC_KEY: Field =
 
 pub static SIGNING_KEY: Kind = Kind {
     fields: &[NODE, PUBLIC_KEY],
+    silent: true,
     doc: "A public key that a node signs access tokens with.",
     ..Kind::new(2, "signing_key", "signing_keys", "network")
 };

@@ -55,20 +55,21 @@ pub const MUST_CHANGE_PASSWORD: Field = Field::flag(8, "must_change_password")
     .private()
     .doc("The password was given by somebody else: ask for a new one.");
 /// Sessions begun before it have ended, but for `KEPT_SESSION`: that holds on nodes where they are not known yet.
-pub const SIGNED_OUT_BEFORE: Field = Field::time(9, "signed_out_before").secret();
-pub const KEPT_SESSION: Field = Field::refers(10, "kept_session", "session").secret();
+pub const SIGNED_OUT_BEFORE: Field = Field::time(9, "signed_out_before").secret().silent();
+pub const KEPT_SESSION: Field = Field::refers(10, "kept_session", "session").secret().silent();
 pub const EMAIL_VERIFIED_AT: Field = Field::time(20, "email_verified_at")
     .read_only()
     .private()
+    .silent()
     .doc("When the owner proved that letters to the e-mail address reach him.");
 /// When it ends, and the hash of the token that proves an address.
-pub const VERIFY_TOKEN: Field = Field::bytes(21, "verify_token").max(40).secret();
+pub const VERIFY_TOKEN: Field = Field::bytes(21, "verify_token").max(40).secret().silent();
 /// The same of the token that stands for a forgotten password.
-pub const RESET_TOKEN: Field = Field::bytes(22, "reset_token").max(40).secret();
+pub const RESET_TOKEN: Field = Field::bytes(22, "reset_token").max(40).secret().silent();
 /// The secret of the second factor, and the step of the code that confirmed it. Null: there is no second factor.
 pub const TOTP_SECRET: Field = Field::bytes(23, "totp_secret").max(28).secret();
 /// One that no code has confirmed yet.
-pub const TOTP_PENDING: Field = Field::bytes(24, "totp_pending").max(20).secret();
+pub const TOTP_PENDING: Field = Field::bytes(24, "totp_pending").max(20).secret().silent();
 /// Hashes of those that were not used yet.
 pub const RECOVERY_CODES: Field = Field::set(25, "recovery_codes", Type::Bytes).secret();
 pub const NEW_EMAIL: Field = Field::text(26, "new_email")

@@ -33,6 +33,7 @@ const STATEMENT: Field = Field::bytes(3, "statement")
 /// Under a natural key of both nodes.
 pub static GRANT: Kind = Kind {
     fields: &[ISSUER, HOLDER, STATEMENT],
+    silent: true,
     doc: "What one node lets another do, in the words of the one that does.",
     ..Kind::new(4, "grant", "grants", "network")
 };

@@ -44,6 +44,7 @@ pub static REVOCATION: Kind = Kind {
     fields: &[NODE, NAME, BY_NODE, BY_USER, REASON, REVOKED_CUTS],
     schema: 2,
     revokes: true,
+    silent: true,
     doc: "That a node was removed from the whole network, for good.",
     ..Kind::new(3, "revocation", "revocations", "network")
 };

@@ -419,7 +419,7 @@ fn node_lost_nothing(world: &World, node: usize, arrived: &dyn Fn(&Op) -> bool) 
 
 /// The text of a body's later edit holds what its author's earlier ones did.
 fn tells_of(value: &ConflictValue, lost: &Lost) -> bool {
-    let is_later = lost.is_body && value.author == lost.dot.origin && value.hlc > lost.hlc;
+    let is_later = lost.is_body && value.dot.origin == lost.dot.origin && value.hlc > lost.hlc;
     value.hlc == lost.hlc || is_later
 }
 
