@@ -19,6 +19,8 @@ const FEW: i64 = 200;
 const MOST_PASSES: usize = 6;
 /// What a checkpoint waits for readers, at most: writers wait with it.
 const WAIT: Duration = Duration::from_millis(10);
+/// Left free of a disk on which the file grows: what writers need to go on, and a node to start.
+const SPARE_BYTES: u64 = 2 << 20;
 
 pub(super) fn run(path: &Path, stopped: &Receiver<()>, shared: &Shared) {
     let Ok(conn) = Connection::open(path) else { return };
@@ -29,6 +31,14 @@ pub(super) fn run(path: &Path, stopped: &Receiver<()>, shared: &Shared) {
         let version: i64 = conn.query_row("PRAGMA data_version", [], |r| r.get(0)).unwrap_or(0);
         if version != seen || stop {
             seen = version;
+            if !has_room(&conn, path) {
+                // What is in the log stays there, and is read from there.
+                seen = -1;
+                if stop {
+                    return;
+                }
+                continue;
+            }
             let (pages, _) = once(&conn, "PASSIVE");
             pause = if pages > MANY { SHORT_PAUSE } else { PAUSE };
             if stop {
@@ -41,6 +51,21 @@ pub(super) fn run(path: &Path, stopped: &Receiver<()>, shared: &Shared) {
             return;
         }
     }
+}
+
+/// Whether the disk has room for what the file will be longer. A file that takes the last of a disk leaves none to those who
+/// write to the log, and it would be longer than before with nothing gained: the log is not cut.
+fn has_room(conn: &Connection, path: &Path) -> bool {
+    let figure = |name: &str| {
+        let read: rusqlite::Result<i64> = conn.query_row(&format!("PRAGMA {name}"), [], |r| r.get(0));
+        read.ok().and_then(|read| u64::try_from(read).ok()).unwrap_or_default()
+    };
+    let (pages, page_bytes) = (figure("page_count"), figure("page_size"));
+    let is_bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+    let grows_by = pages.saturating_mul(page_bytes).saturating_sub(is_bytes);
+    let folder = path.parent().unwrap_or(path);
+    grows_by == 0
+        || fs4::available_space(folder).map_or(true, |free| free >= grows_by + SPARE_BYTES)
 }
 
 /// Writers wait for the last pass. Each one before it leaves what was written meanwhile, so less and less.
