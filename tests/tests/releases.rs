@@ -4,7 +4,7 @@ use atoll_tests::harness::{ADMIN_EMAIL, Client, PASSWORD, TestNode};
 use atoll_tests::release::{
     self, Told, ask, clock_from, difference, join, problems, root, until_equal,
 };
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -37,10 +37,23 @@ fn assert_sound(node: &TestNode, release: &str) {
 async fn assert_told(node: &TestNode, admin: &Client, told: &Told, shared_only: bool) {
     for then in told.answers.iter().filter(|then| then.is_shared || !shared_only) {
         let now = ask(node, admin, &then.tenant, &then.path).await;
-        if let Some(difference) = difference(&then.data, &now) {
+        let wanted = as_told_since(&then.path, then.data.clone());
+        if let Some(difference) = difference(&wanted, &now) {
             panic!("{} of {}: {difference}", then.path, told.release);
         }
     }
+}
+
+/// What was told then in the way that is meant now: that an edit overruled a deletion is about the record and no field, of
+/// which 0.1.0 told a number.
+fn as_told_since(path: &str, mut data: Json) -> Json {
+    let rows = data.as_array_mut().filter(|_| path.starts_with("/api/v1/sync/conflicts?"));
+    for row in rows.into_iter().flatten() {
+        if row["cause"] == "edit_overruled_deletion" && row["field"] == "0" {
+            row["field"] = Json::Null;
+        }
+    }
+    data
 }
 
 /// When its workers have fed the search index with all that is here.

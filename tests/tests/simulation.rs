@@ -23,7 +23,8 @@ fn asked() -> Option<(u64, u64)> {
 }
 
 /// What only other plans than those of all seeds bring about, or too few of them.
-const ELSEWHERE: [&str; 5] = ["refused", "limits", "late", "left_states", "collided"];
+const ELSEWHERE: [&str; 6] =
+    ["refused", "limits", "late", "left_states", "collided", "merged_bundles"];
 
 fn run_part(part: u64) {
     let (from, to) = seeds();

@@ -57,7 +57,8 @@ pub(super) fn run(path: &Path, stopped: &Receiver<()>, shared: &Shared) {
 /// write to the log, and it would be longer than before with nothing gained: the log is not cut.
 fn has_room(conn: &Connection, path: &Path) -> bool {
     let figure = |name: &str| {
-        let read: rusqlite::Result<i64> = conn.query_row(&format!("PRAGMA {name}"), [], |r| r.get(0));
+        let read: rusqlite::Result<i64> =
+            conn.query_row(&format!("PRAGMA {name}"), [], |r| r.get(0));
         read.ok().and_then(|read| u64::try_from(read).ok()).unwrap_or_default()
     };
     let (pages, page_bytes) = (figure("page_count"), figure("page_size"));

@@ -254,7 +254,7 @@ fn visit(
                 world.outcome.left_states += found.repairs;
                 world.outcome.taken_files += found.files_taken;
                 world.outcome.left_parcels += found.parcels_left;
-                refused_nothing_sound(world, &found)?;
+                refused_nothing_sound(world, node, &found)?;
                 all.push(found);
             }
             Err(trouble) if is_broken || (failed > 0 && trouble.obstacle.can_pass()) => {
@@ -408,10 +408,15 @@ fn call(bucket: &Bucket, turns: &Turns, caller: Caller<'_>) -> Result<Ended, Str
 }
 
 /// Where nothing befell the bucket or a node's disk, a node could use all that the others left.
-fn refused_nothing_sound(world: &World, found: &Found) -> Outcome {
+fn refused_nothing_sound(world: &World, node: usize, found: &Found) -> Outcome {
     let plan = &world.plan;
     let is_odd = plan.bucket_damage || oracle::is_set_back(world) || plan.revokes;
-    match found.refused.first() {
+    // Its maker wrote upon a part of a snapshot, and lacks the rest of it: what that op builds on comes from elsewhere, and
+    // the op waits for it.
+    let waits_for_more =
+        |why: &str| why == "parts of it are missing" && world.nodes[node].db.parked() > 0;
+    let mut refused = found.refused.iter();
+    match refused.find(|(_, why)| !waits_for_more(why)) {
         Some((name, why)) if !is_odd => Err(format!("a sound object {name} is refused: {why}")),
         _ => Ok(()),
     }

@@ -241,9 +241,9 @@ async fn a_node_takes_no_files_that_it_does_not_keep_or_has_no_room_for() {
         assert!(!has(&node, &small));
         second = node.sleep().await;
     }
-    // A quota that the small one fits in, and the other does not.
+    // A quota that each of them fits in, and not both.
     let quota = |config: &mut Config| {
-        config.blobs.quota_bytes = MIB as u64;
+        config.blobs.quota_bytes = 3 * MIB as u64;
         pinned(config);
     };
     let (second, found) = visits(second, quota).await;
