@@ -148,7 +148,7 @@ pub fn forget_objects(tx: &mut Tx<'_>, id: i64, names: &[String]) -> Result<()> 
 
 pub fn members(reader: &impl Read, id: i64) -> Result<Vec<Member>> {
     // A release that knew of no states read the object for the rest alone: to this one it is unread.
-    let sql = "SELECT node, name, iif(states IS NULL, '', object), has, bundle_key, refused, seen_ms, carries, lacks, \
+    let sql = "SELECT node, name, CASE WHEN states IS NULL THEN '' ELSE object END, has, bundle_key, refused, seen_ms, carries, lacks, \
                lacks_object, states FROM bucket_member WHERE bucket = ?1";
     let mut statement = reader.conn().prepare_cached(sql)?;
     let mut rows = statement.query([id])?;
