@@ -1,7 +1,7 @@
 //! The handle that everybody else holds: a writer thread that commits in groups, one that brings them to the disk, a
 //! pool of readers, and a thread that moves the write-ahead log into the file.
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod scrub;
 mod unindexed;
 mod writer;
@@ -462,6 +462,8 @@ fn check_file(path: &Path) -> Result<()> {
         return Ok(());
     }
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // It only looks. On a disk that is full the file would take what the start needs.
+    checkpoint::leave_log(&conn, true)?;
     let pages: i64 = conn.query_row("PRAGMA page_count", [], |r| r.get(0))?;
     let size: i64 = conn.query_row("PRAGMA page_size", [], |r| r.get(0))?;
     let has_log = path.with_extension("db-wal").exists();

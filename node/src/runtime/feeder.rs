@@ -3,6 +3,7 @@
 //! way then is given up.
 
 use super::pool::Pool;
+use super::reserve;
 use super::workers::Stop;
 use crate::content::post::POST;
 use crate::error::Result;
@@ -109,6 +110,9 @@ pub(super) fn feed(node: &Node) -> Result<(usize, bool)> {
     let fed = node.store.unindexed(BATCH)?;
     if fed.is_empty() {
         return Ok((0, false));
+    }
+    if !reserve::is_beyond(node.folder.path()) {
+        return Err(atoll_storage::Error::Full.into());
     }
     let records: BTreeSet<(u16, Id)> = fed.records.iter().copied().collect();
     let mut left = records.iter().copied().peekable();

@@ -25,6 +25,12 @@ pub(super) fn give_up(folder: &Path) {
     }
 }
 
+/// Whether there is other room than a start needs, for work that can wait. It would take some of that at each start, until
+/// nothing is left.
+pub(super) fn is_beyond(folder: &Path) -> bool {
+    fs4::available_space(folder).map_or(true, |free| free > 2 * SPARE)
+}
+
 /// Takes the room, or as much of it as there is; if it has been taken, nothing.
 ///
 /// # Errors

@@ -2,7 +2,9 @@
 //! cut: a file that grows costs the disk more.
 
 use super::{Shared, lock};
+use crate::error::Result;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -35,6 +37,7 @@ pub(super) fn run(path: &Path, stopped: &Receiver<()>, shared: &Shared) {
                 // What is in the log stays there, and is read from there.
                 seen = -1;
                 if stop {
+                    let _ = close_sparingly(&conn, path);
                     return;
                 }
                 continue;
@@ -51,6 +54,18 @@ pub(super) fn run(path: &Path, stopped: &Receiver<()>, shared: &Shared) {
             return;
         }
     }
+}
+
+/// A connection that is the last to close moves the log into the file. Not so this one, as long as the disk has no room for
+/// that: what it took would be missing at the next start.
+pub(crate) fn close_sparingly(conn: &Connection, path: &Path) -> Result<()> {
+    leave_log(conn, !has_room(conn, path))
+}
+
+/// Whether a connection that closes leaves the log to others.
+pub(super) fn leave_log(conn: &Connection, leaves: bool) -> Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, leaves)?;
+    Ok(())
 }
 
 /// Whether the disk has room for what the file will be longer. A file that takes the last of a disk leaves none to those who

@@ -2,6 +2,7 @@
 //! with the next ones while another brings the last ones to the disk and answers them. Never answers a write before
 //! it is on disk, and never lets replication see one.
 
+use super::checkpoint::close_sparingly;
 use super::{Shared, lock};
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -111,7 +112,11 @@ pub(super) fn write_groups(
             return;
         }
     }
-    drop(lock(&shared.db).take());
+    if let Some(db) = lock(&shared.db).take()
+        && let Err(error) = close_sparingly(&db.conn, &shared.path)
+    {
+        tracing::debug!(%error, "how the database is closed could not be chosen");
+    }
 }
 
 /// Syncs what was committed and answers it, as many groups at once as there are.
