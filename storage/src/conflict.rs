@@ -279,9 +279,9 @@ fn explain(conn: &Connection, plans: &Plans, row: Row) -> Result<Conflict> {
         Cause::LostWrite => format!(
             "{field_name} was written while the {name} was deleted elsewhere; the deletion stands"
         ),
-        Cause::Revived => {
-            format!("the {name} was removed while it was edited elsewhere; the edit stands")
-        }
+        Cause::Revived => format!(
+            "somebody deleted the {name} while somebody else edited it on another node; the edit stands and the {name} is kept"
+        ),
         Cause::Cycle => {
             let plural = plan.map_or("records", |p| p.kind.plural);
             format!("moves of {plural} made a circle; the latest of them does not count")
