@@ -17,7 +17,7 @@ pub use plan::{
 };
 
 use crate::bundle::{Contents, Cover, Lack, Repair};
-use atoll_storage::NodeId;
+use atoll_storage::{Digest, NodeId};
 use bincode::{Decode, Encode};
 
 /// What a node knows of an object and need not read again: names stand for the same bytes always.
@@ -30,6 +30,9 @@ pub enum About {
         /// Volumes that were taken in.
         taken: u32,
         repair: Option<Repair>,
+        /// How the streams stood here that it covers when all of it had come and waited for something else; it is not read
+        /// again as long as they stand so.
+        waits_at: Option<Digest>,
     },
     /// Locked for others.
     Closed,

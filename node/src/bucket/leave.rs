@@ -257,7 +257,8 @@ impl<V: Visitor> Round<'_, V> {
         self.listing.size_bytes += size_bytes;
         let left = Left { name, readers, covers: done.covers, repair: done.repair, size_bytes };
         let Left { readers, covers, repair, .. } = left.clone();
-        let about = About::Bundle { readers, covers, taken: sent.len() as u32, repair };
+        let taken = sent.len() as u32;
+        let about = About::Bundle { readers, covers, taken, repair, waits_at: None };
         self.note(&name.to_string(), &about)?;
         self.bundles.insert(name, left);
         self.found.left += 1;

@@ -9,7 +9,7 @@ use atoll_storage::blob::BlobId;
 use atoll_storage::bucket::{self as kept, Bucket, Member as Kept, States, StreamState};
 use atoll_storage::courier::{self, Correspondent};
 use atoll_storage::tx::Tx;
-use atoll_storage::{Carries, NodeId, Replica, StreamHead, StreamId, codec};
+use atoll_storage::{Carries, Digest, NodeId, Replica, StreamHead, StreamId, codec};
 use atoll_sync::bucket::{
     About, BundleName, Has, Left, Listing, Member, ObjectName, Parcel, Pile, differing, lead,
 };
@@ -46,6 +46,8 @@ pub(super) struct Round<'a, V: Visitor> {
     pub parcels: BTreeMap<BundleName, Parcel>,
     /// Volumes of bundles that were taken in.
     pub taken: BTreeMap<BundleName, u32>,
+    /// Bundles that came whole and wait for something else, with how things stood then.
+    pub waits: BTreeMap<BundleName, Digest>,
     /// Nodes that said something new since the last visit.
     pub heard: BTreeSet<NodeId>,
     /// First volumes, and parcels, that came whole when they were looked into.
@@ -87,6 +89,7 @@ pub fn run<V: Visitor>(visitor: &V, bucket: &Bucket, place: &dyn Place) -> Resul
         bundles: BTreeMap::new(),
         parcels: BTreeMap::new(),
         taken: BTreeMap::new(),
+        waits: BTreeMap::new(),
         heard: BTreeSet::new(),
         here: BTreeMap::new(),
         damaged: BTreeSet::new(),
@@ -285,8 +288,9 @@ impl<V: Visitor> Round<'_, V> {
                 None => self.look_into(name, &pile)?,
             };
             match about {
-                Some(About::Bundle { readers, covers, taken, repair }) => {
+                Some(About::Bundle { readers, covers, taken, repair, waits_at }) => {
                     self.taken.insert(name, taken);
+                    self.waits.extend(waits_at.map(|at| (name, at)));
                     let size_bytes = pile.size_bytes();
                     self.bundles.insert(name, Left { name, readers, covers, repair, size_bytes });
                 }
@@ -318,7 +322,7 @@ impl<V: Visitor> Round<'_, V> {
             });
             let about = match read {
                 Ok((readers, Some(Brings { covers, repair }))) => {
-                    About::Bundle { readers, covers, taken: 0, repair }
+                    About::Bundle { readers, covers, taken: 0, repair, waits_at: None }
                 }
                 Ok((_, None)) if most < bytes.min(MAX_OBJECT_BYTES) => {
                     most = bytes.min(MAX_OBJECT_BYTES);

@@ -3,8 +3,8 @@
 use super::round::{MAX_OBJECT_BYTES, Round, open};
 use super::trouble::{Result, Trouble};
 use super::visitor::{Base, Visitor};
-use atoll_storage::{Carries, NodeId, Read as _, Replica};
-use atoll_sync::bucket::{About, BundleName, Left, Member, Pile, wanted};
+use atoll_storage::{Carries, Digest, NodeId, Read as _, Replica, codec};
+use atoll_sync::bucket::{About, BundleName, Has, Left, Member, Pile, wanted};
 use atoll_sync::bundle;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,22 @@ enum Taken {
     Gone,
     /// Somebody changed what this node carries.
     OtherPart,
+    /// All of it came, and what that builds on did not: its maker had a part of a snapshot and wrote upon it.
+    Waits,
     Unusable(String),
+}
+
+fn raise(has: &mut Has, others: Has) {
+    for (stream, vector) in others {
+        has.entry(stream).or_default().merge(&vector);
+    }
+}
+
+/// How the streams stand that it covers.
+fn standing(left: &Left, has: &Has, carries: &Carries) -> Digest {
+    let carried = left.covers.iter().filter(|cover| carries.carries(&cover.stream));
+    let at: Vec<_> = carried.map(|cover| (&cover.stream, has.get(&cover.stream))).collect();
+    Digest::of(&codec::encode(&at))
 }
 
 impl<V: Visitor> Round<'_, V> {
@@ -31,16 +46,20 @@ impl<V: Visitor> Round<'_, V> {
                 streams.any(|stream| leaving.contains(stream) && carries.carries(stream))
             };
             gone.extend(self.bundles.values().filter(is_put_off).map(|one| one.name));
-            let refused = self.damaged.union(&gone).copied().collect();
+            let left_out: BTreeSet<BundleName> = self.damaged.union(&gone).copied().collect();
             let (has, states) = self.stands()?;
-            let carried = Carries::clone(&carries);
-            let mended = self.mended();
-            let me = Member { carries: carried, refused, mended, ..self.itself(has, &states) };
+            let (waiting, reached) = self.waiting(&has, &carries);
+            let me = Member {
+                carries: Carries::clone(&carries),
+                refused: left_out.union(&waiting).copied().collect(),
+                mended: self.mended(),
+                ..self.itself(reached, &states)
+            };
             let Some(next) = wanted(&me, self.bundles.values()).cloned() else {
                 let is_waiting = |one: &&Left| {
                     let can = one.readers.as_ref().is_none_or(|them| them.contains(&self.me()));
-                    let is_brought = one.ends_within(&me.has, &me.carries);
-                    can && !me.refused.contains(&one.name) && !is_brought
+                    let is_brought = one.ends_within(&has, &carries);
+                    can && !left_out.contains(&one.name) && !is_brought
                 };
                 self.found.waiting = self.bundles.values().filter(is_waiting).count() as u64;
                 return Ok(());
@@ -51,6 +70,7 @@ impl<V: Visitor> Round<'_, V> {
                     gone.insert(next.name);
                 }
                 Taken::OtherPart => {}
+                Taken::Waits => self.note_waits(&next, &carries)?,
                 Taken::Unusable(why) => self.refuse(next.name, &why)?,
             }
         }
@@ -60,10 +80,11 @@ impl<V: Visitor> Round<'_, V> {
         let name = left.name;
         loop {
             let taken = self.taken.get(&name).copied().unwrap_or_default();
-            if let Some(end) = self.take_volumes(left, taken)? {
+            let mut came = Has::new();
+            if let Some(end) = self.take_volumes(left, taken, &mut came)? {
                 return Ok(end);
             }
-            let has = self.has()?;
+            let mut has = self.has()?;
             if left.ends_within(&has, carries) {
                 return Ok(Taken::Whole);
             }
@@ -71,15 +92,18 @@ impl<V: Visitor> Round<'_, V> {
                 return Ok(Taken::OtherPart);
             }
             if taken == 0 {
-                return Ok(Taken::Unusable("parts of it are missing".to_owned()));
+                raise(&mut has, came);
+                let is_all = left.ends_within(&has, carries);
+                let lacks = || Taken::Unusable("parts of it are missing".to_owned());
+                return Ok(if is_all { Taken::Waits } else { lacks() });
             }
             // What an earlier visit took of it may have been dropped since.
             self.taken.remove(&name);
         }
     }
 
-    /// All of its volumes behind the first ones; none if all went well.
-    fn take_volumes(&mut self, left: &Left, taken: u32) -> Result<Option<Taken>> {
+    /// All of its volumes behind the first ones; none if all went well. Notes how far what `came` goes.
+    fn take_volumes(&mut self, left: &Left, taken: u32, came: &mut Has) -> Result<Option<Taken>> {
         let name = left.name;
         let pile = self.listing.bundles.get(&name).cloned();
         let Some(pile) = pile else { return Ok(Some(Taken::Gone)) };
@@ -107,9 +131,33 @@ impl<V: Visitor> Round<'_, V> {
                 let why = format!("{}, from byte {} on", damage.why, damage.from_byte);
                 return Ok(Some(Taken::Unusable(why)));
             }
+            raise(came, report.tops);
             self.note_taken(left)?;
         }
         Ok(None)
+    }
+
+    /// Bundles that came and wait for what has not come since; and what is here, with those counted: what builds on them can
+    /// come, and may bring what they wait for.
+    fn waiting(&self, has: &Has, carries: &Carries) -> (BTreeSet<BundleName>, Has) {
+        let (mut names, mut reached) = (BTreeSet::new(), has.clone());
+        for (name, at) in &self.waits {
+            let left = self.bundles.get(name);
+            if let Some(left) = left.filter(|left| standing(left, has, carries) == *at) {
+                names.insert(*name);
+                left.lift(&mut reached, carries);
+            }
+        }
+        (names, reached)
+    }
+
+    fn note_waits(&mut self, left: &Left, carries: &Carries) -> Result<()> {
+        let at = standing(left, &self.has()?, carries);
+        self.waits.insert(left.name, at);
+        let taken = self.taken.get(&left.name).copied().unwrap_or_default();
+        let Left { name, readers, covers, repair, .. } = left.clone();
+        let about = About::Bundle { readers, covers, taken, repair, waits_at: Some(at) };
+        self.note(&name.to_string(), &about)
     }
 
     /// So that a bundle of many volumes goes on where it was cut off.
@@ -117,7 +165,7 @@ impl<V: Visitor> Round<'_, V> {
         let taken = self.taken.entry(left.name).or_default();
         *taken += 1;
         let Left { name, readers, covers, repair, .. } = left.clone();
-        let about = About::Bundle { readers, covers, taken: *taken, repair };
+        let about = About::Bundle { readers, covers, taken: *taken, repair, waits_at: None };
         self.note(&name.to_string(), &about)
     }
 

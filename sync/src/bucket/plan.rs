@@ -72,7 +72,8 @@ impl Left {
         self.covers_of(carries).all(|cover| includes(has, &cover.stream, &cover.to))
     }
 
-    fn lift(&self, has: &mut Has, carries: &Carries) {
+    /// As if what it brings were there.
+    pub fn lift(&self, has: &mut Has, carries: &Carries) {
         for cover in self.covers_of(carries) {
             has.entry(cover.stream.clone()).or_default().merge(&cover.to);
         }

@@ -88,6 +88,9 @@ pub struct Report {
     /// Files that the maker asks for.
     #[serde(skip)]
     pub lacks: Vec<Lack>,
+    /// The highest ops that came of each origin, those that wait among them.
+    #[serde(skip)]
+    pub tops: BTreeMap<StreamId, Vector>,
 }
 
 impl Report {
@@ -174,7 +177,7 @@ struct Rooms {
     want: Room,
     covers: Room,
     states: Room,
-    /// Of `tops` and `chunked`.
+    /// Of the report's `tops`, and of `chunked`.
     open: Room,
 }
 
@@ -193,8 +196,6 @@ struct Taking {
     /// Groups of files that were read, and how many there are.
     files: BTreeMap<BlobId, (u64, u64)>,
     numbers: BTreeSet<u32>,
-    /// The highest ops that came, by stream.
-    tops: BTreeMap<StreamId, Vector>,
     chunked: BTreeSet<StreamId>,
     rooms: Rooms,
     /// A chunk that is coming in pieces, and the numbers of those parts.
@@ -343,14 +344,15 @@ impl Taking {
     /// False if there is no room for all of them; what does not fit is taken by a later bundle.
     fn note_tops(&mut self, ops: &[Op]) -> bool {
         for op in ops {
-            if !self.tops.contains_key(&op.stream) {
+            let tops = &mut self.report.tops;
+            if !tops.contains_key(&op.stream) {
                 let vector = Vector::default();
                 if !self.rooms.open.take(op.stream.bytes() + vector.bytes()) {
                     return false;
                 }
-                self.tops.insert(op.stream.clone(), vector);
+                tops.insert(op.stream.clone(), vector);
             }
-            let Some(top) = self.tops.get_mut(&op.stream) else { return false };
+            let Some(top) = tops.get_mut(&op.stream) else { return false };
             let is_new = top.get(op.dot.origin) == 0;
             if is_new && !self.rooms.open.take(size_of::<(Origin, u64)>()) {
                 return false;
@@ -401,8 +403,8 @@ impl Taking {
         let carries = replica.carries();
         self.chunked.retain(|stream| carries.carries(stream));
         report.unfinished = self.chunked.into_iter().collect();
-        for (stream, top) in self.tops.into_iter().filter(|(stream, _)| carries.carries(stream)) {
-            let here = replica.head(&stream)?.map(|head| head.vector).unwrap_or_default();
+        for (stream, top) in report.tops.iter().filter(|(stream, _)| carries.carries(stream)) {
+            let here = replica.head(stream)?.map(|head| head.vector).unwrap_or_default();
             report.waiting = report.waiting.saturating_add(top.lead_over(&here));
         }
         Ok(self.report)
