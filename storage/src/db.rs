@@ -54,7 +54,12 @@ pub struct Db {
     is_fresh: bool,
     /// Ops seen whose clock was far ahead.
     pub future_ops: u64,
+    /// Instead of the system's randomness.
+    chance: Option<Chance>,
 }
+
+/// What ids and epochs are made of.
+pub type Chance = Box<dyn FnMut() -> [u8; 10] + Send>;
 
 /// Records of kinds that are read by most writes, as the transaction has them. A change forgets its record, a failure all.
 #[derive(Default)]
@@ -190,6 +195,7 @@ impl Db {
             is_logging: false,
             is_fresh: false,
             future_ops: 0,
+            chance: None,
         };
         db.rebuild_kinds(&stale)?;
         Ok(db)
@@ -197,6 +203,12 @@ impl Db {
 
     pub fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// Draws from `chance` from now on, so that a simulated run can be repeated. It must not begin anew in another life of
+    /// the node.
+    pub fn draw_from(&mut self, chance: Chance) {
+        self.chance = Some(chance);
     }
 
     /// From now on a commit is on disk only once the caller has synced the write-ahead log.
@@ -227,6 +239,9 @@ impl Db {
     }
 
     pub(crate) fn random(&mut self) -> [u8; 10] {
+        if let Some(chance) = &mut self.chance {
+            return chance();
+        }
         let mut bytes = [0; 10];
         if getrandom::fill(&mut bytes).is_err() {
             // Without the system's randomness ids still differ, by node and by clock.

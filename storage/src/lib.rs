@@ -63,7 +63,7 @@ pub use value::Value;
 pub use vector::Vector;
 
 pub use conflict::{Cause, Conflict, ConflictValue};
-pub use db::{Applied, Db};
+pub use db::{Applied, Chance, Db};
 pub use heads::StreamHead;
 pub use outbox::{Event, StoredEvent};
 pub use query::{Cursor, Page, Query};

@@ -233,6 +233,12 @@ fn a_node_whose_clock_was_ahead_says_once_for_which_files_it_asks() {
     simulator::run_plan(4, plan).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// Its maker had a part of a snapshot and wrote upon that: others had all of the bundle, and said that parts of it are missing.
+#[test]
+fn a_bundle_that_waits_for_what_another_one_brings_is_not_refused() {
+    simulator::run(864).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// Two lives of a node had named a record under one dot, in capitals and not, and another record held that name.
 #[test]
 fn a_repair_that_changes_nothing_but_capitals_reaches_the_name_that_shows() {

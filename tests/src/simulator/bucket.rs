@@ -155,12 +155,16 @@ pub fn check(world: &mut World) -> Outcome {
     let is_at_rest = |found: &Found| {
         found.taken + found.left + found.removed + found.files_taken + found.parcels_left == 0
     };
+    // In the first round at rest some may still say what they ask for, after those came who have it.
+    let mut rounds_at_rest = 0;
     for _ in 0..if world.plan.files { ROUNDS_WITH_FILES } else { ROUNDS } {
         found.clear();
         for node in 0..world.nodes.len() {
             found.extend(visit(world, &BTreeSet::from([node]), 0)?);
         }
-        if found.iter().all(is_at_rest) {
+        let is_quiet = found.iter().all(is_at_rest);
+        rounds_at_rest = if is_quiet { rounds_at_rest + 1 } else { 0 };
+        if rounds_at_rest == 2 {
             break;
         }
     }
@@ -187,15 +191,17 @@ pub fn check(world: &mut World) -> Outcome {
     only_what_is_needed_stays(world, &found)
 }
 
-/// Of what has to do with files. What is damaged or stands under the name of another is nobody's.
+/// Of what has to do with files. What is damaged or stands under the name of another is nobody's; a node of the old release does
+/// not hear that one was removed, and keeps what that one asked for.
 fn only_what_is_needed_stays(world: &World, found: &[Found]) -> Outcome {
     let Some(bucket) = world.bucket.as_ref().filter(|_| world.plan.files) else { return Ok(()) };
     let is_needed = found.iter().any(|found| found.files_asked > 0);
     let mut asking = BTreeSet::new();
     for object in bucket.ground.objects()? {
         let Some(name) = ObjectName::parse(&object.name) else { continue };
-        let maker = world.nodes.iter().zip(found).find(|(node, _)| node.id() == name.node());
-        let Some((maker, found)) = maker else { continue };
+        let is_maker = |node: &Node| node.id() == name.node();
+        let Some(number) = world.nodes.iter().position(is_maker) else { continue };
+        let (maker, found) = (&world.nodes[number], &found[number]);
         match name {
             ObjectName::Lacks(_) if found.files_asked == 0 || !asking.insert(name.node()) => {
                 return Err(format!(
@@ -206,7 +212,9 @@ fn only_what_is_needed_stays(world: &World, found: &[Found]) -> Outcome {
             ObjectName::Parcel(_) => {
                 let shares = bucket.shares(maker, &object.name)?;
                 let Some(shares) = shares else { continue };
-                if !is_needed {
+                let serves_a_removed_one =
+                    world.removal.is_some() && !removal::has_heard(world, number)?;
+                if !is_needed && !serves_a_removed_one {
                     return Err(format!("the parcel {} stays that nobody needs", object.name));
                 }
                 files::are_named(maker, &shares)?;
@@ -254,7 +262,7 @@ fn visit(
                 world.outcome.left_states += found.repairs;
                 world.outcome.taken_files += found.files_taken;
                 world.outcome.left_parcels += found.parcels_left;
-                refused_nothing_sound(world, node, &found)?;
+                refused_nothing_sound(world, &found)?;
                 all.push(found);
             }
             Err(trouble) if is_broken || (failed > 0 && trouble.obstacle.can_pass()) => {
@@ -408,15 +416,10 @@ fn call(bucket: &Bucket, turns: &Turns, caller: Caller<'_>) -> Result<Ended, Str
 }
 
 /// Where nothing befell the bucket or a node's disk, a node could use all that the others left.
-fn refused_nothing_sound(world: &World, node: usize, found: &Found) -> Outcome {
+fn refused_nothing_sound(world: &World, found: &Found) -> Outcome {
     let plan = &world.plan;
     let is_odd = plan.bucket_damage || oracle::is_set_back(world) || plan.revokes;
-    // Its maker wrote upon a part of a snapshot, and lacks the rest of it: what that op builds on comes from elsewhere, and
-    // the op waits for it.
-    let waits_for_more =
-        |why: &str| why == "parts of it are missing" && world.nodes[node].db.parked() > 0;
-    let mut refused = found.refused.iter();
-    match refused.find(|(_, why)| !waits_for_more(why)) {
+    match found.refused.first() {
         Some((name, why)) if !is_odd => Err(format!("a sound object {name} is refused: {why}")),
         _ => Ok(()),
     }

@@ -4,13 +4,16 @@ use super::bucket::{Held, Shared};
 use super::files::Shelf;
 use super::small::Small;
 use crate::kinds;
+use crate::rng::Rng;
 use atoll_node::blob::keeper::look_at_all;
-use atoll_storage::{Clock, Db, Error, Kind, Lane, NodeId, Op, Read, Replica, StreamId, Vector};
+use atoll_storage::{
+    Chance, Clock, Db, Error, Kind, Lane, NodeId, Op, Read, Replica, StreamId, Vector,
+};
 use atoll_sync::key::NodeKey;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Unix milliseconds at which every run begins.
 pub const BEGIN_MS: u64 = 1_700_000_000_000;
@@ -22,6 +25,8 @@ pub struct Node {
     /// How far its clock is off.
     pub skew_ms: Arc<AtomicI64>,
     now_ms: Arc<AtomicU64>,
+    /// What the ids and the epochs of all its lives are drawn from.
+    chance: Arc<Mutex<Rng>>,
     pub chunk_records: Option<usize>,
     /// Of a node that visits buckets.
     pub key: Option<NodeKey>,
@@ -46,6 +51,16 @@ pub fn clock(now_ms: &Arc<AtomicU64>, skew_ms: &Arc<AtomicI64>) -> Clock {
     Clock::from_fn(move || {
         let now_ms = (BEGIN_MS + now_ms.load(Ordering::Relaxed)) as i64;
         (now_ms + skew_ms.load(Ordering::Relaxed)) as u64
+    })
+}
+
+fn chance(of: &Arc<Mutex<Rng>>) -> Chance {
+    let of = of.clone();
+    Box::new(move || {
+        let mut bytes = [0; 16];
+        let mut dice = of.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.chunks_mut(8).for_each(|part| part.copy_from_slice(&dice.number().to_le_bytes()));
+        std::array::from_fn(|at| bytes[at])
     })
 }
 
@@ -78,6 +93,7 @@ impl Node {
             db: db.map_err(text)?,
             skew_ms,
             now_ms,
+            chance: Arc::new(Mutex::new(Rng::new(number as u64))),
             chunk_records,
             key,
             shelf,
@@ -89,6 +105,12 @@ impl Node {
             full_until_ms: 0,
             latest_wall_ms: 0,
         })
+    }
+
+    /// Ids and epochs are those of the seed.
+    pub fn draw_from(&mut self, seed: u64) {
+        self.chance = Arc::new(Mutex::new(Rng::new(seed.rotate_left(47) ^ self.number as u64)));
+        self.db.draw_from(chance(&self.chance));
     }
 
     pub fn id(&self) -> NodeId {
@@ -148,6 +170,7 @@ impl Node {
         let clock = clock(&self.now_ms, &self.skew_ms);
         let id = self.db.origin().node;
         self.db = Db::open(&file, self.kinds, id, clock).map_err(text)?;
+        self.db.draw_from(chance(&self.chance));
         (self.file, self.full_until_ms) = (Some(file), 0);
         if let Some(shelf) = &mut self.shelf {
             shelf.reopen()?;
@@ -171,7 +194,8 @@ impl Node {
     pub fn clone_disk(&mut self, name: &str) -> Result<(), String> {
         let Some(file) = self.copy(name)? else { return Ok(()) };
         let clock = clock(&self.now_ms, &self.skew_ms);
-        let db = Db::open(&file, self.kinds, self.db.origin().node, clock).map_err(text)?;
+        let mut db = Db::open(&file, self.kinds, self.db.origin().node, clock).map_err(text)?;
+        db.draw_from(chance(&self.chance));
         self.twin = Some((db, Some(file)));
         Ok(())
     }

@@ -90,6 +90,8 @@ fn change(world: &mut World, node: usize) -> Outcome {
     match world.nodes[node].db.carry(part.clone()) {
         Ok(()) => {
             world.outcome.dropped += dropped.len() as u64;
+            let dropped = dropped.into_iter().map(|head| ((node, head.stream), head.vector));
+            world.dropped.extend(dropped);
             let removal = world.removal.as_mut();
             removal.into_iter().for_each(|removal| removal.note_part(node, &part));
         }

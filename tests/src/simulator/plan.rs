@@ -195,8 +195,7 @@ impl Plan {
         Self { nodes: 3, is_line: true, latecomer: false, partial: false, old, upgrades, ..plan }
     }
 
-    /// Four nodes, of which one is stolen, under all evils. Without files: what was left for it stays until a node comes
-    /// that left it.
+    /// Four nodes, of which one is stolen, under all evils.
     pub fn revoking(seed: u64) -> Self {
         let plan = Self::of(seed);
         Self {
@@ -205,7 +204,6 @@ impl Plan {
             partial: false,
             old: None,
             upgrades: false,
-            files: false,
             revokes: true,
             ..plan
         }
@@ -228,7 +226,7 @@ impl Plan {
         }
     }
 
-    /// One node more, which is stolen, and no files. What a node forgets that is set back, others cannot know.
+    /// One node more, which is stolen. What a node forgets that is set back, others cannot know.
     pub fn removal(seed: u64) -> Self {
         let plan = Self::of(seed);
         Self {
@@ -238,7 +236,6 @@ impl Plan {
             copies: false,
             twins: false,
             partial: false,
-            files: false,
             revokes: true,
             ..plan
         }

@@ -101,7 +101,7 @@ pub fn strike(world: &mut World) -> Outcome {
     Ok(())
 }
 
-fn has_heard(world: &World, node: usize) -> Result<bool, String> {
+pub fn has_heard(world: &World, node: usize) -> Result<bool, String> {
     let Some(removal) = &world.removal else { return Ok(false) };
     let cuts = revoked::cuts(&world.nodes[node].db.reader(), removal.node).map_err(text)?;
     Ok(!cuts.is_empty())
@@ -148,7 +148,13 @@ fn saying(world: &mut World, by: usize, node: NodeId) -> Result<Said, String> {
     let streams = world.model.ops.iter().map(|op| &op.stream);
     let streams = streams.filter(|stream| carries.carries(stream)).cloned().collect();
     let db = &mut world.nodes[by].db;
-    let had = held(db, streams).map_err(text)?;
+    let mut had = held(db, streams).map_err(text)?;
+    // Taken up anew before it was off the disk: what it had before, it still knows of.
+    let leaving = db.reader().leaving().map_err(text)?.into_iter();
+    for stream in leaving.filter(|stream| carries.carries(stream)) {
+        let before = world.dropped.get(&(by, stream.clone()));
+        before.into_iter().for_each(|before| had.entry(stream.clone()).or_default().merge(before));
+    }
     let heard = revoked::cuts(&db.reader(), node).map_err(text)?;
     let said = world.removal.iter().flat_map(|removal| &removal.said);
     let said = said.filter(|said| heard.contains(&said.cut));

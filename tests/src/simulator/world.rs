@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::removal::{self, Removal};
 use super::wire::{Frame, Link, Wire};
 use crate::rng::Rng;
-use atoll_storage::Carries;
+use atoll_storage::{Carries, StreamId, Vector};
 use atoll_sync::session::{Effect, Event, Now, Options, Phase, Reason, Session};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub struct World {
     pub outcome: Outcome,
     /// What each node last heard that another one carries.
     pub heard_parts: BTreeMap<(usize, usize), Carries>,
+    /// How far nodes had the streams that they dropped, which are still on their disks for a while.
+    pub dropped: BTreeMap<(usize, StreamId), Vector>,
     /// What the last node may do, where the others limit it.
     pub limit: Option<Limit>,
     /// The node that is removed, once it is.
@@ -68,6 +70,7 @@ impl World {
             model: Model::default(),
             outcome: Outcome::default(),
             heard_parts: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             limit: None,
             removal: None,
             bucket,
@@ -95,7 +98,9 @@ impl World {
         let key = self.plan.buckets.then(|| bucket::key_of(self.seed, name)).transpose()?;
         let now_ms = self.now_ms.clone();
         let shelf = self.files.as_mut().map(|files| files.shelf(name)).transpose()?;
-        self.nodes.push(Node::new(name, is_old, now_ms, chunk_records, dir, key, shelf)?);
+        let mut node = Node::new(name, is_old, now_ms, chunk_records, dir, key, shelf)?;
+        node.draw_from(self.seed);
+        self.nodes.push(node);
         if self.plan.partial && number > 0 {
             parts::begin(self, number)?;
         }
