@@ -7,6 +7,7 @@ mod facets;
 mod find;
 mod folder;
 mod gate;
+mod merging;
 mod schema;
 mod snippet;
 mod suggest;
@@ -19,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
+use tantivy::indexer::IndexWriterOptions;
 use tantivy::{Index, IndexReader, IndexWriter, TantivyError};
 
 /// Hits of one page, at most.
@@ -30,8 +31,6 @@ pub const MAX_SUGGESTIONS: usize = 25;
 
 /// The writer's buffer; a batch beyond it becomes several segments.
 const WRITER_BYTES: usize = 20_000_000;
-/// A segment is rewritten once so much of it is deleted.
-const MAX_DELETED: f32 = 0.3;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -282,9 +281,7 @@ impl SearchIndex {
             .num_merge_threads(1)
             .build();
         let writer: IndexWriter = self.index.writer_with_options(options)?;
-        let mut policy = LogMergePolicy::default();
-        policy.set_del_docs_ratio_before_merge(MAX_DELETED);
-        writer.set_merge_policy(Box::new(policy));
+        writer.set_merge_policy(Box::new(merging::Bounded::default()));
         Ok(writer)
     }
 

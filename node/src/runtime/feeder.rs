@@ -76,6 +76,8 @@ async fn feed_all(node: &Arc<Node>, pool: &Pool, stop: &mut Stop) -> Result<usiz
         if !more || stop.is_stopped() {
             return Ok(all);
         }
+        // What merges segments holds as much again: it comes to an end before the next batch begins.
+        release(node, pool, stop).await;
     }
 }
 
