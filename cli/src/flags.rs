@@ -45,7 +45,7 @@ pub struct SettingFlags {
     /// Where other nodes are answered, by UDP [default: 127.0.0.1:8081]
     #[arg(long, global = true, value_name = "ADDR")]
     pub sync_listen: Option<String>,
-    /// What this node calls itself [default: atoll]
+    /// What this node calls itself; `init` keeps it [default: what it was made with, or atoll]
     #[arg(long, global = true)]
     pub name: Option<String>,
     /// The form of log lines: pretty or json

@@ -295,3 +295,43 @@ fn volumes_that_did_not_come_are_named_and_are_no_damage() {
     let (code, _, err) = end(core, &["bundle", "verify", &locked(1), &locked(2)]);
     assert_eq!(code, 0, "{err}");
 }
+
+#[test]
+fn the_name_that_a_node_was_made_with_is_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let named = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        let inherited = std::env::vars_os().map(|(name, _)| name);
+        for name in inherited.filter(|name| name.to_string_lossy().starts_with("ATOLL_")) {
+            command.env_remove(name);
+        }
+        command.current_dir(&folder).arg("--data").arg(&data);
+        let output = command.args(args).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let name = |args: &[&str]| {
+        let told = named(&[&["sync", "status", "--json"], args].concat());
+        serde_json::from_str::<Json>(&told).unwrap()["name"].as_str().unwrap().to_owned()
+    };
+    let source = || {
+        let rows: Json = serde_json::from_str(&named(&["config", "show", "--json"])).unwrap();
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == "name").cloned();
+        row.unwrap()["source"].clone()
+    };
+    named(&["init"]);
+    assert_eq!((name(&[]), source()), ("atoll".into(), json!("default")));
+    named(&["init", "--name", "reef"]);
+    assert_eq!((name(&[]), source()), ("reef".into(), json!("folder")));
+    assert_eq!(name(&["--name", "lagoon"]), "lagoon", "for this once");
+    assert_eq!(name(&[]), "reef");
+    fs::write(folder.path().join("atoll.toml"), "name = 'file'\n").unwrap();
+    assert_eq!(name(&[]), "file");
+    fs::remove_file(folder.path().join("atoll.toml")).unwrap();
+    // A restored node is called as it was.
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    named(&["backup", "create", &at("copy")]);
+    named(&["restore", &at("copy"), "--data", &at("again")]);
+    assert_eq!(name(&["--data", &at("again")]), "reef");
+}

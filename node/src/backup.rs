@@ -14,7 +14,7 @@ pub use manifest::Manifest;
 
 use crate::kinds;
 use crate::moment::Moment;
-use crate::runtime::Node;
+use crate::runtime::{NAME, Node};
 use atoll_storage::read::Read as _;
 use atoll_storage::reference;
 use atoll_storage::replay::Replayed;
@@ -112,10 +112,10 @@ fn write_all(node: &Node, to: &Path, tell: Tell<'_>) -> Result<Made> {
     is_of_between(&before, &copied, &heads()?)?;
     make_private(&database)?;
     let mut files = vec![entry(to, DATABASE)?];
-    for key in KEYS {
-        let from = node.folder().path().join(key);
+    for name in KEYS.into_iter().chain([NAME]) {
+        let from = node.folder().path().join(name);
         if from.exists() {
-            files.push(copy(&from, to, key)?);
+            files.push(copy(&from, to, name)?);
         }
     }
     let mut done = files[0].size_bytes;

@@ -11,7 +11,8 @@ mod schedule;
 mod upkeep;
 mod workers;
 
-pub use folder::Folder;
+pub(crate) use folder::NAME;
+pub use folder::{Folder, kept_name};
 pub use workers::{Stop, Workers};
 
 use crate::backup;

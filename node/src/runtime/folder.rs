@@ -3,8 +3,24 @@
 
 use crate::error::{Error, Result};
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// What the node in the folder is called if nobody says otherwise. Goes along in backups.
+pub(crate) const NAME: &str = "name";
+/// More than any name takes.
+const MAX_NAME_BYTES: u64 = 1 << 10;
+
+/// The name that a data folder keeps, whoever holds it; none if it keeps none, or is not there.
+pub fn kept_name(data: &Path) -> io::Result<Option<String>> {
+    let mut text = String::new();
+    match File::open(data.join(NAME)) {
+        Ok(file) => file.take(MAX_NAME_BYTES).read_to_string(&mut text)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty()))
+}
 
 /// Holds the folder until it is dropped, or the process ends in whatever way.
 #[derive(Debug)]
@@ -47,6 +63,15 @@ impl Folder {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Keeps a name for the node. In one step: nobody reads half of it.
+    pub fn keep_name(&self, name: &str) -> io::Result<()> {
+        let draft = self.path.join("name.new");
+        let mut file = File::create(&draft)?;
+        writeln!(file, "{name}")?;
+        file.sync_all()?;
+        fs::rename(&draft, self.path.join(NAME))
     }
 
     pub fn key(&self) -> PathBuf {
