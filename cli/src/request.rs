@@ -418,6 +418,7 @@ pub fn peer_json(node: &Node, peer: &PeerStatus) -> Json {
         "contact_at": peer.contact_ms.map(|ms| Moment::of(ms).to_string()),
         "round_trip_us": peer.round_trip.map(|time| time.as_micros() as u64),
         "clock_skew_ms": peer.clock_skew_ms,
+        "clock": peer::of_clock(peer),
         "reason": peer.reason,
         "diverged": peer.diverged,
         "carries": peer.carries.as_ref().map(ToString::to_string),
