@@ -263,3 +263,73 @@ async fn a_node_is_restored_as_it_was_at_a_time_after_a_backup() {
     assert!(refused(&at(1, &data)).contains("does not reach back"), "{}", refused(&at(1, &data)));
     assert!(!folder.path().join("none").exists());
 }
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_left_half_made_looks_like_nothing_and_is_in_nobodys_way() {
+    let test = TestNode::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for left in ["copy.unfinished", "again.restoring"] {
+        std::fs::create_dir_all(at(left).join("blobs")).unwrap();
+        std::fs::write(at(left).join("atoll.db"), "half a database").unwrap();
+    }
+    let whole = |name: &str| {
+        let to = at(name);
+        move |_, _| {
+            assert!(!to.exists(), "not before it is whole");
+            Ok(())
+        }
+    };
+    backup::create(&test.node, &at("copy"), &whole("copy")).unwrap();
+    backup::verify(&at("copy"), &|_, _| Ok(())).unwrap();
+    backup::restore(&at("copy"), &at("again"), None, &whole("again")).unwrap();
+    assert_eq!(names_in(folder.path()), ["again", "copy"]);
+
+    // What another process is making is not what a killed one left.
+    let beside = |_, _| {
+        let refused = backup::create(&test.node, &at("other"), &|_, _| Ok(())).unwrap_err();
+        assert!(refused.to_string().contains("another process is making it"), "{refused}");
+        Ok(())
+    };
+    backup::create(&test.node, &at("other"), &beside).unwrap();
+    backup::verify(&at("other"), &|_, _| Ok(())).unwrap();
+    // A half backup of an earlier release stands in the place itself.
+    std::fs::remove_file(at("other").join("manifest.json")).unwrap();
+    let refused = backup::create(&test.node, &at("other"), &|_, _| Ok(())).unwrap_err();
+    assert!(refused.to_string().contains("is no whole backup: remove it"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_was_cut_off_is_no_node() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    backup::create(&test.node, &at("copy"), &|_, _| Ok(())).unwrap();
+    admin.post("/api/v1/posts", &json!({ "title": "Bread", "body": "Rye" })).await.expect(201);
+    let later = backup::Later {
+        at_ms: Clock::system().now_ms() + HOUR_MS,
+        log: test.node.folder().path().to_owned(),
+    };
+    let tried = std::cell::Cell::new(false);
+    let open = |_, _| {
+        let data = at("again.restoring");
+        if data.join("atoll.db").exists() {
+            let config = atoll_node::Config { data, ..atoll_node::Config::default() };
+            let refused = Node::open(config).err().unwrap();
+            assert!(refused.to_string().contains("run `atoll restore` again"), "{refused}");
+            tried.set(true);
+        }
+        Ok(())
+    };
+    backup::restore(&at("copy"), &at("again"), Some(&later), &open).unwrap();
+    assert!(tried.get());
+    assert_eq!(posts_in(&at("again")), ["Bread"]);
+}

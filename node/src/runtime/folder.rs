@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// What the node in the folder is called if nobody says otherwise. Goes along in backups.
 pub(crate) const NAME: &str = "name";
+/// Stands in what a restore makes until that is a node.
+pub(crate) const UNFINISHED: &str = "unfinished";
 /// More than any name takes.
 const MAX_NAME_BYTES: u64 = 1 << 10;
 
@@ -33,13 +35,18 @@ impl Folder {
     /// Makes the folder if it is not there (mode 0700), and takes its lock.
     ///
     /// # Errors
-    /// `Store(Locked)` if another process holds it.
+    /// `Store(Locked)` if another process holds it; `Conflict` for what a restore left that was cut off.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |what: &str, error: &std::io::Error| {
             Error::Internal(format!("cannot {what} the data folder {}: {error}", path.display()))
         };
         make_private(path).map_err(|error| failed("make", &error))?;
         let path = path.canonicalize().map_err(|error| failed("find", &error))?;
+        if path.join(UNFINISHED).exists() {
+            let advice = "run `atoll restore` again, which clears it away";
+            let told = format!("a restore into {} was cut off: {advice}", path.display());
+            return Err(Error::conflict("unfinished_restore", told));
+        }
         let file = path.join("lock");
         let mut lock = File::options()
             .create(true)
