@@ -248,7 +248,8 @@ pub fn restore(from: &Path, to: &Path, later: Option<&Later>, tell: Tell<'_>) ->
     fill(from, &manifest, draft.path(), &|_, _| Ok(()))?;
     let (epoch, replayed) = {
         let mut db = open_database(&draft.path().join(DATABASE), draft.path())?;
-        let replayed = later.map(|later| replay(&mut db, draft.path(), later, tell)).transpose()?;
+        let replayed =
+            later.map(|later| replay(&mut db, draft.path(), &manifest, later, tell)).transpose()?;
         (db.raise_epoch()?.epoch, replayed)
     };
     fs::remove_file(&unfinished).map_err(failed)?;
@@ -290,7 +291,13 @@ fn refuse_wrong(later: &Later, manifest: &Manifest) -> Result<()> {
 }
 
 /// Writes of the log, and the files that they name as far as they lie beside it.
-fn replay(db: &mut Db, to: &Path, later: &Later, tell: Tell<'_>) -> Result<Replayed> {
+fn replay(
+    db: &mut Db,
+    to: &Path,
+    manifest: &Manifest,
+    later: &Later,
+    tell: Tell<'_>,
+) -> Result<Replayed> {
     let mut stopped = Ok(());
     let replayed = db.replay(&later.log.join(DATABASE), later.at_ms, |done, of| {
         if stopped.is_ok() {
@@ -301,6 +308,15 @@ fn replay(db: &mut Db, to: &Path, later: &Later, tell: Tell<'_>) -> Result<Repla
     let replayed = match replayed {
         Err(error @ atoll_storage::Error::Behind { .. }) => {
             return Err(Error::Refused(error.to_string()));
+        }
+        Err(atoll_storage::Error::Gap { what, upto_ms }) => {
+            let log = later.log.display();
+            let upto = upto_ms.filter(|ms| *ms >= manifest.created_ms).map(Moment::of);
+            let upto = upto.map_or_else(String::new, |at| format!("up to {at} (--at {at}), or "));
+            return Err(Error::Unsound(format!(
+                "the log in {log} is damaged: {what}. Restore the node {upto}as it was backed up (without --at), or by the log of a \
+                 later backup that is sound"
+            )));
         }
         replayed => replayed?,
     };
