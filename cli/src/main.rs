@@ -22,7 +22,7 @@ mod show;
 mod surroundings;
 
 use atoll_node::bucket::{Access, Location};
-use atoll_node::config::Loaded;
+use atoll_node::config::{Loaded, Source};
 use atoll_node::content::import::Format;
 use atoll_node::moment::Moment;
 use atoll_node::{Config, Error, Node, backup, courier};
@@ -119,7 +119,10 @@ async fn dispatch(flags: Flags, loaded: Loaded) -> Outcome {
     match flags.command {
         Command::Serve(serve) => serve::serve(config, serve).await,
         Command::Demo(demo) => demo::run(demo, as_json).await,
-        Command::Init(init) => initialised(&serve::init(config, init).await?, as_json),
+        Command::Init(init) => {
+            let is_named = loaded.source("name") > Source::File;
+            initialised(&serve::init(config, init, is_named).await?, as_json)
+        }
         Command::Restore { from, at, log_from } => {
             let later = at.zip(log_from).map(|(at, log)| later_of(&at, log)).transpose()?;
             let (progress, bar) = show::bar("checking and copying");
@@ -192,6 +195,7 @@ fn initialised(told: &Json, as_json: bool) -> Outcome {
     print(as_json, told, || {
         say!("data folder  {}", show::text(&told["data"]));
         say!("node         {}", show::text(&told["node"]));
+        say!("name         {}", show::text(&told["name"]));
         say!("public key   {}", show::text(&told["public_key"]));
         if let Some(network) = told["courier_from"].as_str() {
             say!("It belongs to the network of {network}, which has to list it by its public key:");
@@ -228,7 +232,7 @@ async fn examined(config: &Config, as_json: bool) -> Outcome {
 }
 
 fn show_config(loaded: &Loaded, as_json: bool) -> Outcome {
-    let row = |(name, value, source): (&str, String, atoll_node::config::Source)| json!({ "name": name, "value": value, "source": source.name() });
+    let row = |(name, value, source): (&str, String, Source)| json!({ "name": name, "value": value, "source": source.name() });
     let rows = Json::Array(loaded.rows().map(row).collect());
     print(as_json, &rows, || {
         show::table(&rows, &[("name", "SETTING"), ("value", "VALUE"), ("source", "SOURCE")]);

@@ -3,26 +3,24 @@
 
 pub mod bucket;
 mod told;
+mod user;
 
 use crate::failure::{Failure, Outcome};
-use crate::secret;
 use atoll_api::moment::Moment;
 use atoll_node::backup::kept;
 use atoll_node::conflict::author::Source;
 use atoll_node::content::import;
 use atoll_node::exchange::export;
-use atoll_node::identity::user::table;
-use atoll_node::identity::{NewUser, tenant, user};
+use atoll_node::identity::tenant;
 use atoll_node::job::{self, Job};
-use atoll_node::{Actor, Node, Role, blob, carries, conflict, courier, kinds, peer, seal};
+use atoll_node::{Actor, Node, blob, carries, conflict, courier, kinds, peer, seal};
 use atoll_storage::job::Wanted;
-use atoll_storage::query::Query;
-use atoll_storage::{Id, Record, Shown};
+use atoll_storage::{Id, Shown};
 use atoll_sync::blob::TransferStatus;
 use atoll_sync::runner::{Obstacle, PeerStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use told::{back_up, backup_json, neighbour_json, plan_json, standing_json};
@@ -106,14 +104,14 @@ pub async fn perform(node: Arc<Node>, request: Request, progress: Progress) -> O
     let whole = Actor::system(atoll_storage::Id::NIL);
     match request {
         Request::UserCreate { email, username, role, password } => {
-            create_user(node, email, username, &role, password).await
+            user::create(node, email, username, &role, password).await
         }
-        Request::UserList { limit } => list_users(node, limit),
+        Request::UserList { limit } => user::list(node, limit),
         Request::UserResetPassword { user, password } => {
-            reset_password(node, &user, password).await
+            user::reset_password(node, &user, password).await
         }
-        Request::UserImport { file, dry_run } => import_users(node, &file, dry_run).await,
-        Request::UserExport { password_hashes } => export_users(node, password_hashes),
+        Request::UserImport { file, dry_run } => user::import(node, &file, dry_run).await,
+        Request::UserExport { password_hashes } => user::export(node, password_hashes),
         Request::PeerTicket { hours, addresses, asked } => {
             let lifetime = Duration::from_secs(hours * 3_600);
             let ticket = peer::ticket_for(node, &whole, lifetime, addresses, &asked).await?;
@@ -255,71 +253,6 @@ async fn import_content(node: Arc<Node>, asked: Import, progress: Progress) -> O
         .await
 }
 
-async fn create_user(
-    node: &Node,
-    email: String,
-    username: Option<String>,
-    role: &str,
-    password: Option<String>,
-) -> Outcome<Json> {
-    let actor = in_default(node)?;
-    let role = Role::parse(role).ok_or_else(|| {
-        Failure::usage(format!("there is no role {role:?}: use {}", Role::NAMES.join(", ")))
-    })?;
-    let username = username.unwrap_or_else(|| name_from(&email));
-    let (password, made) = secret::or_made(node, password);
-    let new = NewUser {
-        username,
-        email,
-        display_name: String::new(),
-        password,
-        role,
-        must_change_password: made.is_some(),
-    };
-    let user = user::create(node, &actor, new).await?;
-    Ok(with_password(user_json(&user), made))
-}
-
-/// What stands before the @, made long enough.
-fn name_from(email: &str) -> String {
-    let local = email.split('@').next().unwrap_or_default();
-    let is_short = local.chars().filter(char::is_ascii_alphanumeric).count() < 3;
-    user::username_from(&if is_short { format!("user-{local}") } else { local.to_owned() }, "user")
-}
-
-fn with_password(mut answer: Json, made: Option<String>) -> Json {
-    if let Some(password) = made {
-        answer["password"] = password.into();
-    }
-    answer
-}
-
-fn user_json(user: &Record) -> Json {
-    json!({
-        "id": user.key,
-        "email": user.text(&user::EMAIL),
-        "username": user.text(&user::USERNAME),
-        "role": user.text(&user::ROLE),
-        "status": user.text(&user::STATUS),
-        "created_at": Moment::of(user.created_ms()).to_string(),
-    })
-}
-
-fn list_users(node: &Node, limit: usize) -> Outcome<Json> {
-    let actor = in_default(node)?;
-    let (mut rows, mut after) = (Vec::new(), None);
-    loop {
-        let left = limit - rows.len();
-        let query = Query::of(&user::USER, actor.tenant).limit(left.min(PAGE)).after(after);
-        let page = user::list(node, &actor, &query)?;
-        rows.extend(page.records.iter().map(user_json));
-        after = page.next;
-        if after.is_none() || rows.len() >= limit {
-            return Ok(Json::Array(rows));
-        }
-    }
-}
-
 fn job_json(job: &Job) -> Json {
     json!({
         "id": job.id,
@@ -330,46 +263,6 @@ fn job_json(job: &Job) -> Json {
         "error": job.error,
         "created_at": Moment::of(job.created_ms).to_string(),
     })
-}
-
-async fn reset_password(node: &Node, name: &str, password: Option<String>) -> Outcome<Json> {
-    let actor = in_default(node)?;
-    let found = user::by_name(node, &actor, name).map_err(|error| match error {
-        atoll_node::Error::NotFound(_) => Failure::not_found(format!(
-            "there is no user {name:?} in the default tenant: `atoll user list` shows them"
-        )),
-        error => error.into(),
-    })?;
-    let (password, made) = secret::or_made(node, password);
-    user::reset_password(node, &actor, found.key, password).await?;
-    Ok(with_password(user_json(&found), made))
-}
-
-/// Records that are read at once.
-const PAGE: usize = 100;
-/// The largest table of accounts that is read.
-const MAX_TABLE_BYTES: u64 = 64 << 20;
-
-async fn import_users(node: &Node, file: &Path, dry_run: bool) -> Outcome<Json> {
-    let actor = in_default(node)?;
-    let failed = |error: std::io::Error| Failure::io("read", file, &error);
-    if std::fs::metadata(file).map_err(failed)?.len() > MAX_TABLE_BYTES {
-        return Err(Failure::usage("the file is larger than 64 MiB: split it"));
-    }
-    let rows = table::read(&std::fs::read(file).map_err(failed)?, table::FROM_FILE)?;
-    let report = table::import(node, &actor, rows, dry_run).await?;
-    serde_json::to_value(report).map_err(Failure::failed)
-}
-
-fn export_users(node: &Node, with_hashes: bool) -> Outcome<Json> {
-    let actor = in_default(node)?;
-    let (mut csv, mut after) = table::export(node, &actor, with_hashes, None)?;
-    while after.is_some() {
-        let (more, next) = table::export(node, &actor, with_hashes, after)?;
-        csv.push_str(&more);
-        after = next;
-    }
-    Ok(json!({ "csv": csv }))
 }
 
 async fn join(node: &Node, ticket: &str) -> Outcome<Json> {
@@ -418,6 +311,7 @@ pub fn peer_json(node: &Node, peer: &PeerStatus) -> Json {
         "contact_at": peer.contact_ms.map(|ms| Moment::of(ms).to_string()),
         "round_trip_us": peer.round_trip.map(|time| time.as_micros() as u64),
         "clock_skew_ms": peer.clock_skew_ms,
+        "clock": peer::of_clock(peer),
         "reason": peer.reason,
         "diverged": peer.diverged,
         "carries": peer.carries.as_ref().map(ToString::to_string),

@@ -149,12 +149,22 @@ pub fn show_admin(url: &str, admin: &Admin) {
     say!("└─{}─┘", "─".repeat(width));
 }
 
-/// Makes the folder ready, and stops.
-pub async fn init(config: Config, flags: flags::Init) -> Outcome<serde_json::Value> {
+/// Makes the folder ready, and stops. The folder keeps the name if it `is_named` here and now.
+pub async fn init(
+    config: Config,
+    flags: flags::Init,
+    is_named: bool,
+) -> Outcome<serde_json::Value> {
     let node = Node::open(config)?;
+    if is_named {
+        let (folder, name) = (node.folder(), &node.config.name);
+        let kept = folder.keep_name(name);
+        kept.map_err(|error| Failure::io("keep the name in", folder.path(), &error))?;
+    }
     let mut told = json!({
         "data": node.folder().path().display().to_string(),
         "node": node.id().to_string(),
+        "name": node.config.name,
         "public_key": node.key().public().to_string(),
     });
     if let Some(key) = flags.courier_from {

@@ -4,6 +4,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::flags::SettingFlags;
 use atoll_node::config::{Given, Loaded, SETTINGS, Setting, Source};
+use atoll_node::runtime::kept_name;
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "atoll.toml";
@@ -29,14 +30,24 @@ pub fn load(flags: &SettingFlags) -> Outcome<Loaded> {
         Ok(values) => given.extend(values),
         Err(mistake) => mistakes.push(mistake),
     }
-    match Loaded::new(given) {
-        Ok(loaded) if mistakes.is_empty() => Ok(loaded),
+    match Loaded::new(given.clone()) {
+        Ok(loaded) if mistakes.is_empty() => with_kept_name(loaded, given),
         Ok(_) => Err(Failure::usage(mistakes.join("\n"))),
         Err(more) => {
             mistakes.extend(more);
             Err(Failure::usage(mistakes.join("\n")))
         }
     }
+}
+
+/// The data folder is a setting itself: what it keeps is laid in once it is known.
+fn with_kept_name(loaded: Loaded, mut given: Vec<Given>) -> Outcome<Loaded> {
+    let data = &loaded.config.data;
+    let kept = kept_name(data).map_err(|error| Failure::io("read the name in", data, &error))?;
+    let Some(value) = kept else { return Ok(loaded) };
+    let origin = format!("the name in {}", data.display());
+    given.push(Given { source: Source::Folder, origin, name: "name".to_owned(), value });
+    Loaded::new(given).map_err(|mistakes| Failure::usage(mistakes.join("\n")))
 }
 
 fn read_file(flags: &SettingFlags) -> Outcome<Option<(PathBuf, String)>> {

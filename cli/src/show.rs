@@ -2,6 +2,7 @@
 
 mod bucket;
 mod bundle;
+mod peer;
 
 use crate::failure::{Failure, Outcome};
 use crate::request::{Progress, Request};
@@ -56,7 +57,7 @@ pub fn answer(request: &Request, answer: &Json) -> Outcome {
             );
         }
         Request::PeerGrants => grants(answer),
-        Request::PeerList => peers(answer),
+        Request::PeerList => peer::all(answer),
         Request::PeerNearby => table(
             answer,
             &[("name", "NAME"), ("addresses", "ADDRESSES"), ("known", "A PEER"), ("node", "NODE")],
@@ -224,36 +225,6 @@ fn accounts(answer: &Json) {
     }
 }
 
-fn peers(answer: &Json) {
-    if answer.as_array().is_some_and(Vec::is_empty) {
-        say!("This node knows no other. `atoll peer ticket` lets one join.");
-        return;
-    }
-    let columns = [
-        ("name", "NAME"),
-        ("state", "STATE"),
-        ("behind_ops", "BEHIND"),
-        ("ahead_ops", "AHEAD"),
-        ("contact_at", "LAST CONTACT"),
-        ("address", "ADDRESS"),
-        ("node", "NODE"),
-        ("reason", "WHY"),
-    ];
-    table(answer, &columns);
-    for peer in answer.as_array().into_iter().flatten() {
-        let name = text(&peer["name"]);
-        if peer["is_limited"] == true {
-            say!("{name} {} here.", text(&peer["may"]));
-            if let Some(lets) = peer["lets"].as_str() {
-                say!("On {name}, this node {lets}.");
-            }
-        }
-        if peer["refused_ops"].as_u64().is_some_and(|ops| ops > 0) {
-            say!("{} ops that came from {name} were refused.", text(&peer["refused_ops"]));
-        }
-    }
-}
-
 fn grants(answer: &Json) {
     let columns = [
         ("name", "NODE"),
@@ -279,7 +250,7 @@ fn status(answer: &Json) {
     seals(&answer["seals"]);
     blobs(&answer["blobs"]);
     say!("");
-    peers(&answer["peers"]);
+    peer::all(&answer["peers"]);
     bucket::all(&answer["buckets"]);
     for words in answer["removed"].as_array().into_iter().flatten() {
         say!("{}", text(words));

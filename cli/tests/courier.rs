@@ -201,3 +201,137 @@ fn info_tells_of_whom_for_whom_and_from_where_to_where() {
     let (_, err) = run(core, &args);
     assert!(err.contains("Volume 2 is not among these files."), "{err}");
 }
+
+#[test]
+fn volumes_that_did_not_come_are_named_and_are_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (core, school, stick) = (at("core"), at("school"), at("stick"));
+    let (core, school) = (core.as_path(), school.as_path());
+    acquainted(core, school);
+    fs::create_dir(&stick).unwrap();
+    let file = |name: &str| stick.join(name).to_str().unwrap().to_owned();
+    for n in 0..4 {
+        write(core, &format!("page{n}"), &noise(n, 900_000));
+    }
+    run(core, &["bundle", "export", &file("long.atoll"), "--volume-mib", "1"]);
+    let volume =
+        |n: u32| file(&if n == 1 { "long.atoll".into() } else { format!("long.{n}.atoll") });
+    let last = fs::read_dir(&stick).unwrap().count() as u32;
+    assert!(last >= 4, "{last}");
+    let ask = |data: &Path, verb: &str, volumes: &[u32]| {
+        let files: Vec<String> = volumes.iter().map(|n| volume(*n)).collect();
+        let args: Vec<&str> =
+            ["bundle", verb].into_iter().chain(files.iter().map(String::as_str)).collect();
+        let (code, _, err) = end(data, &args);
+        let (_, out, _) = end(data, &[&args[..], &["--json"]].concat());
+        let seen: Json = serde_json::from_str(&out).unwrap();
+        (code, seen["bundles"][0].clone(), err)
+    };
+
+    // Two of many: nothing is damaged, and it is not whole.
+    let (code, seen, err) = ask(core, "verify", &[1, 2]);
+    assert_eq!((code, &seen["is_whole"]), (3, &json!(false)), "{err}");
+    assert!(err.contains("The last volume is not among these files"), "{err}");
+    assert!(!err.contains("damaged") && !err.contains("sound copy"), "{err}");
+    // All but the third.
+    let but_one: Vec<u32> = (1..=last).filter(|n| *n != 3).collect();
+    let (code, seen, err) = ask(core, "verify", &but_one);
+    assert_eq!((code, &seen["missing_volumes"]), (3, &json!([[3, 3]])), "{seen}");
+    assert!(err.contains("Volume 3 is not among these files"), "{err}");
+    let all: Vec<u32> = (1..=last).collect();
+    let (code, seen, err) = ask(core, "verify", &all);
+    assert_eq!(
+        (code, &seen["is_whole"], &seen["of_volumes"]),
+        (0, &json!(true), &json!(last)),
+        "{err}"
+    );
+
+    // What came and waits is what the volume held, not all that is missing below it.
+    let (code, seen, err) = ask(school, "import", &[3]);
+    assert_eq!(code, 3, "{err}");
+    assert_eq!(
+        (&seen["waiting"], &seen["missing_volumes"]),
+        (&seen["ops"], &json!([[1, 2]])),
+        "{seen}"
+    );
+    assert!(err.contains("build on what is in none of these files"), "{err}");
+    let (code, _, err) = ask(school, "import", &all);
+    assert_eq!(code, 0, "{err}");
+    assert_equal(core, school);
+
+    // Missing and damaged is damaged.
+    let bytes = fs::read(volume(2)).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    fs::write(volume(2), &flipped).unwrap();
+    let (code, _, err) = ask(core, "verify", &[1, 2]);
+    assert!(code == 5 && err.contains("sound copy"), "{code} {err}");
+    fs::write(volume(2), &bytes).unwrap();
+
+    // Of what only another one reads, the gaps are seen, and its end is not.
+    run(school, &["bundle", "want", &file("school.atoll")]);
+    run(core, &["bundle", "import", &file("school.atoll")]);
+    for n in 4..7 {
+        write(core, &format!("page{n}"), &noise(n, 900_000));
+    }
+    run(
+        core,
+        &[
+            "bundle",
+            "export",
+            &file("locked.atoll"),
+            "--to",
+            "school",
+            "--lock",
+            "--volume-mib",
+            "1",
+        ],
+    );
+    let locked =
+        |n: u32| file(&if n == 1 { "locked.atoll".into() } else { format!("locked.{n}.atoll") });
+    let (code, _, err) = end(core, &["bundle", "verify", &locked(1), &locked(3)]);
+    assert!(code == 3 && err.contains("Volume 2 is not among these files"), "{code} {err}");
+    let (code, _, err) = end(core, &["bundle", "verify", &locked(1), &locked(2)]);
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn the_name_that_a_node_was_made_with_is_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let named = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        let inherited = std::env::vars_os().map(|(name, _)| name);
+        for name in inherited.filter(|name| name.to_string_lossy().starts_with("ATOLL_")) {
+            command.env_remove(name);
+        }
+        command.current_dir(&folder).arg("--data").arg(&data);
+        let output = command.args(args).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let name = |args: &[&str]| {
+        let told = named(&[&["sync", "status", "--json"], args].concat());
+        serde_json::from_str::<Json>(&told).unwrap()["name"].as_str().unwrap().to_owned()
+    };
+    let source = || {
+        let rows: Json = serde_json::from_str(&named(&["config", "show", "--json"])).unwrap();
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == "name").cloned();
+        row.unwrap()["source"].clone()
+    };
+    named(&["init"]);
+    assert_eq!((name(&[]), source()), ("atoll".into(), json!("default")));
+    named(&["init", "--name", "reef"]);
+    assert_eq!((name(&[]), source()), ("reef".into(), json!("folder")));
+    assert_eq!(name(&["--name", "lagoon"]), "lagoon", "for this once");
+    assert_eq!(name(&[]), "reef");
+    fs::write(folder.path().join("atoll.toml"), "name = 'file'\n").unwrap();
+    assert_eq!(name(&[]), "file");
+    fs::remove_file(folder.path().join("atoll.toml")).unwrap();
+    // A restored node is called as it was.
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    named(&["backup", "create", &at("copy")]);
+    named(&["restore", &at("copy"), "--data", &at("again")]);
+    assert_eq!(name(&["--data", &at("again")]), "reef");
+}

@@ -12,16 +12,17 @@ pub mod work;
 pub use error::Error;
 pub use manifest::Manifest;
 
+use crate::draft::Draft;
 use crate::kinds;
 use crate::moment::Moment;
-use crate::runtime::Node;
+use crate::runtime::{NAME, Node, UNFINISHED};
 use atoll_storage::read::Read as _;
 use atoll_storage::reference;
 use atoll_storage::replay::Replayed;
 use atoll_storage::verify::{Report, heads_in};
 use atoll_storage::{Clock, Db, Digest, StreamHead, Vector};
 use atoll_sync::key::NodeKey;
-use file::{copy, copy_from, entry, make_folder, make_private};
+use file::{copy, copy_from, entry, make_private};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs;
@@ -78,18 +79,23 @@ pub struct Later {
     pub log: PathBuf,
 }
 
-/// Writes a backup of a node that may be at work. One that fails leaves nothing.
+/// Writes a backup of a node that may be at work. One that fails leaves nothing; what a killed process left of one goes with
+/// the next.
 pub fn create(node: &Node, to: &Path, tell: Tell<'_>) -> Result<Made> {
     if to.exists() {
-        let refused = format!("{} is there already: name a new folder", to.display());
+        let place = to.display();
+        let refused = if !to.is_dir() || to.join(manifest::FILE).exists() || is_empty(to)? {
+            format!("{place} is there already: name a new folder")
+        } else {
+            format!("{place} is there, and is no whole backup: remove it, or name a new folder")
+        };
         return Err(Error::Refused(refused));
     }
-    make_folder(to)?;
-    let made = write_all(node, to, tell);
-    if made.is_err() {
-        let _ = fs::remove_dir_all(to);
-    }
-    made
+    let failed = |error| Error::io("make", to, error);
+    let draft = Draft::folder(to, "unfinished").map_err(failed)?;
+    let made = write_all(node, draft.path(), tell)?;
+    draft.place().map_err(failed)?;
+    Ok(Made { folder: to.to_owned(), ..made })
 }
 
 /// What a backup of the node takes, as far as can be told before.
@@ -112,10 +118,10 @@ fn write_all(node: &Node, to: &Path, tell: Tell<'_>) -> Result<Made> {
     is_of_between(&before, &copied, &heads()?)?;
     make_private(&database)?;
     let mut files = vec![entry(to, DATABASE)?];
-    for key in KEYS {
-        let from = node.folder().path().join(key);
+    for name in KEYS.into_iter().chain([NAME]) {
+        let from = node.folder().path().join(name);
         if from.exists() {
-            files.push(copy(&from, to, key)?);
+            files.push(copy(&from, to, name)?);
         }
     }
     let mut done = files[0].size_bytes;
@@ -235,28 +241,22 @@ pub fn restore(from: &Path, to: &Path, later: Option<&Later>, tell: Tell<'_>) ->
         refuse_wrong(later, &manifest)?;
     }
     check_files(from, &manifest, tell)?;
-    let draft = beside(to, "restoring")?;
-    make_folder(&draft)?;
-    let made = fill(from, &manifest, &draft, &|_, _| Ok(()));
-    let made = made.and_then(|()| {
-        let mut db = open_database(&draft.join(DATABASE), &draft)?;
-        let replayed = match later {
-            Some(later) => Some(replay(&mut db, &draft, later, tell)?),
-            None => None,
-        };
-        Ok((db.raise_epoch()?.epoch, replayed))
-    });
-    let made = made.and_then(|made| {
-        if to.exists() {
-            fs::remove_dir(to).map_err(|error| Error::io("replace", to, error))?;
-        }
-        fs::rename(&draft, to).map_err(|error| Error::io("make", to, error))?;
-        Ok(made)
-    });
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&draft);
+    let failed = |error| Error::io("make", to, error);
+    let draft = Draft::folder(to, "restoring").map_err(failed)?;
+    let unfinished = draft.path().join(UNFINISHED);
+    fs::write(&unfinished, "").map_err(failed)?;
+    fill(from, &manifest, draft.path(), &|_, _| Ok(()))?;
+    let (epoch, replayed) = {
+        let mut db = open_database(&draft.path().join(DATABASE), draft.path())?;
+        let replayed =
+            later.map(|later| replay(&mut db, draft.path(), &manifest, later, tell)).transpose()?;
+        (db.raise_epoch()?.epoch, replayed)
+    };
+    fs::remove_file(&unfinished).map_err(failed)?;
+    if to.exists() {
+        fs::remove_dir(to).map_err(|error| Error::io("replace", to, error))?;
     }
-    let (epoch, replayed) = made?;
+    draft.place().map_err(failed)?;
     Ok(Restored {
         data: to.to_owned(),
         node: manifest.node,
@@ -291,7 +291,13 @@ fn refuse_wrong(later: &Later, manifest: &Manifest) -> Result<()> {
 }
 
 /// Writes of the log, and the files that they name as far as they lie beside it.
-fn replay(db: &mut Db, to: &Path, later: &Later, tell: Tell<'_>) -> Result<Replayed> {
+fn replay(
+    db: &mut Db,
+    to: &Path,
+    manifest: &Manifest,
+    later: &Later,
+    tell: Tell<'_>,
+) -> Result<Replayed> {
     let mut stopped = Ok(());
     let replayed = db.replay(&later.log.join(DATABASE), later.at_ms, |done, of| {
         if stopped.is_ok() {
@@ -302,6 +308,15 @@ fn replay(db: &mut Db, to: &Path, later: &Later, tell: Tell<'_>) -> Result<Repla
     let replayed = match replayed {
         Err(error @ atoll_storage::Error::Behind { .. }) => {
             return Err(Error::Refused(error.to_string()));
+        }
+        Err(atoll_storage::Error::Gap { what, upto_ms }) => {
+            let log = later.log.display();
+            let upto = upto_ms.filter(|ms| *ms >= manifest.created_ms).map(Moment::of);
+            let upto = upto.map_or_else(String::new, |at| format!("up to {at} (--at {at}), or "));
+            return Err(Error::Unsound(format!(
+                "the log in {log} is damaged: {what}. Restore the node {upto}as it was backed up (without --at), or by the log of a \
+                 later backup that is sound"
+            )));
         }
         replayed => replayed?,
     };
@@ -361,23 +376,18 @@ fn check_files(from: &Path, manifest: &Manifest, tell: Tell<'_>) -> Result<()> {
 }
 
 fn refuse_full(to: &Path) -> Result<()> {
-    let mut entries = match fs::read_dir(to) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("read", to, error)),
-    };
-    if entries.next().is_none() {
+    if is_empty(to)? {
         return Ok(());
     }
     let advice = "restore into a new folder, or move this one away first";
     Err(Error::Refused(format!("{} is not empty: {advice}", to.display())))
 }
 
-fn beside(path: &Path, suffix: &str) -> Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| Error::Refused(format!("{} names no folder", path.display())))?;
-    let mut name = name.to_owned();
-    name.push(format!(".{suffix}-{}", std::process::id()));
-    Ok(path.with_file_name(name))
+/// True also of a folder that is not there.
+fn is_empty(folder: &Path) -> Result<bool> {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io("read", folder, error)),
+    }
 }

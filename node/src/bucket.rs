@@ -95,8 +95,8 @@ impl Standing {
 /// Adds a bucket, and looks whether it is there. One of this name takes the place of the other.
 ///
 /// # Errors
-/// `Invalid` for fields; `Conflict` with the obstacle as code if the store refuses, and nothing is added then. One that is
-/// only not reached is added.
+/// `Invalid` for fields; `Conflict` (`bucket_listed`) if it is there under another name, or with the obstacle as code if the
+/// store refuses, and nothing is added then. One that is only not reached is added.
 pub async fn add(node: &Arc<Node>, actor: &Actor, new: NewBucket) -> Result<Added> {
     actor.require(Permission::SyncAdminister)?;
     let url = new.url.trim().to_owned();
@@ -130,9 +130,13 @@ pub async fn add(node: &Arc<Node>, actor: &Actor, new: NewBucket) -> Result<Adde
         contact_ms: None,
     };
     let (here, handle) = (node.clone(), Handle::current());
-    let work = move || worker::place_of(&here, &bucket, None, handle)?.begin();
+    let work = move || {
+        refuse_second(&here.store.read(|reader| kept::list(reader))?, &bucket)?;
+        let place = worker::place_of(&here, &bucket, None, handle);
+        Ok::<_, Error>(place.and_then(|place| place.begin()))
+    };
     let reached = tokio::task::spawn_blocking(work).await;
-    let reached = reached.map_err(|error| Error::Internal(error.to_string()))?;
+    let reached = reached.map_err(|error| Error::Internal(error.to_string()))??;
     let not_reached = match reached {
         Ok(()) => None,
         Err(trouble) if trouble.obstacle.can_pass() => Some(trouble.message),
@@ -154,6 +158,26 @@ pub async fn add(node: &Arc<Node>, actor: &Actor, new: NewBucket) -> Result<Adde
     }
     node.buckets.ask();
     Ok(Added { name, not_reached })
+}
+
+/// A bucket under two names would be visited twice. May wait for the disks of folders.
+fn refuse_second(listed: &[Bucket], new: &Bucket) -> Result<()> {
+    let place = |bucket: &Bucket| {
+        let access: Access = serde_json::from_slice(&bucket.access).ok()?;
+        Some(Location::parse(&bucket.url).ok()?.place(&access))
+    };
+    let new_place = place(new);
+    let others = listed.iter().filter(|other| other.name != new.name);
+    match others.into_iter().find(|other| place(other) == new_place) {
+        None => Ok(()),
+        Some(other) => {
+            let name = &other.name;
+            let message = format!(
+                "this bucket is listed as {name} already: to call it something else, `atoll peer remove {name}` first"
+            );
+            Err(Error::conflict("bucket_listed", message))
+        }
+    }
 }
 
 /// Goes to a bucket no more. What this node left there stays.

@@ -89,11 +89,8 @@ pub fn export(
     progress: impl FnMut(u64, u64),
 ) -> Result<Made> {
     actor.require(Permission::SyncAdminister)?;
-    let receivers = receivers(node, &order.to)?;
+    let Readers { receivers, recipients, rights } = check(node, order)?;
     let known = known_to_all(&receivers);
-    let recipients = if order.lock { recipients(&receivers)? } else { vec![] };
-    let rights: Result<Vec<Rights>> = receivers.iter().map(|one| may_now(node, one.node)).collect();
-    let rights = rights?;
     let named_by = |kind, key| node.store.read(|reader| reference::of_record(reader, kind, key));
     let room_bytes = || room_for_files(node, order, to);
     let files = match order.files {
@@ -136,6 +133,27 @@ pub fn export(
     let Exported { parts, bytes, ops, records, blobs, blob_bytes, blobs_left, .. } = done;
     let to = receivers.iter().map(|receiver| receiver.node.to_string()).collect();
     Ok(Made { files, parts, bytes, ops, records, blobs, blob_bytes, blobs_left, to })
+}
+
+/// For whom a bundle is.
+struct Readers {
+    receivers: Vec<Receiver>,
+    /// Whom it is locked for; none: nobody.
+    recipients: Vec<Recipient>,
+    /// What each of the receivers may do here.
+    rights: Vec<Rights>,
+}
+
+/// Whether there is a bundle to be made for those whom the order names.
+fn check(node: &Node, order: &Order) -> Result<Readers> {
+    if order.to.len() > bundle::MAX_RECIPIENTS {
+        let message = format!("at most {} peers", bundle::MAX_RECIPIENTS);
+        return Err(Error::field("to", "too_many", message));
+    }
+    let receivers = receivers(node, &order.to)?;
+    let recipients = if order.lock { recipients(&receivers)? } else { vec![] };
+    let rights: Result<_> = receivers.iter().map(|one| may_now(node, one.node)).collect();
+    Ok(Readers { receivers, recipients, rights: rights? })
 }
 
 /// What the receivers asked for in their last bundles, of what records here name.

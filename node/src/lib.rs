@@ -12,6 +12,7 @@ pub mod config;
 pub mod conflict;
 pub mod content;
 pub mod courier;
+mod draft;
 pub mod error;
 pub mod exchange;
 pub mod identity;

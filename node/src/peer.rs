@@ -6,7 +6,7 @@ mod plan;
 pub(crate) mod revocation;
 
 pub use grant::{Asked, Granted, grant, granted, of as granted_to, words};
-pub use plan::{Arrival, Gap, Plan, arrival, plan};
+pub use plan::{Arrival, Gap, Plan, arrival, of_clock, plan};
 pub use revocation::{Revoked, removed, revoke};
 
 use crate::access::{Actor, Permission};

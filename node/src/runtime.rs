@@ -11,7 +11,8 @@ mod schedule;
 mod upkeep;
 mod workers;
 
-pub use folder::Folder;
+pub use folder::{Folder, kept_name};
+pub(crate) use folder::{NAME, UNFINISHED};
 pub use workers::{Stop, Workers};
 
 use crate::backup;

@@ -33,6 +33,9 @@ pub enum Error {
         "the log of {stream} does not reach back to the backup: {missing} ops between them are gone from it. Take a newer backup; `history_days` says how long a log reaches back"
     )]
     Behind { stream: String, missing: u64 },
+    /// Writes up to `upto_ms`, Unix milliseconds, stand before it; none if that cannot be told.
+    #[error("the log is damaged: {what}")]
+    Gap { what: String, upto_ms: Option<u64> },
     #[error("the text is too long to edit: {size} bytes, at most {limit}")]
     TooLong { size: usize, limit: usize },
     #[error(

@@ -77,21 +77,6 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Calls `each` with the ops from a position on, in order, until it breaks.
-///
-/// # Errors
-/// `Damaged` where a block cannot be read.
-pub(crate) fn scan(
-    conn: &Connection,
-    from: i64,
-    mut each: impl FnMut(&Entry<'_>) -> Result<ControlFlow<()>>,
-) -> Result<()> {
-    scan_with(conn, from, |met| match met {
-        Met::Op(entry) => each(entry),
-        Met::Damaged(_, damage) => Err(damage),
-    })
-}
-
 /// What a walk through the log meets.
 pub(crate) enum Met<'m, 'a> {
     Op(&'m Entry<'a>),
@@ -99,7 +84,7 @@ pub(crate) enum Met<'m, 'a> {
     Damaged(i64, Error),
 }
 
-/// As `scan`, over blocks that cannot be read too.
+/// Calls `each` with the ops from a position on, in order, and with blocks that cannot be read, until it breaks.
 pub(crate) fn scan_with(
     conn: &Connection,
     from: i64,

@@ -5,7 +5,8 @@ use crate::db::{Applied, Db};
 use crate::error::{Error, Result};
 use crate::heads::read_heads;
 use crate::id::{Dot, NodeId, Origin, StreamId};
-use crate::log::{self, Entry};
+use crate::log::damage::{self, Run};
+use crate::log::{self, Entry, Met};
 use crate::op::Op;
 use crate::vector::Vector;
 use rusqlite::{Connection, OpenFlags};
@@ -28,14 +29,37 @@ pub struct Replayed {
 struct Cut {
     unsure: i64,
     upto: i64,
+    /// What this node wrote last before the first damaged block of which something is lost.
+    before_damage_ms: Option<u64>,
+}
+
+/// Ops of an origin in a stream that stand in a damaged block and nowhere else, and how many.
+type Lost = (StreamId, Origin, u64);
+
+const LOST_TOLD: usize = 5;
+
+fn told(lost: &[Lost]) -> String {
+    let one = |(stream, origin, ops): &Lost| {
+        let (scope, tenant, node) = (&stream.scope, stream.tenant, origin.node);
+        let noun = if *ops == 1 { "write" } else { "writes" };
+        format!("{ops} {noun} of {scope} (tenant {tenant}, node {node})")
+    };
+    let mut all: Vec<String> = lost.iter().take(LOST_TOLD).map(one).collect();
+    if lost.len() > LOST_TOLD {
+        all.push("and others".to_owned());
+    }
+    all.join(", ")
 }
 
 impl Db {
     /// Applies what the log of another database of the same node holds beyond this one, as far as it was there at
     /// `at_ms`, Unix milliseconds. What this node wrote tells when that was: what others wrote came in between.
     ///
+    /// A damaged block is no obstacle if this database holds all that was in it, or if nothing in it was written by then.
+    ///
     /// # Errors
-    /// `Behind` if the log no longer reaches back to where this database ends. Nothing is applied then.
+    /// `Behind` if the log no longer reaches back to where this database ends, and nothing is applied then; `Gap` where a damaged
+    /// block is needed.
     pub fn replay(
         &mut self,
         from: &Path,
@@ -48,14 +72,31 @@ impl Db {
         let mine: BTreeMap<StreamId, Vector> =
             read_heads(&self.conn, None)?.into_iter().map(|(_, h)| (h.stream, h.vector)).collect();
         reaches_back(&log, &mine)?;
-        let cut = cut_at(&log, self.origin().node, at_ms)?;
+        let names = Names::of(&log)?;
+        let lost = |block| names.lost(&log, block, &mine);
+        let cut = cut_at(&log, self.origin().node, at_ms, &lost)?;
         let last = log::last(&log)?;
         let mut replayed = Replayed::default();
         // Of an origin that was left out once nothing more comes: its numbers are dense.
         let mut closed: BTreeSet<(StreamId, Origin)> = BTreeSet::new();
-        let names = Names::of(&log)?;
         let mut batch = Vec::with_capacity(BATCH);
-        log::scan(&log, 0, |entry| {
+        log::scan_with(&log, 0, |met| {
+            let entry = match met {
+                Met::Op(entry) => entry,
+                Met::Damaged(block, damage) => {
+                    let lost = lost(block)?;
+                    if !lost.is_empty() && damage::first(&log, block)? < cut.upto {
+                        let Error::Damaged(why) = damage else { return Err(damage) };
+                        let what = format!("{why}; in it were {}", told(&lost));
+                        return Err(Error::Gap { what, upto_ms: cut.before_damage_ms });
+                    }
+                    for (stream, origin, ops) in lost {
+                        closed.insert((stream, origin));
+                        replayed.left_out += ops;
+                    }
+                    return Ok(ControlFlow::Continue(()));
+                }
+            };
             let Some((stream, dot)) = names.of_entry(entry)? else {
                 return Ok(ControlFlow::Continue(()));
             };
@@ -133,6 +174,23 @@ impl Names {
         Ok(Self { streams: streams.collect(), origins: log::origins(log)? })
     }
 
+    /// What of a damaged block is not in `here`. Nothing of a stream that is being removed.
+    fn lost(
+        &self,
+        log: &Connection,
+        block: i64,
+        here: &BTreeMap<StreamId, Vector>,
+    ) -> Result<Vec<Lost>> {
+        let lost = |run: Run| {
+            let stream = self.streams.get(&run.stream)?.clone();
+            let origin = *self.origins.get(&run.origin)?;
+            let held = here.get(&stream).map_or(0, |vector| vector.get(origin));
+            let ops = run.high.saturating_sub(held.max(run.low.saturating_sub(1)));
+            (ops > 0).then_some((stream, origin, ops))
+        };
+        Ok(damage::runs(log, block)?.into_iter().filter_map(lost).collect())
+    }
+
     /// None of a stream that is being removed.
     fn of_entry(&self, entry: &Entry<'_>) -> Result<Option<(StreamId, Dot)>> {
         let origin = *self
@@ -144,20 +202,41 @@ impl Names {
     }
 }
 
-fn cut_at(log: &Connection, node: NodeId, at_ms: u64) -> Result<Cut> {
+fn cut_at(
+    log: &Connection,
+    node: NodeId,
+    at_ms: u64,
+    lost: &impl Fn(i64) -> Result<Vec<Lost>>,
+) -> Result<Cut> {
     let own: HashSet<i64> = log::origins(log)?
         .into_iter()
         .filter(|(_, origin)| origin.node == node)
         .map(|(number, _)| number)
         .collect();
-    let mut cut = Cut { unsure: 1, upto: i64::MAX };
-    log::scan(log, 0, |entry| {
+    let mut cut = Cut { unsure: 1, upto: i64::MAX, before_damage_ms: None };
+    let (mut last_ms, mut is_damaged) = (None, false);
+    log::scan_with(log, 0, |met| {
+        let entry = match met {
+            Met::Op(entry) => entry,
+            Met::Damaged(block, _) => {
+                if is_damaged || lost(block)?.is_empty() {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                (is_damaged, cut.before_damage_ms) = (true, last_ms);
+                // What it wrote from there on is later.
+                if last_ms >= Some(at_ms) {
+                    cut.upto = damage::first(log, block)?;
+                    return Ok(ControlFlow::Break(()));
+                }
+                return Ok(ControlFlow::Continue(()));
+            }
+        };
         if own.contains(&entry.origin) {
             if entry.hlc.ms() > at_ms {
                 cut.upto = entry.pos;
                 return Ok(ControlFlow::Break(()));
             }
-            cut.unsure = entry.pos + 1;
+            (last_ms, cut.unsure) = (Some(entry.hlc.ms()), entry.pos + 1);
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -8,6 +8,7 @@
 //! A courier needs no trust. He can lose a bundle, bring it twice, late, in part or in any order; he cannot change it,
 //! and cannot read one that was locked for its recipients.
 
+mod came;
 mod export;
 mod frame;
 mod import;

@@ -263,3 +263,154 @@ async fn a_node_is_restored_as_it_was_at_a_time_after_a_backup() {
     assert!(refused(&at(1, &data)).contains("does not reach back"), "{}", refused(&at(1, &data)));
     assert!(!folder.path().join("none").exists());
 }
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_left_half_made_looks_like_nothing_and_is_in_nobodys_way() {
+    let test = TestNode::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for left in ["copy.unfinished", "again.restoring"] {
+        std::fs::create_dir_all(at(left).join("blobs")).unwrap();
+        std::fs::write(at(left).join("atoll.db"), "half a database").unwrap();
+    }
+    let whole = |name: &str| {
+        let to = at(name);
+        move |_, _| {
+            assert!(!to.exists(), "not before it is whole");
+            Ok(())
+        }
+    };
+    backup::create(&test.node, &at("copy"), &whole("copy")).unwrap();
+    backup::verify(&at("copy"), &|_, _| Ok(())).unwrap();
+    backup::restore(&at("copy"), &at("again"), None, &whole("again")).unwrap();
+    assert_eq!(names_in(folder.path()), ["again", "copy"]);
+
+    // What another process is making is not what a killed one left.
+    let beside = |_, _| {
+        let refused = backup::create(&test.node, &at("other"), &|_, _| Ok(())).unwrap_err();
+        assert!(refused.to_string().contains("another process is making it"), "{refused}");
+        Ok(())
+    };
+    backup::create(&test.node, &at("other"), &beside).unwrap();
+    backup::verify(&at("other"), &|_, _| Ok(())).unwrap();
+    // A half backup of an earlier release stands in the place itself.
+    std::fs::remove_file(at("other").join("manifest.json")).unwrap();
+    let refused = backup::create(&test.node, &at("other"), &|_, _| Ok(())).unwrap_err();
+    assert!(refused.to_string().contains("is no whole backup: remove it"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_was_cut_off_is_no_node() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    backup::create(&test.node, &at("copy"), &|_, _| Ok(())).unwrap();
+    admin.post("/api/v1/posts", &json!({ "title": "Bread", "body": "Rye" })).await.expect(201);
+    let later = backup::Later {
+        at_ms: Clock::system().now_ms() + HOUR_MS,
+        log: test.node.folder().path().to_owned(),
+    };
+    let tried = std::cell::Cell::new(false);
+    let open = |_, _| {
+        let data = at("again.restoring");
+        if data.join("atoll.db").exists() {
+            let config = atoll_node::Config { data, ..atoll_node::Config::default() };
+            let refused = Node::open(config).err().unwrap();
+            assert!(refused.to_string().contains("run `atoll restore` again"), "{refused}");
+            tried.set(true);
+        }
+        Ok(())
+    };
+    backup::restore(&at("copy"), &at("again"), Some(&later), &open).unwrap();
+    assert!(tried.get());
+    assert_eq!(posts_in(&at("again")), ["Bread"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_a_damaged_block_restores_up_to_it_and_says_so() {
+    let start_ms = Clock::system().now_ms() - 200 * HOUR_MS;
+    let now_ms = Arc::new(AtomicU64::new(start_ms));
+    let clock = Clock::from_fn({
+        let now_ms = now_ms.clone();
+        move || now_ms.load(Ordering::Relaxed)
+    });
+    let test = TestNode::start_at(clock).await;
+    let folder = tempfile::tempdir().unwrap();
+    let later = |hours: u64| now_ms.store(start_ms + hours * HOUR_MS, Ordering::Relaxed);
+    let make = async |title: &str| {
+        let post = json!({ "title": title, "body": "x" });
+        test.admin().await.post("/api/v1/posts", &post).await.expect(201);
+    };
+    let pack = || {
+        while test.node.store.pack_log(None, 0).unwrap() {}
+    };
+    let damage = || {
+        let spoil = |tx: &mut atoll_storage::tx::Tx| -> Result<(), atoll_storage::Error> {
+            let last = "(SELECT max(last) FROM block)";
+            let sql = format!("UPDATE block SET ops = zeroblob(20) WHERE last = {last}");
+            assert_eq!(tx.conn().execute(&sql, [])?, 1);
+            Ok(())
+        };
+        test.node.store.write_blocking(spoil).unwrap();
+    };
+    make("a first").await;
+    later(10);
+    let admin = test.admin().await;
+    pack();
+    damage();
+    let copy = folder.path().join("copy");
+    backup::create(&test.node, &copy, &|_, _| Ok(())).unwrap();
+    // A post with a text stays a row.
+    let second_ms = now_ms.fetch_add(1_000, Ordering::Relaxed) + 1_000;
+    let post = json!({ "title": "b second", "body": "x" });
+    admin.post("/api/v1/posts", &post).await.expect(201);
+    let restore = |name: &str, at_ms: u64| {
+        let log = test.node.folder().path().to_owned();
+        let to = folder.path().join(name);
+        let later = backup::Later { at_ms, log };
+        backup::restore(&copy, &to, Some(&later), &|_, _| Ok(())).map(|restored| (to, restored))
+    };
+    let hour = |hours: u64| start_ms + hours * HOUR_MS;
+    // All that the damaged block held is in the backup.
+    let (to, _) = restore("soon", hour(11)).unwrap();
+    assert_eq!(titles_in(&to), ["a first", "b second"]);
+    later(20);
+    make("c third").await;
+    later(30);
+    pack();
+    damage();
+    later(50);
+    make("d fourth").await;
+    // Nothing of what the damaged block held was written by then.
+    let (to, restored) = restore("before", second_ms - 1).unwrap();
+    assert_eq!(titles_in(&to), ["a first"]);
+    assert!(restored.left_out > Some(2), "{restored:?}");
+    let error = restore("none", hour(60)).unwrap_err();
+    let backup::Error::Unsound(told) = &error else { panic!("{error:?}") };
+    assert!(told.contains("is damaged") && told.contains("1 write of identity "), "{told}");
+    assert!(told.contains("(without --at)"), "{told}");
+    assert!(!folder.path().join("none").exists());
+    // Up to where it says.
+    let at = told.split("(--at ").nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+    let at = atoll_node::moment::Moment::parse(at).unwrap();
+    assert_eq!(at.0 as u64, second_ms, "{told}");
+    let (to, _) = restore("up to it", second_ms).unwrap();
+    assert_eq!(titles_in(&to), ["a first", "b second"]);
+}
+
+/// As [`posts_in`], of a node whose log has a damaged block.
+fn titles_in(data: &Path) -> Vec<String> {
+    let config = atoll_node::Config { data: data.to_owned(), ..atoll_node::Config::default() };
+    let node = Node::open(config).unwrap();
+    let all = atoll_storage::Query::everywhere(&POST).sort("title", false);
+    let posts = node.store.read(|reader| reader.list(&all)).unwrap().records;
+    posts.iter().map(|post| post.text(&TITLE).to_owned()).collect()
+}

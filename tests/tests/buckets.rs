@@ -503,3 +503,40 @@ async fn a_stop_does_not_wait_for_a_store_that_does_not_answer() {
     // The store still has not answered, and nothing waits for it any more.
     node.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bucket_is_not_added_under_two_names() {
+    let store = ObjectStore::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let test = TestNode::start().await;
+    let workers = test.node.start().await.unwrap();
+    let node = Awake { test, workers };
+    let named = |name: &str, new: NewBucket| NewBucket { name: name.to_owned(), ..new };
+    let at = |url: String, new: NewBucket| NewBucket { url, ..new };
+    node.add(in_store(&store)).await.unwrap();
+    node.add(named("nas", in_folder(folder.path()))).await.unwrap();
+    let path = folder.path().display().to_string();
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join("link");
+    std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+    for (new, first) in [
+        (in_store(&store), "pool"),
+        (at(format!("s3://{BUCKET}/nodes/"), in_store(&store)), "pool"),
+        (in_folder(folder.path()), "nas"),
+        (at(format!("file://{path}/"), in_folder(folder.path())), "nas"),
+        (at(format!("file://localhost{path}"), in_folder(folder.path())), "nas"),
+        (at(format!("file://{}", link.display()), in_folder(folder.path())), "nas"),
+    ] {
+        let url = new.url.clone();
+        let error = node.add(named("again", new)).await.unwrap_err();
+        assert_eq!(error.code(), "bucket_listed", "{url}: {error}");
+        assert!(error.to_string().contains(&format!("as {first}")), "{url}: {error}");
+    }
+    // Of its own name it takes its place, as with new keys; another prefix is another one.
+    node.add(at(format!("s3://{BUCKET}/nodes/"), in_store(&store))).await.unwrap();
+    node.add(named("others", at(format!("s3://{BUCKET}/others"), in_store(&store)))).await.unwrap();
+    let names: Vec<String> =
+        bucket::list(&node.test.node, &system()).unwrap().into_iter().map(|one| one.name).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    node.sleep().await;
+}

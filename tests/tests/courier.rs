@@ -142,13 +142,11 @@ async fn what_cannot_be_taken_says_why() {
     assert_eq!(report["damaged"][0]["why"], "the file is cut off or damaged", "{cut}");
     // Orders that make no sense.
     admin.post(BUNDLES, &json!({ "volume_mib": 0 })).await.refused(422, "invalid");
-    let job = admin.post(BUNDLES, &json!({ "to": ["nobody"] })).await.expect(202).data();
-    let failed = ended(&core, &admin, &job).await;
-    assert!(failed["error"].as_str().unwrap().contains("nobody"), "{failed}");
+    let refused = admin.post(BUNDLES, &json!({ "to": ["nobody"] })).await.expect(422);
+    assert!(refused.text().contains("nobody"), "{}", refused.text());
     let order = json!({ "to": ["school"], "lock": true });
-    let job = admin.post(BUNDLES, &order).await.expect(202).data();
-    let failed = ended(&core, &admin, &job).await;
-    assert!(failed["error"].as_str().unwrap().contains("bundle want"), "{failed}");
+    let refused = admin.post(BUNDLES, &order).await.expect(422);
+    assert!(refused.text().contains("bundle want"), "{}", refused.text());
     // What the school wants makes it possible.
     let (_, want) = bundle(&school, &there, &json!({ "want_only": true })).await;
     take(&core, &admin, &want).await;
@@ -448,4 +446,21 @@ async fn what_somebody_asked_for_in_vain_comes_with_the_next_trip() {
     assert!(school.node.blobs.path(&large).is_some());
     assert_eq!(there.get(&path).await.expect(200).body.len(), 2 * MIB);
     stop(workers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_for_whom_none_can_be_made_is_refused_at_once() {
+    let (_core, _school, admin, _) = acquainted().await;
+    for (order, code) in [
+        (json!({ "to": ["school", "nobody"] }), "unknown_peer"),
+        (json!({ "lock": true }), "required"),
+        (json!({ "to": vec!["school"; 257] }), "too_many"),
+        (json!({ "to": ["school"], "lock": true }), "no_bundle_key"),
+    ] {
+        let refused = admin.post(BUNDLES, &order).await.expect(422).json();
+        let error = &refused["errors"][0];
+        assert_eq!((&error["field"], &error["code"]), (&json!("to"), &json!(code)), "{refused}");
+    }
+    let jobs = admin.get(BUNDLES).await.expect(200).data();
+    assert_eq!(jobs, json!([]), "no job was made");
 }

@@ -81,17 +81,21 @@ pub fn described(answer: &Json) {
                 );
             }
         }
-        for missing in list(&bundle["missing_volumes"]) {
-            match (&missing[0], &missing[1]) {
-                (from, to) if from == to => complain!("  Volume {from} is not among these files."),
-                (from, to) => complain!("  Volumes {from} to {to} are not among these files."),
-            }
+        for missing in missing_volumes(bundle) {
+            complain!("  {missing}");
         }
         if bundle["of_volumes"].is_null() {
             say!("  Whether more volumes belong to it cannot be told from these files.");
         }
         brings(bundle);
     }
+}
+
+fn missing_volumes(bundle: &Json) -> impl Iterator<Item = String> {
+    list(&bundle["missing_volumes"]).map(|missing| match (&missing[0], &missing[1]) {
+        (from, to) if from == to => format!("Volume {from} is not among these files."),
+        (from, to) => format!("Volumes {from} to {to} are not among these files."),
+    })
 }
 
 fn brings(bundle: &Json) {
@@ -184,6 +188,12 @@ fn problems(bundle: &Json) {
         );
         complain!("Volume {}, {part}: {}.", damage["volume"], text(&damage["why"]));
     }
+    missing_volumes(bundle).for_each(|missing| complain!("{missing}"));
+    if lacks_end(bundle) {
+        complain!(
+            "The last volume is not among these files: how many belong to it cannot be told without it."
+        );
+    }
     for missing in list(&bundle["missing"]) {
         complain!("Parts {} to {} are in none of these files.", missing[0], missing[1]);
     }
@@ -215,7 +225,7 @@ fn problems(bundle: &Json) {
     }
     if count("waiting") > 0 {
         complain!(
-            "{} ops build on parts that are not here: bring those, then these files again.",
+            "{} of these ops build on what is in none of these files and not here yet. They do not count: bring that, then these files again.",
             count("waiting")
         );
     }
@@ -226,14 +236,36 @@ fn problems(bundle: &Json) {
 
 /// Whole or not, for scripts. What lies there for others is no fault.
 pub fn outcome(answer: &Json) -> Outcome {
-    let is_damaged = list(&answer["bundles"]).any(|bundle| {
-        list(&bundle["damaged"]).next().is_some() || bundle["waiting"].as_u64() > Some(0)
-    });
-    if is_damaged || list(&answer["unread"]).next().is_some() {
+    let is_unread = list(&answer["unread"]).next().is_some();
+    if is_unread || list(&answer["bundles"]).any(is_damaged) {
         let advice = "what is whole counts; bring a sound copy for the rest";
         return Err(Failure::new(Exit::Damaged, format!("not all of it could be read: {advice}")));
     }
+    if list(&answer["bundles"]).any(is_incomplete) {
+        let told = "what is here is sound, and not all of it is here: bring the rest as well";
+        return Err(Failure::new(Exit::NotFound, told));
+    }
     Ok(())
+}
+
+/// Parts can only be missing from a volume that is there if something took them out.
+fn is_damaged(bundle: &Json) -> bool {
+    let is_any = |name: &str| list(&bundle[name]).next().is_some();
+    let has_all_volumes = !lacks_end(bundle) && !is_any("missing_volumes");
+    is_any("damaged") || (has_all_volumes && is_any("missing"))
+}
+
+fn is_incomplete(bundle: &Json) -> bool {
+    let is_any = |name: &str| list(&bundle[name]).next().is_some();
+    lacks_end(bundle)
+        || is_any("missing_volumes")
+        || is_any("missing")
+        || bundle["waiting"].as_u64() > Some(0)
+}
+
+/// Where a bundle ends is not told to those who have no key for it.
+fn lacks_end(bundle: &Json) -> bool {
+    bundle["of_parts"].is_null() && bundle["locked"] == 0
 }
 
 /// Of what was only looked at.

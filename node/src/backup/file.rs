@@ -74,11 +74,5 @@ pub(super) fn make_private(path: &Path) -> Result<()> {
 
 /// A new folder that only its owner can read.
 pub(super) fn make_folder(path: &Path) -> Result<()> {
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).map_err(|error| Error::io("make", parent, error))?;
-    }
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| Error::io("make", path, error))
+    crate::draft::make_folder(path).map_err(|error| Error::io("make", path, error))
 }

@@ -3,7 +3,7 @@
 //! that requests wait for.
 
 use super::kept::{self, PREFIX, Proof};
-use super::{Error, Manifest, Result, create, fill, prove, size_bytes};
+use super::{Error, Manifest, Result, fill, prove, size_bytes, write_all};
 use crate::access::{Actor, Permission};
 use crate::identity::tenant;
 use crate::job::{self, DEAD, DONE, Job, Progress, RUNNING, Task, WAITING};
@@ -155,7 +155,12 @@ pub fn make(node: &Node, tell: &dyn Fn(u64, u64, &str) -> Result<()>) -> Result<
     let estimated = size_bytes(node)?;
     has_room(&folder, 2 * estimated)?;
     let draft = folder.join(own(node, UNFINISHED));
-    let made = create(node, &draft, &|done, of| tell(done, 3 * of, "copying"))?;
+    super::file::make_folder(&draft)?;
+    let made = write_all(node, &draft, &|done, of| tell(done, 3 * of, "copying"));
+    if made.is_err() {
+        clear(&draft)?;
+    }
+    let made = made?;
     let name = name_of(&folder, node.clock.now_ms());
     let path = folder.join(&name);
     fs::rename(&draft, &path).map_err(|error| Error::io("make", &path, error))?;

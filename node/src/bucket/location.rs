@@ -43,6 +43,23 @@ impl Location {
         ["s3://", "file://"].iter().any(|scheme| text.trim().starts_with(scheme))
     }
 
+    /// Where it leads: the same for all ways of writing one place, a folder through its links, a prefix in its store.
+    pub fn place(&self, access: &Access) -> String {
+        match self {
+            Self::Folder(path) => {
+                let plain = || path.components().collect();
+                let path = path.canonicalize().unwrap_or_else(|_| plain());
+                format!("file://{}", path.display())
+            }
+            Self::S3 { bucket, prefix } => {
+                let endpoint = reqwest::Url::parse(&access.endpoint);
+                let endpoint =
+                    endpoint.map_or_else(|_| access.endpoint.clone(), |url| url.to_string());
+                format!("{endpoint} {bucket}/{prefix}")
+            }
+        }
+    }
+
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |message: &str| Error::field("url", "malformed", message);
         let text = text.trim();

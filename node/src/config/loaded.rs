@@ -6,6 +6,8 @@ use super::{Config, SETTINGS, Setting};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Source {
     Default,
+    /// The data folder, which keeps the name of its node.
+    Folder,
     File,
     Variable,
     Flag,
@@ -15,6 +17,7 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
+            Self::Folder => "folder",
             Self::File => "file",
             Self::Variable => "variable",
             Self::Flag => "flag",
@@ -63,6 +66,12 @@ impl Loaded {
             .map_err(|why| format!("{}: `{}`: {why}", given.origin, given.name))?;
         self.sources[at] = given.source;
         Ok(())
+    }
+
+    /// Where the value of a setting came from.
+    pub fn source(&self, name: &str) -> Source {
+        let at = SETTINGS.iter().position(|setting| setting.name == name);
+        at.map_or(Source::Default, |at| self.sources[at])
     }
 
     /// Name, value and source of every setting, in the order of the table.

@@ -360,7 +360,8 @@ pub static SETTINGS: &[Setting] = &[
 pub fn reference() -> String {
     let mut text = String::from(
         "# Settings\n\nMade from the table in `node/src/config/setting.rs`; do not edit.\n\n\
-         A flag stands over a variable, a variable over the file, the file over the default. The file is the one named \
+         A flag stands over a variable, a variable over the file, the file over the default. `atoll init --name` has the data folder \
+         keep the name of its node, which stands between the two. The file is the one named \
          by `--config` or `ATOLL_CONFIG`, else `atoll.toml` in the current folder. A name with a dot stands in a table: \
          `limits.rate` is `rate` under `[limits]`. Any setting can be given as `--set NAME=VALUE`. \
          `atoll config show` prints every value with its source.\n\n\

@@ -1,7 +1,7 @@
 //! Bundles made and taken in as jobs, for who asks over HTTP: with a percentage, and with the volumes to fetch. A job that
 //! was cut off begins anew, which does no harm.
 
-use super::{Made, Order, export, import, info, verify};
+use super::{Made, Order, check, export, import, info, verify};
 use crate::access::{Actor, Permission};
 use crate::error::{Error, Result};
 use crate::exchange::{BODY, Folder, Upload, fetched, file_of};
@@ -47,8 +47,12 @@ pub enum Reading {
 }
 
 /// Puts the making of a bundle into the queue.
+///
+/// # Errors
+/// As of [`export`], for whom the bundle cannot be made.
 pub async fn start_export(node: &Node, actor: &Actor, order: Order) -> Result<Job> {
     actor.require(Permission::SyncAdminister)?;
+    check(node, &order)?;
     start(node, actor, Work::Export { order }, Folder::make(node)?).await
 }
 

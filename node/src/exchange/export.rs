@@ -8,6 +8,7 @@ use crate::access::{Actor, Permission};
 use crate::audit::AUDIT_ENTRY;
 use crate::content::post::{BODY, POST};
 use crate::content::version::{HEADS, POST_VERSION};
+use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::identity::{avatar, tenant, user};
 use crate::job::{self, Job, Progress, Task};
@@ -108,7 +109,8 @@ fn perform(task: &Arc<Task>) -> Result<()> {
     let path = task.node.folder().exchange().join(folder.to_string());
     fs::create_dir_all(&path).map_err(unwritable)?;
     let part = path.join("unfinished");
-    let told = write(&task.node, &actor, payload.order, &part, &mut |done, of| {
+    let file = private(&part).map_err(unwritable)?;
+    let told = write(&task.node, &actor, payload.order, file, &mut |done, of| {
         let to = Progress { done, of, note: format!("{done} records"), position: Json::Null };
         let holder = task.clone();
         task.node.store.write_blocking(move |tx| holder.advance(tx, &to))
@@ -118,8 +120,8 @@ fn perform(task: &Arc<Task>) -> Result<()> {
     task.node.store.write_blocking(move |tx| job::finish_in(tx, &job, &result))
 }
 
-/// Writes the tenant into a file, here and now. `progress` hears how many records are written of how many. For a
-/// thread that may wait.
+/// Writes the tenant into a file, here and now, which stands in its place once it is whole. `progress` hears how many records
+/// are written of how many. For a thread that may wait.
 pub fn run(
     node: &Node,
     actor: &Actor,
@@ -127,17 +129,25 @@ pub fn run(
     to: &Path,
     progress: impl Fn(u64, u64),
 ) -> Result<Told> {
-    write(node, actor, order, to, &mut |done, of| {
+    let mut tell = |done, of| {
         progress(done, of);
         Ok(())
-    })
+    };
+    // To a pipe or a device, as it comes.
+    if fs::metadata(to).is_ok_and(|there| !there.is_file()) {
+        return write(node, actor, order, private(to).map_err(unwritable)?, &mut tell);
+    }
+    let to = to.canonicalize().unwrap_or_else(|_| to.to_owned());
+    let (draft, file) = Draft::file(&to, "unfinished").map_err(unwritable)?;
+    let told = write(node, actor, order, file, &mut tell)?;
+    draft.place().map_err(unwritable)?;
+    Ok(told)
 }
 
 type Tell<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
-fn write(node: &Node, actor: &Actor, order: Order, to: &Path, tell: Tell<'_>) -> Result<Told> {
+fn write(node: &Node, actor: &Actor, order: Order, file: File, tell: Tell<'_>) -> Result<Told> {
     permit(actor)?;
-    let file = private(to).map_err(unwritable)?;
     let encoder = zstd::stream::write::Encoder::new(file, LEVEL).map_err(unwritable)?;
     let of =
         parts(order).try_fold(0, |sum, part| Ok::<_, Error>(sum + count(node, actor, part)?))?;

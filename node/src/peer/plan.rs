@@ -156,13 +156,7 @@ fn words(plan: &Plan, now_ms: u64) -> Vec<String> {
         let end = if advice.is_empty() { String::new() } else { format!(" To do: {advice}.") };
         words.push(format!("There is no link: {}.{end}", peer.reason));
     }
-    if let Some(skew_ms) = peer.clock_skew_ms.filter(|ms| ms.unsigned_abs() >= SKEW_MS) {
-        let way = if skew_ms > 0 { "ahead of" } else { "behind" };
-        let span = span(skew_ms.unsigned_abs());
-        words.push(format!(
-            "Its clock is {span} {way} this one's: set the wrong one. Nothing is held up by it, but of two writes the later one shows."
-        ));
-    }
+    words.extend(of_clock(peer));
     if let Some(at) = peer.copy_at {
         words.push(format!("A copy of its data folder runs at {at}: {}.", Obstacle::Copy.advice()));
     }
@@ -173,6 +167,16 @@ fn words(plan: &Plan, now_ms: u64) -> Vec<String> {
         );
     }
     words
+}
+
+/// That the clock of a peer is off, or this one, and what to do.
+pub fn of_clock(peer: &PeerStatus) -> Option<String> {
+    let skew_ms = peer.clock_skew_ms.filter(|ms| ms.unsigned_abs() >= SKEW_MS)?;
+    let way = if skew_ms > 0 { "ahead of" } else { "behind" };
+    let span = span(skew_ms.unsigned_abs());
+    Some(format!(
+        "Its clock is {span} {way} this one's: set the wrong one. Nothing is held up by it, but of two writes the later one shows."
+    ))
 }
 
 /// What does not go or come since it may not.

@@ -3,8 +3,26 @@
 
 use crate::error::{Error, Result};
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// What the node in the folder is called if nobody says otherwise. Goes along in backups.
+pub(crate) const NAME: &str = "name";
+/// Stands in what a restore makes until that is a node.
+pub(crate) const UNFINISHED: &str = "unfinished";
+/// More than any name takes.
+const MAX_NAME_BYTES: u64 = 1 << 10;
+
+/// The name that a data folder keeps, whoever holds it; none if it keeps none, or is not there.
+pub fn kept_name(data: &Path) -> io::Result<Option<String>> {
+    let mut text = String::new();
+    match File::open(data.join(NAME)) {
+        Ok(file) => file.take(MAX_NAME_BYTES).read_to_string(&mut text)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty()))
+}
 
 /// Holds the folder until it is dropped, or the process ends in whatever way.
 #[derive(Debug)]
@@ -17,13 +35,18 @@ impl Folder {
     /// Makes the folder if it is not there (mode 0700), and takes its lock.
     ///
     /// # Errors
-    /// `Store(Locked)` if another process holds it.
+    /// `Store(Locked)` if another process holds it; `Conflict` for what a restore left that was cut off.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |what: &str, error: &std::io::Error| {
             Error::Internal(format!("cannot {what} the data folder {}: {error}", path.display()))
         };
         make_private(path).map_err(|error| failed("make", &error))?;
         let path = path.canonicalize().map_err(|error| failed("find", &error))?;
+        if path.join(UNFINISHED).exists() {
+            let advice = "run `atoll restore` again, which clears it away";
+            let told = format!("a restore into {} was cut off: {advice}", path.display());
+            return Err(Error::conflict("unfinished_restore", told));
+        }
         let file = path.join("lock");
         let mut lock = File::options()
             .create(true)
@@ -47,6 +70,15 @@ impl Folder {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Keeps a name for the node. In one step: nobody reads half of it.
+    pub fn keep_name(&self, name: &str) -> io::Result<()> {
+        let draft = self.path.join("name.new");
+        let mut file = File::create(&draft)?;
+        writeln!(file, "{name}")?;
+        file.sync_all()?;
+        fs::rename(&draft, self.path.join(NAME))
     }
 
     pub fn key(&self) -> PathBuf {

@@ -27,6 +27,12 @@ pub(crate) fn runs(conn: &Connection, block: i64) -> Result<Vec<Run>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The position of a block's first op, before all others in it.
+pub(crate) fn first(conn: &Connection, block: i64) -> Result<i64> {
+    let sql = "SELECT first FROM block WHERE last = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([block], |r| r.get(0))?)
+}
+
 /// Takes out of a block the runs that `leaves` names, and the block with its last one. How many went.
 pub(crate) fn drop_runs(
     conn: &Connection,

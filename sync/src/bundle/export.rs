@@ -464,13 +464,18 @@ impl<'a, V: Volumes> Writer<'a, V> {
     }
 
     pub fn finish(mut self) -> Result<Exported> {
-        let (parts, volumes) = (self.done.parts + 1, self.done.volumes.max(1));
-        self.put(&Part::End { parts, volumes })?;
+        // It may have to begin a volume, which counts.
+        self.make_room(MAX_END_BYTES)?;
+        let volumes = self.head.volume + u32::from(self.open.is_none());
+        self.put(&Part::End { parts: self.done.parts + 1, volumes })?;
         self.end_volume()?;
         self.done.volumes = self.head.volume;
         Ok(self.done)
     }
 }
+
+/// How long the last part is at the most, locked.
+const MAX_END_BYTES: usize = 64;
 
 // A part is a batch or a chunk, both bounded far below this.
 const _: () = assert!(BATCH_BYTES < MAX_PART_BYTES);

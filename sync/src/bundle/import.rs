@@ -1,5 +1,7 @@
 //! Taking a bundle in: part by part, each whole one whatever became of the others, as often as one likes.
 
+use super::came::Came;
+use super::info::missing_of;
 use super::land::{Landing, LeftOut};
 use super::slice::{BlobSlice, Lack, MAX_BLOBS, MAX_LACKS};
 use super::told::{Room, TOO_MUCH, Told as _};
@@ -10,7 +12,7 @@ use crate::piece::{Joining, Piece};
 use atoll_storage::blob::BlobId;
 use atoll_storage::blob::tree::groups_of;
 use atoll_storage::bucket::States;
-use atoll_storage::{Carries, Op, Origin, Replica, SnapshotChunk, StreamId, Vector};
+use atoll_storage::{Carries, Replica, SnapshotChunk, StreamId, Vector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 
@@ -39,6 +41,10 @@ pub struct Report {
     pub of_parts: Option<u32>,
     /// Numbers of parts, from and to, that are in none of the volumes given.
     pub missing: Vec<(u32, u32)>,
+    /// How many volumes the bundle has, if the last one was given and can be read here.
+    pub of_volumes: Option<u32>,
+    /// Numbers of volumes, from and to, that were not given: all of them if `of_volumes` is known, else those below the highest.
+    pub missing_volumes: Vec<(u32, u32)>,
     pub damaged: Vec<Damage>,
     /// Parts of kinds that only a later release knows. They were left.
     pub newer: u64,
@@ -50,7 +56,7 @@ pub struct Report {
     pub quarantined: u64,
     /// Ops and records of what this node does not carry: they were left.
     pub not_carried: u64,
-    /// Ops whose past is in a part that did not come. They count as not received, so they come again.
+    /// Ops that came and are not here, since what they build on did not come. They count as not received, so they come again.
     pub waiting: u64,
     /// Records that came in snapshots.
     pub records: u64,
@@ -144,7 +150,8 @@ fn read<R: Read + Seek>(
 ) -> Result<Taking> {
     volumes.sort_by_key(|volume| volume.head().volume);
     let of_bytes = volumes.iter().map(|volume| volume.progress().1).sum();
-    let mut taking = Taking::default();
+    let numbers = volumes.iter().map(|volume| volume.head().volume).collect();
+    let mut taking = Taking { volumes: numbers, ..Taking::default() };
     let mut before = 0;
     for volume in &mut volumes {
         taking.volume = volume.head().volume;
@@ -177,7 +184,7 @@ struct Rooms {
     want: Room,
     covers: Room,
     states: Room,
-    /// Of the report's `tops`, and of `chunked`.
+    /// Of `came` and `chunked`.
     open: Room,
 }
 
@@ -191,8 +198,11 @@ impl Default for Rooms {
 #[derive(Default)]
 struct Taking {
     report: Report,
+    /// Numbers of those that were given.
+    volumes: Vec<u32>,
     /// That is being read.
     volume: u32,
+    came: Came,
     /// Groups of files that were read, and how many there are.
     files: BTreeMap<BlobId, (u64, u64)>,
     numbers: BTreeSet<u32>,
@@ -243,12 +253,18 @@ impl Taking {
             // Its slices tell the same, and prove it; and a state is merged whomever it is for.
             Part::Contents(_) | Part::Repair(_) => {}
             Part::Slice(slice) => self.take_slice(landing, number, &slice),
-            Part::End { parts, .. } => self.report.of_parts = Some(parts),
+            Part::End { parts, volumes } => {
+                // Makers of older releases did not count a volume that was begun for this part.
+                let volumes = volumes.max(self.volume);
+                (self.report.of_parts, self.report.of_volumes) = (Some(parts), Some(volumes));
+            }
             Part::Ops(packed) => match unpack_ops(&packed) {
                 Ok(ops) => {
                     self.report.ops += ops.len() as u64;
                     if let Some(replica) = replica {
-                        if !self.note_tops(&ops) {
+                        let room = &mut self.rooms.open;
+                        // What does not fit is taken by a later bundle.
+                        if !ops.iter().all(|op| self.came.note(&op.stream, op.dot, room)) {
                             self.nonsense(number, TOO_MUCH.to_owned());
                             return Ok(());
                         }
@@ -341,27 +357,6 @@ impl Taking {
         }
     }
 
-    /// False if there is no room for all of them; what does not fit is taken by a later bundle.
-    fn note_tops(&mut self, ops: &[Op]) -> bool {
-        for op in ops {
-            let tops = &mut self.report.tops;
-            if !tops.contains_key(&op.stream) {
-                let vector = Vector::default();
-                if !self.rooms.open.take(op.stream.bytes() + vector.bytes()) {
-                    return false;
-                }
-                tops.insert(op.stream.clone(), vector);
-            }
-            let Some(top) = tops.get_mut(&op.stream) else { return false };
-            let is_new = top.get(op.dot.origin) == 0;
-            if is_new && !self.rooms.open.take(size_of::<(Origin, u64)>()) {
-                return false;
-            }
-            top.raise(op.dot.origin, op.dot.seq);
-        }
-        true
-    }
-
     /// Leaves those of which chunks are missing.
     fn finish_streams(streams: &mut BTreeSet<StreamId>, replica: &mut dyn Replica) -> Result<()> {
         for stream in std::mem::take(streams) {
@@ -398,14 +393,16 @@ impl Taking {
             }
             expected = number + 1;
         }
+        report.missing_volumes = missing_of(self.volumes, report.of_volumes);
+        report.tops = self.came.tops();
         let Some(replica) = replica else { return Ok(self.report) };
         Self::finish_streams(&mut self.chunked, replica)?;
         let carries = replica.carries();
         self.chunked.retain(|stream| carries.carries(stream));
         report.unfinished = self.chunked.into_iter().collect();
-        for (stream, top) in report.tops.iter().filter(|(stream, _)| carries.carries(stream)) {
+        for stream in report.tops.keys().filter(|stream| carries.carries(stream)) {
             let here = replica.head(stream)?.map(|head| head.vector).unwrap_or_default();
-            report.waiting = report.waiting.saturating_add(top.lead_over(&here));
+            report.waiting = report.waiting.saturating_add(self.came.beyond(stream, &here));
         }
         Ok(self.report)
     }

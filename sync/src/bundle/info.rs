@@ -44,17 +44,25 @@ pub struct Lists {
 impl Info {
     /// Numbers of volumes, from and to, that were not given.
     pub fn missing_volumes(&self) -> Vec<(u32, u32)> {
-        let mut numbers: Vec<u32> = self.volumes.iter().map(|volume| volume.volume).collect();
-        numbers.sort_unstable();
-        let (mut missing, mut expected) = (Vec::new(), 1);
-        for number in numbers.into_iter().chain(self.of_volumes.map(|of| of.saturating_add(1))) {
-            if number > expected {
-                missing.push((expected, number - 1));
-            }
-            expected = expected.max(number.saturating_add(1));
-        }
-        missing
+        missing_of(self.volumes.iter().map(|volume| volume.volume), self.of_volumes)
     }
+}
+
+/// Numbers from and to that are not among those given; without `of`, below the highest of them.
+pub(super) fn missing_of(
+    given: impl IntoIterator<Item = u32>,
+    of_volumes: Option<u32>,
+) -> Vec<(u32, u32)> {
+    let mut numbers: Vec<u32> = given.into_iter().collect();
+    numbers.sort_unstable();
+    let (mut missing, mut expected) = (Vec::new(), 1);
+    for number in numbers.into_iter().chain(of_volumes.map(|of| of.saturating_add(1))) {
+        if number > expected {
+            missing.push((expected, number - 1));
+        }
+        expected = expected.max(number.saturating_add(1));
+    }
+    missing
 }
 
 /// Looks into volumes of one bundle, in the order of their numbers, of which those that can be unlocked are.
@@ -87,7 +95,8 @@ pub fn info<R: Read + Seek>(volumes: &mut [Volume<R>]) -> Result<Info> {
         if let Some(Part::End { parts, volumes }) =
             end.map_or(Ok(None), |(_, at)| volume.part_at(at))?
         {
-            (info.of_parts, info.of_volumes) = (Some(parts), Some(volumes));
+            // Makers of older releases did not count a volume that was begun for this part.
+            (info.of_parts, info.of_volumes) = (Some(parts), Some(volumes.max(number)));
         }
     }
     info.lists = listing.done;

@@ -493,3 +493,29 @@ async fn an_archive_is_fetched_in_parts_by_who_may() {
     assert_eq!(squeezed.header("content-encoding"), None);
     workers.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_stands_in_its_place_once_it_is_whole() {
+    let (test, _) = filled().await;
+    let actor = atoll_node::Actor::system(test.tenant);
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("all.tar.zst");
+    // What a killed process left.
+    std::fs::write(folder.path().join("all.tar.zst.unfinished"), vec![b'x'; 1 << 20]).unwrap();
+    let run = |tell: &dyn Fn()| {
+        let order = atoll_node::exchange::export::Order::default();
+        atoll_node::exchange::export::run(&test.node, &actor, order, &to, |_, _| tell())
+    };
+    run(&|| assert!(!to.exists(), "not before it is whole")).unwrap();
+    let first = std::fs::read(&to).unwrap();
+    assert!(!unpacked(&first).is_empty());
+    // Another one takes its place once it is whole.
+    run(&|| {
+        assert_eq!(std::fs::read(&to).unwrap(), first);
+        let refused = run(&|| {}).unwrap_err();
+        assert!(refused.to_string().contains("another process is making it"), "{refused}");
+    })
+    .unwrap();
+    assert!(!unpacked(&std::fs::read(&to).unwrap()).is_empty());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

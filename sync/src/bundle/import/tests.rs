@@ -1,6 +1,6 @@
 use super::*;
 use crate::message::Packed;
-use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, Lane, NodeId};
+use atoll_storage::{Changes, Clock, Db, Field, Id, Kind, Lane, NodeId, Op, Origin};
 
 const TITLE: Field = Field::text(1, "title").column();
 static NOTE: Kind = Kind { fields: &[TITLE], ..Kind::new(300, "note", "notes", "content") };
