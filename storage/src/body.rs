@@ -7,6 +7,9 @@
 //! A saved document is one chunk of all history and then the changes since, which are packed into it as they add up.
 
 mod memo;
+mod told;
+
+pub use told::{Told, told};
 
 use crate::error::{Error, Result};
 use crate::id::{Dot, Origin};

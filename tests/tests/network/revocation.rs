@@ -238,6 +238,7 @@ async fn what_a_node_wrote_after_it_was_removed_is_taken_back_everywhere_and_sho
 
     let thief = c.admin().await;
     thief.put(&path, &json!({ "title": "Hacked", "body": "Gone" })).await.expect(200);
+    thief.put(&path, &json!({ "body": "Gone with the wind" })).await.expect(200);
     let late = json!({ "title": "Too late", "body": "Somebody's honest work" });
     let late = thief.post("/api/v1/posts", &late).await.expect(201).data();
     let late_path = format!("/api/v1/posts/{}", late["id"].as_str().unwrap());
@@ -270,6 +271,18 @@ async fn what_a_node_wrote_after_it_was_removed_is_taken_back_everywhere_and_sho
                 found = Some(row["values"].clone());
             }
         }
+        // A change says what it added.
+        let rows = rows.as_array().unwrap();
+        let of_text = |row: &&Json| row["key"] == made["id"] && row["values"]["body"].is_object();
+        let mut passages: Vec<&Json> =
+            rows.iter().filter(of_text).map(|row| &row["values"]["body"]).collect();
+        passages.sort_by_key(|told| told["added"].to_string());
+        let expected = [json!([" with the wind"]), json!(["Gone"])];
+        assert_eq!(
+            passages.iter().map(|told| &told["added"]).collect::<Vec<_>>(),
+            expected.iter().collect::<Vec<_>>()
+        );
+        assert_eq!([&passages[0]["removed"], &passages[1]["removed"]], [0, 9]);
         let values = found.unwrap();
         assert_eq!(values["title"], "Too late", "{values}");
         assert!(values.to_string().contains("Somebody's honest work"), "{values}");
