@@ -453,6 +453,7 @@ fn status(node: &Node) -> Outcome<Json> {
         "buckets": bucket::list(node)?.iter().map(bucket::json).collect::<Vec<_>>(),
         "blobs": blobs_json(node)?,
         "removed": status.removed.iter().map(peer::Revoked::words).collect::<Vec<_>>(),
+        "is_removed": status.removed.iter().any(|one| one.node == status.origin.node),
     }))
 }
 
