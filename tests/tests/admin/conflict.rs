@@ -304,6 +304,45 @@ async fn what_an_edit_kept_from_the_trash_is_kept_or_deleted_after_all() {
     assert!(is_there().await);
     let inbox = admin.get(INBOX).await.expect(200).json();
     assert_eq!(inbox["data"], json!([]));
+    // An edit is no news; that it happens again is.
+    admin.put(&path, &json!({ "title": "Kept" })).await.expect(200);
+    assert_eq!(admin.get(INBOX).await.expect(200).json()["data"], json!([]));
+    let apart = TestNode::start_beside(&test).await;
+    admin.delete(&path).await.expect(204);
+    apart.admin().await.put(&path, &json!({ "body": "One, two, three." })).await.expect(200);
+    test.take_from(&apart);
+    assert!(is_there().await);
+    assert_eq!(text(&one(&admin, INBOX).await, "cause"), "edit_overruled_deletion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_to_a_deleted_record_goes_into_one_that_is_made_anew_and_out_again() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let draft = json!({ "name": "Boats", "slug": "boats" });
+    let made = admin.post("/api/v1/tags", &draft).await.expect(201).data();
+    let path = format!("/api/v1/tags/{}", text(&made, "id"));
+    let apart = TestNode::start_beside(&test).await;
+    admin.delete(&path).await.expect(204);
+    apart.admin().await.put(&path, &json!({ "name": "Ships" })).await.expect(200);
+    test.take_from(&apart);
+    assert_eq!(text(&one(&admin, INBOX).await, "cause"), "edit_of_deleted");
+    let resolve = format!("{INBOX}/{}/resolve", text(&one(&admin, INBOX).await, "id"));
+    admin.post(&resolve, &json!({ "take": 0 })).await.refused(409, "cannot_take");
+    admin.post("/api/v1/tags", &draft).await.expect(201);
+    let name = async || text(&admin.get(&path).await.expect(200).data(), "name").to_owned();
+    for _ in 0..2 {
+        settle(&admin, json!({ "take": 0 })).await;
+        assert_eq!(name().await, "Ships");
+        assert_eq!(admin.get(INBOX).await.expect(200).json()["data"], json!([]));
+        let settled = admin.get(SETTLED).await.expect(200).json()["data"][0].clone();
+        let told = ["before", "after"].map(|name| text(&settled, name));
+        assert_eq!((told, &settled["can_undo"]), (["Boats", "Ships"], &json!(true)));
+        let undo = format!("{SETTLED}/{}/undo", text(&settled, "id"));
+        admin.post(&undo, &json!({})).await.expect(200);
+        assert_eq!(name().await, "Boats");
+        assert_eq!(text(&one(&admin, INBOX).await, "cause"), "edit_of_deleted");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
