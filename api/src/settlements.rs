@@ -77,7 +77,7 @@ fn row(call: &Call, settled: &Record) -> Json {
         (value, _) => json!(value),
     };
     let (before, after) = match settlement::deed(settled) {
-        Deed::Wrote { before, after } => (shown(&before), shown(&after)),
+        Deed::Wrote { before, after, .. } => (shown(&before), shown(&after)),
         Deed::Gave { before, after } => (json!(before), json!(after)),
         Deed::Deleted { before, at_ms } => (json!(Moment(before.at_ms)), json!(Moment(at_ms))),
         Deed::Left { .. } | Deed::Untold => (Json::Null, Json::Null),

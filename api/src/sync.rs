@@ -13,6 +13,7 @@ use atoll_node::conflict::author::{self, Source};
 use atoll_node::conflict::{self, Resolution};
 use atoll_node::{Node, Permission, blob, bucket, carries as parts, kinds, peer};
 use atoll_storage::blob::BlobId;
+use atoll_storage::body;
 use atoll_storage::conflict::{Conflict, ConflictValue};
 use atoll_storage::heads::StreamHead;
 use atoll_storage::op::BodyEdit;
@@ -166,7 +167,9 @@ const QUARANTINED: &[Field] = &[
     Field::text(2, "stream").required(),
     Field::text(3, "kind").required(),
     Field::text(4, "key").required(),
-    Field::time(5, "at").required(),
+    Field::time(5, "at").required().doc(
+        "By this node's clock, when it was put here: as it came, or, if it had been applied before, when this node heard that its node was removed.",
+    ),
     Field::text(6, "reason").required(),
     Field::text(7, "did").required().doc("created, changed, deleted, counted or erased."),
     Field::time(8, "written_at").required().doc("By the clock of the node that wrote it."),
@@ -376,7 +379,8 @@ async fn quarantine(call: Call) -> Answer {
 }
 
 /// What an op wrote, by the names of the fields, as far as the caller may see them: the value of a register, the elements
-/// that a set got, a body's first text. Of a change to a body, that there was one.
+/// that a set got, a body's first text. Of a change to a body, the passages that it added and how many letters it took away;
+/// of one that is too long or cannot be read, that there was one.
 fn values_of(call: &Call, op: &Op) -> Map<String, Json> {
     let mut values = Map::new();
     let Some(kind) = kinds::ALL.iter().find(|kind| kind.code == op.kind) else { return values };
@@ -410,7 +414,10 @@ fn values_of(call: &Call, op: &Op) -> Map<String, Json> {
         let Some(field) = seen(body.field) else { continue };
         let text = match &body.edit {
             BodyEdit::Born(text) => json!(text),
-            BodyEdit::Change { .. } => json!("(changed)"),
+            BodyEdit::Change { bytes, .. } => match body::told(bytes) {
+                Some(told) => json!({ "added": told.added, "removed": told.removed }),
+                None => json!("(changed)"),
+            },
         };
         values.insert(field.name.to_owned(), text);
     }

@@ -240,6 +240,13 @@ fn backups(node: &Node) -> Check {
 fn network(status: &Json) -> Vec<Check> {
     let mut checks = Vec::new();
     let number = |name: &str| status[name].as_u64().unwrap_or_default();
+    if status["is_removed"] == true {
+        checks.push(Check::wrong(
+            "removed",
+            "this node was removed from the network: no other one talks to it, and nobody can sign in",
+            "take out by `atoll export` what only it has; then give it a new data folder and a new ticket",
+        ));
+    }
     if number("quarantined") > 0 {
         let found = format!("{} ops of other nodes could not be applied", number("quarantined"));
         checks.push(Check::warning(

@@ -14,8 +14,10 @@ use atoll_node::exchange::export;
 use atoll_node::identity::tenant;
 use atoll_node::job::{self, Job};
 use atoll_node::{Actor, Node, blob, carries, conflict, courier, kinds, peer, seal};
+use atoll_storage::body;
 use atoll_storage::job::Wanted;
-use atoll_storage::{Id, Shown};
+use atoll_storage::op::{BodyEdit, BodyWrite};
+use atoll_storage::{Id, Op, Payload, Shown};
 use atoll_sync::blob::TransferStatus;
 use atoll_sync::runner::{Obstacle, PeerStatus};
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use told::{back_up, backup_json, neighbour_json, plan_json, standing_json};
+
+const EXCERPT_CHARS: usize = 200;
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
@@ -343,6 +347,7 @@ fn status(node: &Node) -> Outcome<Json> {
         "buckets": bucket::list(node)?.iter().map(bucket::json).collect::<Vec<_>>(),
         "blobs": blobs_json(node)?,
         "removed": status.removed.iter().map(peer::Revoked::words).collect::<Vec<_>>(),
+        "is_removed": status.removed.iter().any(|one| one.node == status.origin.node),
     }))
 }
 
@@ -415,6 +420,21 @@ async fn sync_now(node: &Node, timeout_s: u64) -> Outcome<Json> {
     Err(Failure::failed(format!("{what}: {}", told.join("; "))))
 }
 
+/// Of what it added to texts, enough to know it by.
+fn added(op: &Op) -> Option<String> {
+    let Payload::Write(write) = &op.payload else { return None };
+    let passages = |body: &BodyWrite| match &body.edit {
+        BodyEdit::Born(text) => vec![text.clone()],
+        BodyEdit::Change { bytes, .. } => body::told(bytes).unwrap_or_default().added,
+    };
+    let all = write.bodies.iter().flat_map(passages).collect::<Vec<_>>().join(" … ");
+    let mut excerpt: String = all.chars().take(EXCERPT_CHARS).collect();
+    if excerpt.len() < all.len() {
+        excerpt.push('…');
+    }
+    (!excerpt.is_empty()).then_some(excerpt)
+}
+
 fn quarantine(node: &Node, limit: usize) -> Outcome<Json> {
     let rows = peer::quarantined(node, &Actor::system(Id::NIL), limit)?;
     let row = |row: &atoll_storage::read::Quarantined| {
@@ -428,6 +448,7 @@ fn quarantine(node: &Node, limit: usize) -> Outcome<Json> {
             "key": op.key,
             "did": peer::did(op),
             "written_at": Moment::of(op.hlc.ms()).to_string(),
+            "added": added(op),
         })
     };
     Ok(Json::Array(rows.iter().map(row).collect()))

@@ -316,7 +316,10 @@ fn quarantine(answer: &Json) {
         let [did, kind, key] = ["did", "kind", "key"].map(|name| text(&row[name]));
         let [node, written] = ["node", "written_at"].map(|name| text(&row[name]));
         say!("{did} {kind} {key}  on node {node} at {written}");
-        say!("  {}", text(&row["reason"]));
+        say!("  {}; here since {}", text(&row["reason"]), text(&row["at"]));
+        if let Some(added) = row["added"].as_str() {
+            say!("  added: {added:?}");
+        }
     }
     say!("What they wrote: GET /api/v1/sync/quarantine");
 }

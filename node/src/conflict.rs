@@ -6,7 +6,7 @@ pub mod author;
 pub mod settlement;
 
 use crate::access::{Actor, Permission};
-use crate::content::post::POST;
+use crate::content::post::{POST, TRASHED_AT};
 use crate::content::version::{Piece, pieces};
 use crate::content::workflow;
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ use crate::runtime::Node;
 use atoll_storage::conflict::{Cause, Conflict};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Class, Field, Id, Kind, Value};
+use atoll_storage::{Class, Field, Id, Kind, Merge, Value};
 use settlement::Deed;
 
 pub const CONFLICT: Field =
@@ -143,18 +143,24 @@ pub async fn resolve(node: &Node, actor: &Actor, id: Id, resolution: Resolution)
 }
 
 fn dismiss(tx: &mut Tx, actor: &Actor, conflict: &Conflict) -> Result<()> {
-    let changes = Changes::new().set(&CONFLICT, conflict.id.to_string()).set(&BY, actor.user);
-    let dismissal = dismissal_key(conflict);
-    tx.create(&CONFLICT_DISMISSAL, conflict.tenant, dismissal, changes)?;
+    let dismissal = leave(tx, actor, conflict)?;
     settlement::note(tx, actor, conflict, Deed::Left { dismissal })
 }
 
-fn is_dismissed(reader: &impl Read, conflict: &Conflict) -> atoll_storage::Result<bool> {
-    Ok(reader.get(&CONFLICT_DISMISSAL, dismissal_key(conflict))?.is_some())
+fn leave(tx: &mut Tx, actor: &Actor, conflict: &Conflict) -> Result<Id> {
+    let changes = Changes::new().set(&CONFLICT, conflict.id.to_string()).set(&BY, actor.user);
+    let dismissal = dismissal_key(tx, conflict)?;
+    tx.create(&CONFLICT_DISMISSAL, conflict.tenant, dismissal, changes)?;
+    Ok(dismissal)
 }
 
-/// Of the conflict as it stands: another value makes another key, and the conflict is back in the inbox.
-fn dismissal_key(conflict: &Conflict) -> Id {
+fn is_dismissed(reader: &impl Read, conflict: &Conflict) -> atoll_storage::Result<bool> {
+    Ok(reader.get(&CONFLICT_DISMISSAL, dismissal_key(reader, conflict)?)?.is_some())
+}
+
+/// Of the conflict as it stands: another value, or another deletion that an edit overruled, makes another key, and the
+/// conflict is back in the inbox.
+fn dismissal_key(reader: &impl Read, conflict: &Conflict) -> atoll_storage::Result<Id> {
     let mut seen: Vec<Vec<u8>> = conflict
         .values
         .iter()
@@ -162,8 +168,15 @@ fn dismissal_key(conflict: &Conflict) -> Id {
             [&value.dot.origin.to_bytes()[..], &value.hlc.0.to_be_bytes(), &value.key.0].concat()
         })
         .collect();
+    if conflict.cause == Cause::Revived && conflict.kind == POST.code {
+        let post = reader.get(&POST, conflict.key)?;
+        let deletion = post.as_ref().and_then(|post| post.state.register(TRASHED_AT.code));
+        seen.extend(deletion.map(|cell| {
+            [&cell.dot.origin.to_bytes()[..], &cell.hlc.0.to_be_bytes(), &conflict.key.0].concat()
+        }));
+    }
     seen.sort();
-    Id::natural(&[b"conflict_dismissal", &conflict.id.0, &seen.concat()])
+    Ok(Id::natural(&[b"conflict_dismissal", &conflict.id.0, &seen.concat()]))
 }
 
 fn take(tx: &mut Tx, actor: &Actor, conflict: &Conflict, place: usize) -> Result<()> {
@@ -185,10 +198,17 @@ fn take(tx: &mut Tx, actor: &Actor, conflict: &Conflict, place: usize) -> Result
 /// The field's new value; it is written over all that were concurrent.
 fn write(tx: &mut Tx, actor: &Actor, conflict: &Conflict, value: Value) -> Result<()> {
     let (kind, field) = field_of(conflict)?;
-    let deed = settlement::written(tx, conflict, value.clone())?;
-    settlement::note(tx, actor, conflict, deed)?;
-    let changes = Changes::new().set(field, value);
+    let changes = match (field.merge, &value) {
+        (Merge::Set, _) => Changes::new().add(field, value.clone()),
+        (Merge::Body, Value::Text(text)) => Changes::new().body(field, text.as_str()),
+        _ => Changes::new().set(field, value.clone()),
+    };
     kinds::validate(kind, &changes, false)?;
+    let is_kept_out = conflict.cause == Cause::LostWrite;
+    let dismissal = is_kept_out.then(|| leave(tx, actor, conflict)).transpose()?;
+    let deed = settlement::written(tx, conflict, value, dismissal)?;
+    // Right before the write: that is how its author is found.
+    settlement::note(tx, actor, conflict, deed)?;
     edit(tx, kind, conflict.key, changes)
 }
 

@@ -268,8 +268,10 @@ fn recipients(receivers: &[Receiver]) -> Result<Vec<Recipient>> {
     receivers.iter().map(recipient).collect()
 }
 
-/// What a node may do here, if it may do anything now.
+/// What a node may do here, if it may do anything now. What came in the bundle before counts, though nobody follows the
+/// records of a node that does not run.
 fn may_now(node: &Node, one: NodeId) -> Result<Rights> {
+    grant::catch_up(node)?;
     let rights = grant::may(node, one)?;
     if one != node.id() && (rights.is_nothing() || rights.is_over(node.clock.now_ms())) {
         let what = if rights.is_nothing() { "grant_withdrawn" } else { "grant_expired" };

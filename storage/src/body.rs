@@ -7,6 +7,9 @@
 //! A saved document is one chunk of all history and then the changes since, which are packed into it as they add up.
 
 mod memo;
+mod told;
+
+pub use told::{Told, told};
 
 use crate::error::{Error, Result};
 use crate::id::{Dot, Origin};
@@ -156,6 +159,9 @@ fn change(doc: &mut AutoCommit, splices: &[Splice], time_s: i64) -> Result<Chang
 
 /// As [`edit`], by somebody who began from the text as it stood at `base` and not from the present one: what he changed
 /// is added to what was changed since. None if he changed nothing, or if this very change is there already.
+///
+/// # Errors
+/// As [`must_be_short`], also where the present text is what he wants.
 pub fn edit_from(
     content: &Content,
     creation: Dot,
@@ -170,6 +176,7 @@ pub fn edit_from(
     if began == wanted {
         return Ok(None);
     }
+    must_be_short(content)?;
     guarded(|| {
         let mut doc = open(content, creation)?;
         let before = saved(content, &mut doc);
@@ -545,6 +552,26 @@ mod tests {
         assert!(must_be_short(&content(MAX_HISTORY_BYTES)).is_ok());
         let refused = must_be_short(&content(MAX_HISTORY_BYTES + 1));
         assert!(refused.is_err_and(|error| error.to_string().contains("make a new record")));
+    }
+
+    /// Whoever began from an older text can say the present one: that takes away once more what is gone, and the text stays
+    /// as it is while its history grows.
+    #[test]
+    fn a_long_history_is_not_added_to_from_an_older_text_either() {
+        let born = Content::born(String::new());
+        let change = edited(&born, 1, "one two three");
+        let first = apply(&born, CREATION(), &[&change]).unwrap();
+        let gone = apply(&first, CREATION(), &[&edited(&first, 1, "")]).unwrap();
+        let again = |content: &Content, base: &Content| {
+            edit_from(content, CREATION(), origin(2), &base.heads, &content.text)
+        };
+        assert!(again(&gone, &first).unwrap().is_some_and(|more| !more.is_empty()));
+        // A change that is there already counts once, and takes its room.
+        let mut doc = gone.doc.clone().unwrap();
+        doc.extend(change.repeat(MAX_HISTORY_BYTES / change.len() + 1));
+        let long = Content { doc: Some(doc), ..gone };
+        assert_eq!(again(&long, &long).unwrap(), None, "who changes nothing is let be");
+        assert!(matches!(again(&long, &first), Err(Error::LongHistory { .. })));
     }
 
     #[test]

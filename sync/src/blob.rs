@@ -3,6 +3,7 @@
 //! blob comes; never which ones are wanted or may go: that is for whoever holds the [`Exchange`] to say.
 
 mod ask;
+mod check;
 mod fetch;
 mod message;
 mod serve;
@@ -87,6 +88,8 @@ pub struct Figures {
     pub served_bytes: u64,
     /// Parts that came and were not those of the blob.
     pub false_parts: u64,
+    /// Blobs that were looked at here because a peer complained.
+    pub checked: u64,
 }
 
 /// A handle; clones share the exchange.
@@ -110,6 +113,7 @@ struct Shared {
     arrived: Mutex<Vec<BlobId>>,
     /// Found to be damaged here, and dropped.
     lost: Mutex<Vec<BlobId>>,
+    checks: Mutex<check::Checks>,
     checking: Semaphore,
     /// To be used again by slices that come.
     buffers: Mutex<Vec<Vec<u8>>>,
@@ -118,6 +122,7 @@ struct Shared {
     fetched_bytes: AtomicU64,
     served_bytes: AtomicU64,
     false_parts: AtomicU64,
+    checked: AtomicU64,
 }
 
 /// A peer to whom there is a link.
@@ -183,6 +188,7 @@ impl Exchange {
             leaving: Mutex::default(),
             arrived: Mutex::default(),
             lost: Mutex::default(),
+            checks: Mutex::default(),
             checking: Semaphore::new(1),
             buffers: Mutex::default(),
             spare_buffers: Arc::new(Semaphore::new(ask::SPARE_BUFFERS)),
@@ -190,6 +196,7 @@ impl Exchange {
             fetched_bytes: AtomicU64::new(0),
             served_bytes: AtomicU64::new(0),
             false_parts: AtomicU64::new(0),
+            checked: AtomicU64::new(0),
         }))
     }
 
@@ -312,6 +319,7 @@ impl Exchange {
             fetched_bytes: read(&self.0.fetched_bytes),
             served_bytes: read(&self.0.served_bytes),
             false_parts: read(&self.0.false_parts),
+            checked: read(&self.0.checked),
         }
     }
 

@@ -5,9 +5,9 @@
 mod cable;
 
 use atoll_storage::blob::{BlobId, Blobs, Verified, tree};
-use atoll_sync::blob::{Exchange, FetchError, Options};
+use atoll_sync::blob::{Answer, Exchange, FetchError, Options, Request};
 use atoll_sync::key::NodeKey;
-use atoll_sync::quic::{Admission, CloseCode, Endpoint, Link, StopCode};
+use atoll_sync::quic::{Admission, CloseCode, Endpoint, Link, SideStreams, StopCode};
 use cable::Cable;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -294,6 +294,36 @@ async fn false_bytes_cost_a_group_and_their_sender_is_not_asked_again() {
     // All that the liar sent and was true had been kept.
     let fetched = c.exchange.figures().fetched_bytes;
     assert_eq!(fetched, size as u64);
+}
+
+async fn complain(streams: &SideStreams, id: BlobId) {
+    let mut stream = streams.open().await.unwrap();
+    stream.send_frame(&Request::Complain { id }.encode()).await.unwrap();
+    stream.finish();
+    let answer = stream.recv_frame(1 << 10).await.unwrap();
+    assert_eq!(Answer::decode(&answer).unwrap(), Answer::Noted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_complains_of_a_sound_blob_again_and_again_makes_it_be_read_once() {
+    let (a, b) = (Peer::new(), Peer::new());
+    let sound = a.blobs.put(&bytes_of(1 << 20, 10)).unwrap();
+    let damaged = a.blobs.put(&bytes_of(1 << 20, 11)).unwrap();
+    damage(&a, &damaged, 100);
+    // The end at b is driven by hand.
+    let ends = dial(&b, &a).await;
+    let _serving = run(&a, &ends[1]);
+    let streams = ends[0].side_streams();
+    complain(&streams, sound).await;
+    until(|| a.exchange.figures().checked == 1).await;
+    for _ in 0..10 {
+        complain(&streams, sound).await;
+    }
+    // Looked at after all that came before.
+    complain(&streams, damaged).await;
+    until(|| a.exchange.take_lost() == [damaged]).await;
+    assert_eq!(a.exchange.figures().checked, 2);
+    assert!(a.is_intact(&sound));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,11 +173,14 @@ const LAPSED: &str =
 
 const DISABLED: &str = "This account is disabled. Ask those who run this site.";
 
+const REMOVED: &str = "This server was removed from its network, and nobody can sign in on it. Use another one, or ask those who run this site.";
+
 /// What to say of a refusal, and with which status. What is nobody's fault here is an error as elsewhere.
 fn told(error: Error) -> Result<(StatusCode, String, Option<u64>), Problem> {
     let said = match error.code() {
         "wrong_credentials" => Some("The name or the password is wrong."),
         "account_disabled" => Some(DISABLED),
+        "node_removed" => Some(REMOVED),
         "totp_required" => {
             Some("Type the code that your app shows, or one of your recovery codes.")
         }
@@ -377,7 +380,11 @@ async fn come_back(call: Call) -> Answer {
     };
     let failed = "Signing in this way did not work. Try once more, or sign in with a password.";
     if let Some(code) = call.param("error") {
-        let said = if code == "account_disabled" { DISABLED } else { failed };
+        let said = match code {
+            "account_disabled" => DISABLED,
+            "node_removed" => REMOVED,
+            _ => failed,
+        };
         return again(StatusCode::UNPROCESSABLE_ENTITY, said.to_owned());
     }
     let ticket = cookie::get(&call.headers, TICKET).unwrap_or_default();

@@ -4,6 +4,7 @@
 //! unless the tenant wants it otherwise.
 
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::content::post;
 use crate::error::{Error, Result};
 use crate::identity::tenant;
@@ -13,7 +14,7 @@ use atoll_storage::query::{Cursor, Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
 use atoll_storage::{Derived, Event, Field, Id, Kind, Record, SearchText, Type, Value};
-use serde_json::json;
+use serde_json::{Map, json};
 use std::collections::HashMap;
 
 pub const POST_ID: Field = Field::refers(1, "post_id", "post").required().column();
@@ -369,7 +370,12 @@ pub async fn remove(node: &Node, actor: &Actor, key: Id, expected: Option<[u8; 1
             let after =
                 tx.edit(&COMMENT, key, Changes::new().set(&REMOVED, true).set(&TEXT, ""))?;
             emit(tx, &actor, "community.comment.removed", &after, json!({}))?;
-            Ok(())
+            let mut told = Map::new();
+            told.insert(REMOVED.name.to_owned(), json!({ "before": null, "after": true }));
+            // It says nothing that was taken away.
+            told.insert(TEXT.name.to_owned(), json!({ "changed": true }));
+            let target = Some((COMMENT.name, key));
+            audit::note_in(tx, comment.tenant, &actor, "comment.removed", target, told)
         })
         .await
 }
@@ -381,16 +387,17 @@ pub async fn moderate(node: &Node, actor: &Actor, key: Id, approve: bool) -> Res
     node.store
         .write(move |tx| {
             let comment = for_writing(tx, &actor, key, None)?;
-            let (status, event) = if approve {
-                (APPROVED, "community.comment.approved")
+            let (status, event, action) = if approve {
+                (APPROVED, "community.comment.approved", "comment.approved")
             } else {
-                (REJECTED, "community.comment.rejected")
+                (REJECTED, "community.comment.rejected", "comment.rejected")
             };
             if comment.text(&STATUS) == status {
                 return Ok(comment);
             }
             let after = tx.edit(&COMMENT, key, Changes::new().set(&STATUS, status))?;
             emit(tx, &actor, event, &after, json!({}))?;
+            audit::note(tx, &actor, action, Some(&comment), Some(&after))?;
             Ok(after)
         })
         .await

@@ -4,6 +4,7 @@
 use super::settlement::{self, SETTLEMENT};
 use crate::audit::{self, AUDIT_ENTRY};
 use crate::community::comment::{self, COMMENT};
+use crate::content::autosave::{self, POST_AUTOSAVE};
 use crate::content::post::POST;
 use crate::content::version::{self, POST_VERSION};
 use crate::error::Result;
@@ -124,6 +125,9 @@ pub(super) fn writer(
 
 /// The op wrote who the author is along with the value, or it is one that only the author may write.
 fn by_itself(kind: &Kind, record: &Record, dot: Dot) -> Option<Id> {
+    if kind.code == POST_AUTOSAVE.code {
+        return record.id(&autosave::USER_ID);
+    }
     let author_id = kind.field("author_id")?;
     let cell = record.state.cells_of(author_id.code).iter().find(|cell| cell.dot == dot);
     if let Some(author) = cell.and_then(|cell| cell.value.as_id()) {

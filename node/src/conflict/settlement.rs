@@ -11,7 +11,7 @@ use atoll_storage::conflict::{Cause, Conflict, ConflictValue};
 use atoll_storage::query::{Page, Query};
 use atoll_storage::read::Read;
 use atoll_storage::tx::{Changes, Tx};
-use atoll_storage::{Field, Id, Kind, Record, Shown, Value, codec};
+use atoll_storage::{Field, Id, Kind, Merge, Record, Shown, Value, codec};
 
 pub const CONFLICT: Field = Field::text(1, "conflict").required().max(36).read_only();
 pub const KIND: Field = Field::text(2, "kind").required().max(100).read_only();
@@ -57,8 +57,9 @@ type Written = (Value, Option<Id>);
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// A field's value was written over all others.
-    Wrote { before: Value, after: Value },
+    /// A field's value was written over all others; to a set, an element was added, and `before` is whether it was there.
+    /// What a deletion had kept out is left by a dismissal besides: nothing else takes it from the inbox.
+    Wrote { before: Value, after: Value, dismissal: Option<Id> },
     /// A name went from one record to another.
     Gave { before: Id, after: Id },
     /// It was left as it is, by this record.
@@ -73,7 +74,10 @@ impl Deed {
     fn encode(self) -> Vec<u8> {
         let (tag, before, after) = match self {
             Self::Untold => (0u8, Value::Null, Value::Null),
-            Self::Wrote { before, after } => (1, before, after),
+            Self::Wrote { before, after, dismissal: None } => (1, before, after),
+            Self::Wrote { before, after, dismissal: Some(dismissal) } => {
+                (5, Value::Bytes(codec::encode(&(before, dismissal))), after)
+            }
             Self::Gave { before, after } => (2, before.into(), after.into()),
             Self::Left { dismissal } => (3, dismissal.into(), Value::Null),
             Self::Deleted { before, at_ms } => {
@@ -86,7 +90,11 @@ impl Deed {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (tag, before, after): (u8, Value, Value) = codec::decode(bytes).ok()?;
         Some(match tag {
-            1 => Self::Wrote { before, after },
+            1 => Self::Wrote { before, after, dismissal: None },
+            5 => {
+                let (before, dismissal) = codec::decode(before.as_bytes()?).ok()?;
+                Self::Wrote { before, after, dismissal: Some(dismissal) }
+            }
             2 => Self::Gave { before: before.as_id()?, after: after.as_id()? },
             3 => Self::Left { dismissal: before.as_id()? },
             4 => {
@@ -213,10 +221,21 @@ fn put_back(tx: &mut Tx<'_>, actor: &Actor, settlement: &Record) -> Result<()> {
         })
     };
     match deed(settlement) {
-        Deed::Wrote { before, after } => {
+        Deed::Wrote { before, after, dismissal } => {
             let (kind, field) = named()?;
             let key = settlement.id(&KEY).unwrap_or(Id::NIL);
             let record = tx.get(kind, key)?;
+            if let Some(dismissal) = dismissal {
+                take_back(tx, dismissal)?;
+            }
+            if field.merge == Merge::Set {
+                if record.is_none_or(|record| !record.has(field, &after)) {
+                    return Err(changed_since());
+                }
+                let was_there = before == Value::Bool(true);
+                let taken = Changes::new().drop(field, after);
+                return if was_there { Ok(()) } else { edit(tx, kind, key, taken) };
+            }
             // A value that stands beside others was written apart from the settlement.
             let is_there = record.is_none_or(|record| {
                 let mut cells = record.state.cells_of(field.code).iter();
@@ -245,13 +264,7 @@ fn put_back(tx: &mut Tx<'_>, actor: &Actor, settlement: &Record) -> Result<()> {
             }
             edit(tx, kind, before, Changes::new().confirm(field))
         }
-        Deed::Left { dismissal } => {
-            match tx.remove(&CONFLICT_DISMISSAL, dismissal) {
-                // Somebody else took it back.
-                Ok(()) | Err(atoll_storage::Error::Missing(_)) => Ok(()),
-                Err(error) => Err(error.into()),
-            }
-        }
+        Deed::Left { dismissal } => take_back(tx, dismissal),
         Deed::Deleted { before, at_ms } => {
             let key = settlement.id(&KEY).unwrap_or(Id::NIL);
             if !workflow::overrule_again(tx, actor, key, before, at_ms)? {
@@ -266,19 +279,37 @@ fn put_back(tx: &mut Tx<'_>, actor: &Actor, settlement: &Record) -> Result<()> {
     }
 }
 
+fn take_back(tx: &mut Tx<'_>, dismissal: Id) -> Result<()> {
+    match tx.remove(&CONFLICT_DISMISSAL, dismissal) {
+        // Somebody else took it back.
+        Ok(()) | Err(atoll_storage::Error::Missing(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn changed_since() -> Error {
     let message = "somebody wrote there after it was settled: look at the record, and write what it shall say";
     Error::conflict("changed_since", message)
 }
 
 /// What a settlement by one of the values writes.
-pub(super) fn written(tx: &Tx<'_>, conflict: &Conflict, after: Value) -> Result<Deed> {
+pub(super) fn written(
+    tx: &Tx<'_>,
+    conflict: &Conflict,
+    after: Value,
+    dismissal: Option<Id>,
+) -> Result<Deed> {
     let Some((kind, field)) = field_named(conflict.kind, conflict.field_code) else {
         return Ok(Deed::Untold);
     };
     let record = tx.get(kind, conflict.key)?;
-    let before = record.map_or(Value::Null, |record| record.value(field).clone());
-    Ok(Deed::Wrote { before, after })
+    let before = match field.merge {
+        // It has versions of its own.
+        Merge::Body => return Ok(Deed::Untold),
+        Merge::Set => record.is_some_and(|record| record.has(field, &after)).into(),
+        _ => record.map_or(Value::Null, |record| record.value(field).clone()),
+    };
+    Ok(Deed::Wrote { before, after, dismissal })
 }
 
 /// Who has the name now, and who gets it.

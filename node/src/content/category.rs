@@ -53,6 +53,8 @@ pub static CATEGORY: Kind = Kind {
     ..Kind::new(20, "category", "categories", super::SCOPE)
 };
 
+/// In the audit log.
+const UPDATED: &str = "category.updated";
 /// How deep a tree may grow.
 const MAX_DEPTH: usize = 20;
 /// The most that one tree shows.
@@ -205,6 +207,7 @@ fn create_in(
     let changes = changes.set(&SLUG, slug).set(&STATUS, status).set(&AUTHOR_ID, actor.user);
     let category = tx.create(&CATEGORY, actor.tenant, key, changes)?;
     super::emit(tx, actor, "cortex.category.created", &category, &NAME, &SLUG)?;
+    audit::note(tx, actor, "category.created", None, Some(&category))?;
     Ok(category)
 }
 
@@ -282,6 +285,7 @@ pub async fn edit(
             let after = tx.edit(&CATEGORY, key, changes)?;
             if after.version() != category.version() {
                 super::emit(tx, &actor, "cortex.category.updated", &after, &NAME, &SLUG)?;
+                audit::note(tx, &actor, UPDATED, Some(&category), Some(&after))?;
             }
             Ok(after)
         })
@@ -339,7 +343,7 @@ pub async fn reorder(node: &Node, actor: &Actor, keys: Vec<Id>) -> Result<Vec<Re
             let mut ordered = Vec::with_capacity(categories.len());
             for (place, category) in (0_i64..).zip(&categories) {
                 let changes = Changes::new().set(&POSITION, place);
-                ordered.push(tx.edit(&CATEGORY, category.key, changes)?);
+                ordered.push(edit_noted(tx, &actor, &CATEGORY, category, changes, UPDATED)?);
             }
             let event_type = "cortex.category.reordered";
             let payload = json!({ "category_ids": keys });
@@ -347,6 +351,22 @@ pub async fn reorder(node: &Node, actor: &Actor, keys: Vec<Id>) -> Result<Vec<Re
             Ok(ordered)
         })
         .await
+}
+
+/// An edit by a person beside what he asked for: of a record that he moved, or ordered among others.
+fn edit_noted(
+    tx: &mut Tx<'_>,
+    actor: &Actor,
+    kind: &'static Kind,
+    before: &Record,
+    changes: Changes,
+    action: &str,
+) -> Result<Record> {
+    let after = tx.edit(kind, before.key, changes)?;
+    if after.version() != before.version() {
+        audit::note(tx, actor, action, Some(before), Some(&after))?;
+    }
+    Ok(after)
 }
 
 fn siblings(reader: &impl Read, actor: &Actor, keys: &[Id]) -> Result<Vec<Record>> {

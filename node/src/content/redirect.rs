@@ -3,6 +3,7 @@
 
 use super::post::{self, POST};
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::kinds;
 use crate::percent;
@@ -81,8 +82,14 @@ pub async fn create(node: &Node, actor: &Actor, changes: Changes) -> Result<Reco
         .write(move |tx| {
             kinds::check(tx, &REDIRECT, actor.tenant, None, &changes)?;
             let post = changes.get(&POST_ID).and_then(Value::as_id).unwrap_or_default();
-            lead(tx, &actor, &path, post)?;
-            super::in_tenant(tx, &actor, &REDIRECT, key_of(actor.tenant, &path))
+            let key = key_of(actor.tenant, &path);
+            let before = tx.get(&REDIRECT, key)?;
+            let is_new = lead(tx, &actor, &path, post)?;
+            let after = super::in_tenant(tx, &actor, &REDIRECT, key)?;
+            if is_new {
+                audit::note(tx, &actor, "redirect.created", before.as_ref(), Some(&after))?;
+            }
+            Ok(after)
         })
         .await
 }
@@ -110,7 +117,8 @@ pub async fn remove(node: &Node, actor: &Actor, key: Id) -> Result<()> {
             let redirect = super::in_tenant(tx, &actor, &REDIRECT, key)?;
             tx.remove(&REDIRECT, key)?;
             let post = redirect.id(&POST_ID).unwrap_or_default();
-            tell(tx, &actor, "postal.redirect.deleted", redirect.text(&PATH), post)
+            tell(tx, &actor, "postal.redirect.deleted", redirect.text(&PATH), post)?;
+            audit::note(tx, &actor, "redirect.deleted", Some(&redirect), None)
         })
         .await
 }

@@ -4,6 +4,7 @@
 use super::post::{POST, TAG_IDS};
 use super::slug::{checked, slug_of};
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::error::{Error, Result};
 use crate::kinds;
 use crate::runtime::Node;
@@ -138,6 +139,7 @@ fn create_in(tx: &mut Tx<'_>, actor: &Actor, changes: Changes, slug: &str) -> Re
     let key = if is_free { natural } else { tx.new_id() };
     let tag = tx.create(&TAG, actor.tenant, key, changes.set(&SLUG, slug))?;
     super::emit(tx, actor, "postal.tag.created", &tag, &NAME, &SLUG)?;
+    audit::note(tx, actor, "tag.created", None, Some(&tag))?;
     Ok(tag)
 }
 
@@ -184,6 +186,7 @@ pub async fn edit(
             let after = tx.edit(&TAG, key, changes)?;
             if after.version() != tag.version() {
                 super::emit(tx, &actor, "postal.tag.updated", &after, &NAME, &SLUG)?;
+                audit::note(tx, &actor, "tag.updated", Some(&tag), Some(&after))?;
             }
             Ok(after)
         })
@@ -215,6 +218,7 @@ fn drop_some(tx: &mut Tx<'_>, actor: &Actor, key: Id) -> Result<bool> {
     }
     super::emit(tx, actor, "postal.tag.deleted", &tag, &NAME, &SLUG)?;
     tx.remove(&TAG, key)?;
+    audit::note(tx, actor, "tag.deleted", Some(&tag), None)?;
     Ok(false)
 }
 
@@ -243,7 +247,7 @@ pub async fn merge(
 
 /// Whether there is more to do; the last call deletes the tag.
 fn move_some(tx: &mut Tx<'_>, actor: &Actor, key: Id, into: Id) -> Result<bool> {
-    super::in_tenant(tx, actor, &TAG, key)?;
+    let tag = super::in_tenant(tx, actor, &TAG, key)?;
     super::in_tenant(tx, actor, &TAG, into)?;
     let query = Query::of(&POST, actor.tenant).contains(&TAG_IDS, key).limit(DROPPED_AT_ONCE);
     let page = tx.list(&query.without_total())?;
@@ -256,5 +260,6 @@ fn move_some(tx: &mut Tx<'_>, actor: &Actor, key: Id, into: Id) -> Result<bool> 
     let (event_type, payload) = ("postal.tag.merged", json!({ "tag_id": key, "into_id": into }));
     tx.emit(&Event { event_type, tenant: actor.tenant, user: actor.user, payload })?;
     tx.remove(&TAG, key)?;
+    audit::note(tx, actor, "tag.merged", Some(&tag), None)?;
     Ok(false)
 }

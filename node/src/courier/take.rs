@@ -5,6 +5,7 @@ use super::{may_now, refused, shelf};
 use crate::access::{Actor, Permission};
 use crate::blob::carried;
 use crate::error::{Error, Result};
+use crate::peer::grant;
 use crate::peer::revocation::is_revoked;
 use crate::runtime::Node;
 use atoll_storage::courier::{self, Correspondent};
@@ -166,6 +167,7 @@ fn each_bundle(
         let numbers = group.volumes.iter().map(|volume| volume.head().volume).collect();
         let volumes = std::mem::take(&mut group.volumes);
         let taken = take(node, &group.head, volumes, &mut |done, _| progress(before + done, of));
+        grant::catch_up(node)?;
         before += size_bytes;
         match taken {
             Ok(report) => outcome.bundles.push(seen(node, group.head, numbers, report)?),

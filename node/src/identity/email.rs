@@ -118,12 +118,14 @@ pub async fn change(node: &Node, actor: &Actor, email: &str, password: String) -
     let now_ms = node.clock.now_ms();
     node.identity.letters.begin(me.tenant, &me.key.to_string(), now_ms)?;
     node.identity.letters.begin(me.tenant, &email, now_ms)?;
+    let actor = Actor { tenant: me.tenant, ..*actor };
     node.store
         .write(move |tx| {
             let changes = Changes::new().set(&NEW_EMAIL, email).set(&VERIFY_TOKEN, Value::Null);
             let after = tx.edit(&USER, me.key, changes)?;
             let payload = json!({ "user_id": me.key });
             announce(tx, "cortex.user.email_change_asked", me.tenant, Some(me.key), payload)?;
+            audit::note(tx, &actor, "user.email_change_asked", Some(&me), Some(&after))?;
             Order::to(Letter::NewEmail, me.tenant, me.key).enqueue(tx)?;
             Ok(after)
         })

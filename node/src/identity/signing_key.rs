@@ -1,6 +1,7 @@
 //! The keys that sign access tokens: each node has its own, and publishes the public half to the network, so that
 //! a token made on one node is good on all. The private half never leaves its file and this process.
 
+use super::refused;
 use crate::error::{Error, Result};
 use crate::peer::revocation;
 use crate::runtime::Node;
@@ -63,6 +64,19 @@ impl Signer {
     pub fn draft(&self) -> Draft {
         Draft { kid: self.kid, node: self.node, public: self.key.public().0 }
     }
+
+    /// Why what was signed by this node's own key, if this is its id, is good nowhere.
+    pub fn check(&self, reader: &impl Read, kid: Id) -> atoll_storage::Result<Result<()>> {
+        let is_removed = kid == self.kid && revocation::is_revoked(reader, self.node)?;
+        Ok(if is_removed { Err(removed()) } else { Ok(()) })
+    }
+}
+
+fn removed() -> Error {
+    refused(
+        "node_removed",
+        "this node was removed from the network, and nobody can sign in on it: use another node. If it shall be part of the network again, give it a new data folder and a new ticket; what only it has, `atoll export` takes out first",
+    )
 }
 
 /// The public half, to be published in the transaction that makes the first token.
@@ -74,7 +88,12 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub fn publish(self, tx: &mut Tx) -> atoll_storage::Result<()> {
+    /// # Errors
+    /// `Unauthenticated` (`node_removed`) if the network refuses this node: no token of it is good anywhere.
+    pub fn publish(self, tx: &mut Tx) -> Result<()> {
+        if revocation::is_revoked(tx, self.node)? {
+            return Err(removed());
+        }
         if tx.get(&SIGNING_KEY, self.kid)?.is_none() {
             let changes = Changes::new()
                 .set(&NODE, self.node.to_string())

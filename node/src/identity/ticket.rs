@@ -5,7 +5,7 @@
 use super::session::{self, Entry, SignedIn};
 use super::{lockout, refused, signing_key, user};
 use crate::access::Actor;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::runtime::Node;
 use atoll_storage::read::Read;
 use atoll_storage::{Id, Record};
@@ -56,7 +56,7 @@ pub(super) async fn issue(node: &Node, user: &Record) -> Result<String> {
     let promise = Promise { user: user.key, session: node.new_id(), ends_at_ms };
     let (signer, message) = (&node.identity.signer, promise.message());
     let key = signer.draft();
-    node.store.write::<_, Error>(move |tx| Ok(key.publish(tx)?)).await?;
+    node.store.write(move |tx| key.publish(tx)).await?;
     let signed = message.get(CONTEXT.len()..).unwrap_or_default();
     let signature = signer.sign_bytes(&message);
     Ok(URL_SAFE_NO_PAD.encode([signed, &signer.kid.0, &signature].concat()))

@@ -2,7 +2,8 @@
 //! signed in: whether the session still holds, and what the user may do, is read from the records.
 
 use super::recent::Recent;
-use super::{api_key, refused, role, session, signing_key, tenant, user};
+use super::signing_key::{self, Signer};
+use super::{api_key, refused, role, session, tenant, user};
 use crate::access::{Actor, Permission, PermissionSet, Role};
 use crate::error::Result;
 use crate::runtime::Node;
@@ -137,7 +138,7 @@ impl Cache {
 /// The actor that a bearer token, or an API key, stands for in this tenant.
 ///
 /// # Errors
-/// `Unauthenticated` with `token_invalid`, `token_expired`, `session_ended`, `account_disabled` or
+/// `Unauthenticated` with `token_invalid`, `token_expired`, `session_ended`, `account_disabled`, `node_removed` or
 /// `token_of_another_tenant`; as [`api_key::authenticate`] for a key.
 pub fn authenticate(node: &Node, tenant: Id, token: &str) -> Result<Actor> {
     if token.starts_with(api_key::MARK) {
@@ -161,7 +162,9 @@ pub fn authenticate(node: &Node, tenant: Id, token: &str) -> Result<Actor> {
     {
         return bearer.act_in(tenant);
     }
-    let bearer = node.store.read(|reader| read_bearer(reader, checked.kid, &checked.claims))??;
+    let signer = &node.identity.signer;
+    let bearer =
+        node.store.read(|reader| read_bearer(reader, signer, checked.kid, &checked.claims))??;
     cache.put(hash, Checked { bearer: Some((commit, bearer)), ..checked });
     bearer.act_in(tenant)
 }
@@ -174,7 +177,12 @@ fn check_signature(node: &Node, token: &str) -> Result<Checked> {
     }
     let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
     let kid = header.kid.as_deref().and_then(Id::parse).ok_or_else(invalid)?;
-    let key = node.store.read(|reader| signing_key::find(reader, kid))?.ok_or_else(invalid)?;
+    let signer = &node.identity.signer;
+    let found = node.store.read(|reader| match signing_key::find(reader, kid)? {
+        Some(key) => Ok(Ok(Some(key))),
+        None => Ok(signer.check(reader, kid)?.map(|()| None)),
+    })?;
+    let key = found?.ok_or_else(invalid)?;
     let mut rules = Validation::new(Algorithm::EdDSA);
     rules.validate_exp = false; // by the node's own clock, on each use
     let public = DecodingKey::from_ed_der(&key.public);
@@ -191,11 +199,15 @@ fn check_signature(node: &Node, token: &str) -> Result<Checked> {
 /// and that node's signature vouches for it. The user has to be here.
 fn read_bearer(
     reader: &impl Read,
+    signer: &Signer,
     kid: Id,
     claims: &Claims,
 ) -> atoll_storage::Result<Result<Bearer>> {
     let invalid = |message| Ok(Err(refused("token_invalid", message)));
     if signing_key::find(reader, kid)?.is_none() {
+        if let Err(removed) = signer.check(reader, kid)? {
+            return Ok(Err(removed));
+        }
         return invalid("the key that signed this token was withdrawn: sign in again");
     }
     let Some(user) = reader.get(&user::USER, claims.sub)?.filter(|user| user.tenant == claims.tid)

@@ -47,7 +47,9 @@ impl Bounded {
                 None => parts.push((documents, vec![segment])),
             }
         }
-        let is_of_use = |part: &Vec<&SegmentMeta>| part.len() > 1 || part.iter().any(is_worn);
+        let is_of_use = |part: &Vec<&SegmentMeta>| {
+            part.len() > 1 || part.iter().any(|segment| is_worn(segment))
+        };
         let parts = parts.into_iter().map(|(_, part)| part).filter(is_of_use);
         parts
             .map(|part| MergeCandidate(part.iter().map(|segment| segment.id()).collect()))
@@ -55,7 +57,7 @@ impl Bounded {
     }
 }
 
-fn is_worn(segment: &&SegmentMeta) -> bool {
+fn is_worn(segment: &SegmentMeta) -> bool {
     segment.num_deleted_docs() as f32 > MAX_DELETED * segment.max_doc() as f32
 }
 
@@ -67,7 +69,10 @@ impl MergePolicy for Bounded {
         let groups = groups.iter().flat_map(|MergeCandidate(ids)| {
             self.cut(small.iter().filter(|segment| ids.contains(&segment.id())).collect())
         });
-        let worn = large.iter().filter(is_worn).map(|segment| MergeCandidate(vec![segment.id()]));
+        let worn = large
+            .iter()
+            .filter(|segment| is_worn(segment))
+            .map(|segment| MergeCandidate(vec![segment.id()]));
         groups.chain(worn).collect()
     }
 }
@@ -110,6 +115,6 @@ mod tests {
         writer.wait_merging_threads().unwrap();
         let segments = index.searchable_segment_metas().unwrap();
         assert_eq!(segments.iter().map(SegmentMeta::num_docs).sum::<u32>(), 80);
-        assert!(!segments.iter().any(|segment| is_worn(&segment)));
+        assert!(!segments.iter().any(is_worn));
     }
 }

@@ -2,11 +2,13 @@
 //! and never has more of a blob in memory than a piece.
 
 use super::message::{Answer, MAX_MESSAGE_BYTES, MAX_SLICE_BYTES, Request};
-use super::{Linked, SLICES_AT_ONCE, SMALL_BYTES, SMALL_SLICES_AT_ONCE, Shared, Within, ask, lock};
+use super::{
+    Linked, SLICES_AT_ONCE, SMALL_BYTES, SMALL_SLICES_AT_ONCE, Shared, Within, ask, check, lock,
+};
 use crate::quic::{Error, SideStream, SideStreams, StopCode};
 use atoll_storage::NodeId;
+use atoll_storage::blob::BlobId;
 use atoll_storage::blob::tree::Run;
-use atoll_storage::blob::{BlobId, Verified};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -195,12 +197,10 @@ async fn answer(shared: Arc<Shared>, link: Arc<Linked>, slots: Arc<Slots>, mut s
             say(&mut stream, &Answer::Noted).await
         }
         Ok(Request::Complain { id }) => {
-            tracing::warn!(node = %link.node, blob = %id, "a peer says that what it was sent are not the bytes of the blob");
-            let said = say(&mut stream, &Answer::Noted).await;
             if !link.may_hear_of(vec![id]).await.is_empty() {
-                check(&shared, id).await;
+                check::hear(&shared, link.node, id);
             }
-            said
+            say(&mut stream, &Answer::Noted).await
         }
         Err(error) => {
             tracing::debug!(node = %link.node, %error, "a peer asked for what cannot be read");
@@ -318,25 +318,4 @@ async fn slice(
     // The slot is held until all is there: so much and no more is on its way.
     let _ = timeout(STALLED, stream.delivered()).await;
     sent
-}
-
-/// Somebody was sent false bytes: this node's own may be damaged. One is looked at at a time.
-async fn check(shared: &Arc<Shared>, id: BlobId) {
-    let Ok(_checking) = shared.checking.try_acquire() else { return };
-    let blobs = shared.blobs.clone();
-    let checked = blocking(move || match blobs.verify(&id) {
-        Ok(Verified::Damaged) => blobs.remove(&id),
-        // The tree beside it may be.
-        Ok(Verified::Intact) => blobs.drop_tree(&id).map(|()| false),
-        other => other.map(|_| false),
-    });
-    match checked.await {
-        Ok(Ok(true)) => {
-            tracing::error!(blob = %id, "a blob is damaged on this node's disk and was dropped: look at the disk");
-            lock(&shared.lost).push(id);
-        }
-        Ok(Ok(false)) => {}
-        Ok(Err(error)) => tracing::warn!(blob = %id, %error, "a blob could not be checked"),
-        Err(error) => tracing::warn!(blob = %id, error, "a blob could not be checked"),
-    }
 }

@@ -162,11 +162,10 @@ async fn each_value_names_who_wrote_it_where_that_is_known_and_the_node() {
     let mut names: Vec<String> = written(&taken).into_iter().map(|(_, name)| name).collect();
     names.sort();
     assert!(names == ["ada", "admin"], "{taken}");
-    let (won, lost) = two(&of("category", "name"));
-    assert!(
-        won["author"].is_null() && lost["author"].is_null(),
-        "nothing tells of it: {won} {lost}"
-    );
+    expected = vec![(json!("Ada's"), "ada".to_owned()), (json!("There"), "admin".into())];
+    let named = of("category", "name");
+    assert_eq!(sorted(written(&named)), expected);
+    let (won, lost) = two(&named);
 
     let own = test.node.id().to_string();
     for value in [won, lost] {
@@ -174,6 +173,72 @@ async fn each_value_names_who_wrote_it_where_that_is_known_and_the_node() {
         let name = (value["node"] == own).then(|| test.node.config.name.clone());
         assert_eq!(value["node_name"], json!(name));
     }
+}
+
+/// What is changed by hand, of whatever kind, says by whom.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_all_that_people_change_name_them() {
+    let test = TestNode::start().await;
+    let (ada, admin) = (test.user("ada", Role::Admin).await, test.admin().await);
+    let make = async |path: &str, draft: Json| {
+        let made = admin.post(path, &draft).await.expect(201).data();
+        text(&made, "id").to_owned()
+    };
+    let mut posts = Vec::new();
+    for title in ["One", "Two", "Three"] {
+        posts.push(make("/api/v1/posts", json!({ "title": title, "body": "x" })).await);
+    }
+    let tag = make("/api/v1/tags", json!({ "name": "Boats" })).await;
+    let mut headings = Vec::new();
+    for name in ["A", "B", "C", "D"] {
+        headings.push(make("/api/v1/categories", json!({ "name": name })).await);
+    }
+    let filed = json!({ "category_id": headings[2] });
+    admin.put(&format!("/api/v1/posts/{}", posts[2]), &filed).await.expect(200);
+    let redirect = |place: usize| json!({ "path": "/old", "post_id": posts[place] });
+    make("/api/v1/redirects", redirect(2)).await;
+    admin.post(&format!("/api/v1/posts/{}/publish", posts[0]), &json!({})).await.expect(200);
+    let reader = test.user("bob", Role::Viewer).await;
+    let said = json!({ "post_id": posts[0], "text": "First" });
+    let made = reader.post("/api/v1/comments", &said).await.expect(201).data();
+    let comment = text(&made, "id").to_owned();
+    let apart = TestNode::start_beside(&test).await;
+    let there = apart.admin().await;
+    for (client, place, step) in [(&ada, 0, "approve"), (&there, 1, "reject")] {
+        let word = ["Ships", "Yachts"][place];
+        client.put(&format!("/api/v1/tags/{tag}"), &json!({ "name": word })).await.expect(200);
+        client.post("/api/v1/redirects", &redirect(place)).await.expect(201);
+        let ids = [&headings[1 - place], &headings[place]];
+        let order = client.post("/api/v1/categories/reorder", &json!({ "ids": ids })).await;
+        order.expect(200);
+        let path = format!("/api/v1/categories/{}", headings[2]);
+        let into = format!("{path}/merge");
+        if place == 0 {
+            client.post(&into, &json!({ "into": headings[3] })).await.expect(200);
+        } else {
+            let post = format!("/api/v1/posts/{}", posts[2]);
+            client.put(&post, &json!({ "category_id": headings[0] })).await.expect(200);
+        }
+        let path = format!("/api/v1/comments/{comment}/{step}");
+        client.post(&path, &json!({})).await.expect(200);
+        let word = ["Sea", "SEA"][place];
+        client.post("/api/v1/tags", &json!({ "name": word })).await.expect(201);
+    }
+    test.take_from(&apart);
+    let inbox = admin.get(INBOX).await.expect(200).data();
+    let mut told: Vec<String> = Vec::new();
+    for row in inbox.as_array().unwrap() {
+        let mut names: Vec<String> = written(row).into_iter().map(|(_, name)| name).collect();
+        names.sort();
+        let place = ["kind", "field"].map(|name| text(row, name)).join(".");
+        assert_eq!(names, ["ada", "admin"], "{row}");
+        told.push(place);
+    }
+    told.sort();
+    told.dedup();
+    let all =
+        ["category.position", "comment.status", "post.category_id", "redirect.post_id", "tag.name"];
+    assert_eq!(told, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,6 +304,45 @@ async fn what_an_edit_kept_from_the_trash_is_kept_or_deleted_after_all() {
     assert!(is_there().await);
     let inbox = admin.get(INBOX).await.expect(200).json();
     assert_eq!(inbox["data"], json!([]));
+    // An edit is no news; that it happens again is.
+    admin.put(&path, &json!({ "title": "Kept" })).await.expect(200);
+    assert_eq!(admin.get(INBOX).await.expect(200).json()["data"], json!([]));
+    let apart = TestNode::start_beside(&test).await;
+    admin.delete(&path).await.expect(204);
+    apart.admin().await.put(&path, &json!({ "body": "One, two, three." })).await.expect(200);
+    test.take_from(&apart);
+    assert!(is_there().await);
+    assert_eq!(text(&one(&admin, INBOX).await, "cause"), "edit_overruled_deletion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_to_a_deleted_record_goes_into_one_that_is_made_anew_and_out_again() {
+    let test = TestNode::start().await;
+    let admin = test.admin().await;
+    let draft = json!({ "name": "Boats", "slug": "boats" });
+    let made = admin.post("/api/v1/tags", &draft).await.expect(201).data();
+    let path = format!("/api/v1/tags/{}", text(&made, "id"));
+    let apart = TestNode::start_beside(&test).await;
+    admin.delete(&path).await.expect(204);
+    apart.admin().await.put(&path, &json!({ "name": "Ships" })).await.expect(200);
+    test.take_from(&apart);
+    assert_eq!(text(&one(&admin, INBOX).await, "cause"), "edit_of_deleted");
+    let resolve = format!("{INBOX}/{}/resolve", text(&one(&admin, INBOX).await, "id"));
+    admin.post(&resolve, &json!({ "take": 0 })).await.refused(409, "cannot_take");
+    admin.post("/api/v1/tags", &draft).await.expect(201);
+    let name = async || text(&admin.get(&path).await.expect(200).data(), "name").to_owned();
+    for _ in 0..2 {
+        settle(&admin, json!({ "take": 0 })).await;
+        assert_eq!(name().await, "Ships");
+        assert_eq!(admin.get(INBOX).await.expect(200).json()["data"], json!([]));
+        let settled = admin.get(SETTLED).await.expect(200).json()["data"][0].clone();
+        let told = ["before", "after"].map(|name| text(&settled, name));
+        assert_eq!((told, &settled["can_undo"]), (["Boats", "Ships"], &json!(true)));
+        let undo = format!("{SETTLED}/{}/undo", text(&settled, "id"));
+        admin.post(&undo, &json!({})).await.expect(200);
+        assert_eq!(name().await, "Boats");
+        assert_eq!(text(&one(&admin, INBOX).await, "cause"), "edit_of_deleted");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

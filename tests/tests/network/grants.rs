@@ -385,3 +385,29 @@ async fn what_is_no_grant_is_refused_with_the_field() {
     let log = admin.get("/api/v1/audit?action=peer.granted").await.expect(200).text();
     assert!(log.contains("may only read"), "{log}");
 }
+
+/// Nobody follows the records of nodes that do not run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_came_in_a_bundle_counts_for_the_next_one_on_a_node_that_does_not_run() {
+    let (a, b) = (TestNode::start().await, TestNode::start_empty(|_| {}).await);
+    let c = TestNode::start_empty(|_| {}).await;
+    let mut number = 0;
+    let mut carry = |from: &TestNode| {
+        number += 1;
+        let file = c.folder().join(format!("{number}.atoll"));
+        courier::export(&from.node, &system(), &Order::default(), &file, |_, _| {}).unwrap();
+        courier::import(&c.node, &system(), &[file], |_, _| {})
+    };
+    for (node, other, name) in [(&a, &b, "b"), (&c, &a, "a"), (&c, &b, "b")] {
+        let key = other.node.key().public().to_string();
+        peer::add(&node.node, &system(), &key, name, None).await.unwrap();
+    }
+    carry(&b).unwrap();
+    let none = serde_json::from_value(json!({ "may": ["none"] })).unwrap();
+    peer::grant(&a.node, &system(), "b", &none, true).await.unwrap();
+    carry(&a).unwrap();
+    let told = peer::granted(&c.node, &system()).unwrap();
+    let by_a = told.iter().find(|one| one.issuer == a.node.id() && one.holder == b.node.id());
+    assert!(by_a.is_some_and(|one| one.rights.is_nothing() && one.counts), "{told:?}");
+    assert_eq!(carry(&b).unwrap_err().code(), "grant_withdrawn");
+}

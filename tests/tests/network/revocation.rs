@@ -199,6 +199,37 @@ async fn a_node_that_was_away_hears_of_a_removal_and_nobody_can_take_it_back() {
     }
 }
 
+/// What it signs is good nowhere, on itself neither: to let anybody in would be to throw him out at his first step.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_that_hears_of_it_says_so_to_whoever_signs_in() {
+    let a = TestNode::start().await;
+    let c = TestNode::start_beside(&a).await;
+    let login = json!({ "login": "admin", "password": PASSWORD });
+    let told = c.stranger().post("/api/v1/auth/login", &login).await.expect(200).data();
+    let client = c.stranger().with_token(told["access_token"].as_str().unwrap());
+    let on_a = a.stranger().with_token(told["access_token"].as_str().unwrap());
+    client.get("/api/v1/auth/me").await.expect(200);
+    let key = c.node.key().public().to_string();
+    peer::revoke(&a.node, &system(), &key, None).await.unwrap();
+    c.take_from(&a);
+    assert_eq!(records(&c), 1);
+    client.get("/api/v1/auth/me").await.refused(401, "node_removed");
+    let fresh = json!({ "refresh_token": told["refresh_token"] });
+    c.stranger().post("/api/v1/auth/refresh", &fresh).await.refused(401, "node_removed");
+    let refused = c.stranger().post("/api/v1/auth/login", &login).await.expect(401).json();
+    assert_eq!(refused["code"], "node_removed", "{refused}");
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("was removed from the network") && detail.contains("ticket"),
+        "{detail}"
+    );
+    // Who does not know the password hears nothing of it, and elsewhere the token is just not one.
+    let wrong = json!({ "login": "admin", "password": "not this one" });
+    c.stranger().post("/api/v1/auth/login", &wrong).await.refused(401, "wrong_credentials");
+    on_a.get("/api/v1/auth/me").await.refused(401, "token_invalid");
+    a.admin().await.get("/api/v1/auth/me").await.expect(200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_of_a_node_removed_everywhere_is_refused_where_that_was_heard() {
     let (a, c) = (TestNode::start().await, TestNode::start_empty(|_| {}).await);
@@ -238,6 +269,7 @@ async fn what_a_node_wrote_after_it_was_removed_is_taken_back_everywhere_and_sho
 
     let thief = c.admin().await;
     thief.put(&path, &json!({ "title": "Hacked", "body": "Gone" })).await.expect(200);
+    thief.put(&path, &json!({ "body": "Gone with the wind" })).await.expect(200);
     let late = json!({ "title": "Too late", "body": "Somebody's honest work" });
     let late = thief.post("/api/v1/posts", &late).await.expect(201).data();
     let late_path = format!("/api/v1/posts/{}", late["id"].as_str().unwrap());
@@ -270,6 +302,18 @@ async fn what_a_node_wrote_after_it_was_removed_is_taken_back_everywhere_and_sho
                 found = Some(row["values"].clone());
             }
         }
+        // A change says what it added.
+        let rows = rows.as_array().unwrap();
+        let of_text = |row: &&Json| row["key"] == made["id"] && row["values"]["body"].is_object();
+        let mut passages: Vec<&Json> =
+            rows.iter().filter(of_text).map(|row| &row["values"]["body"]).collect();
+        passages.sort_by_key(|told| told["added"].to_string());
+        let expected = [json!([" with the wind"]), json!(["Gone"])];
+        assert_eq!(
+            passages.iter().map(|told| &told["added"]).collect::<Vec<_>>(),
+            expected.iter().collect::<Vec<_>>()
+        );
+        assert_eq!([&passages[0]["removed"], &passages[1]["removed"]], [0, 9]);
         let values = found.unwrap();
         assert_eq!(values["title"], "Too late", "{values}");
         assert!(values.to_string().contains("Somebody's honest work"), "{values}");

@@ -1,8 +1,9 @@
 //! How a category goes: never with what stands under it. Posts and sub-categories move to another one first, some at a
 //! time, so that no transaction is long. Stopped half-way, it can be repeated.
 
-use super::{CATEGORY, NAME, PARENT_ID, SLUG, check_parent};
+use super::{CATEGORY, NAME, PARENT_ID, SLUG, UPDATED, check_parent, edit_noted};
 use crate::access::{Actor, Permission};
+use crate::audit;
 use crate::content::post::{CATEGORY_ID, POST};
 use crate::content::{emit, in_tenant, read, require_version};
 use crate::error::{Error, Result};
@@ -40,7 +41,8 @@ pub async fn remove(
             let category = in_tenant(tx, &actor, &CATEGORY, key)?;
             refuse_used(tx, &category)?;
             emit(tx, &actor, "cortex.category.deleted", &category, &NAME, &SLUG)?;
-            Ok(tx.remove(&CATEGORY, key)?)
+            tx.remove(&CATEGORY, key)?;
+            audit::note(tx, &actor, "category.deleted", Some(&category), None)
         })
         .await
 }
@@ -121,10 +123,12 @@ fn move_some(tx: &mut Tx<'_>, actor: &Actor, key: Id, target: Id) -> Result<bool
     let posts = tx.list(&posts.limit(MOVED_AT_ONCE).without_total())?.records;
     let children = tx.list(&children.limit(MOVED_AT_ONCE).without_total())?.records;
     for post in &posts {
-        tx.edit(&POST, post.key, Changes::new().set(&CATEGORY_ID, target))?;
+        let changes = Changes::new().set(&CATEGORY_ID, target);
+        edit_noted(tx, actor, &POST, post, changes, "post.moved")?;
     }
     for child in children.iter().filter(|child| child.key != target) {
-        tx.edit(&CATEGORY, child.key, Changes::new().set(&PARENT_ID, target))?;
+        let changes = Changes::new().set(&PARENT_ID, target);
+        edit_noted(tx, actor, &CATEGORY, child, changes, UPDATED)?;
     }
     Ok(!posts.is_empty() || !children.is_empty())
 }
